@@ -1,0 +1,143 @@
+"""The anomaly classifier: SimMIM's ViT with one logit, p(abnormal) = sigmoid(logit)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from timm.layers import resize_rel_pos_bias_table
+from timm.models.beit import Beit
+from torch import nn
+
+from models.checkpoint import (
+    CheckpointError,
+    State,
+    assign_state,
+    compare,
+    pick_state,
+    read_checkpoint,
+)
+
+# What the pre-training file cannot hold: these start new.
+NEW_IN_FINETUNE = ("fc_norm.", "head.")
+
+
+class AnomalyClassifier(Beit):
+    """ViT with relative position bias and mean pooling: (B, 3, S, S) to (B,) abnormal logits."""
+
+    def __init__(self, *, head_hidden: int = 0, **beit):
+        super().__init__(num_classes=1, global_pool="avg", **beit)
+        if head_hidden:
+            self.head = nn.Sequential(
+                nn.Linear(self.num_features, head_hidden), nn.GELU(), nn.Linear(head_hidden, 1)
+            )
+            for layer in (self.head[0], self.head[2]):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image).squeeze(-1)  # (B, 1) to (B,)
+
+
+def build_classifier(config) -> AnomalyClassifier:
+    """Return a new classifier of the shape that `config.MODEL` and `config.DATA` describe."""
+    vit = config.MODEL.VIT
+    return AnomalyClassifier(
+        img_size=config.DATA.IMG_SIZE,
+        patch_size=vit.PATCH_SIZE,
+        embed_dim=vit.EMBED_DIM,
+        depth=vit.DEPTH,
+        num_heads=vit.NUM_HEADS,
+        mlp_ratio=vit.MLP_RATIO,
+        qkv_bias=vit.QKV_BIAS,
+        init_values=vit.INIT_VALUES,
+        use_abs_pos_emb=vit.USE_APE,
+        use_rel_pos_bias=vit.USE_RPB,
+        use_shared_rel_pos_bias=vit.USE_SHARED_RPB,
+        drop_rate=config.MODEL.DROP_RATE,
+        drop_path_rate=config.MODEL.DROP_PATH_RATE,
+        head_hidden=config.MODEL.HEAD_HIDDEN,
+    )
+
+
+def convert_finetuned(state: State, abnormal_index: int = 0) -> State:
+    """Drop index buffers and fold a two-logit head into the abnormal logit.
+
+    softmax over (a, n) gives p(a) = sigmoid(a - n), so the fold w[a] - w[n] is exact.
+    """
+    state = {k: v for k, v in state.items() if not k.endswith("relative_position_index")}
+    weight, bias = state.get("head.weight"), state.get("head.bias")
+    if weight is not None and bias is not None and weight.ndim == 2 and weight.shape[0] == 2:
+        normal = 1 - abnormal_index
+        state["head.weight"] = (weight[abnormal_index] - weight[normal])[None]
+        state["head.bias"] = (bias[abnormal_index] - bias[normal])[None]
+    return state
+
+
+def convert_pretrained(state: State, model: nn.Module) -> State:
+    """Map a SimMIM pre-training state to the classifier's names; head and final norm stay out.
+
+    The bias table that pre-training shares is copied to each block, and interpolated where
+    `model`'s patch grid differs.
+    """
+    if any(k.startswith("encoder.") for k in state):
+        state = {
+            k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")
+        }
+    shared = state.pop("rel_pos_bias.relative_position_bias_table", None)
+    dropped = ("mask_token", "norm.weight", "norm.bias")
+    state = {
+        k: v
+        for k, v in state.items()
+        if k not in dropped and not k.endswith("relative_position_index")
+    }
+    for name, table in model.named_parameters():
+        if not name.endswith("relative_position_bias_table"):
+            continue
+        if shared is not None:
+            state[name] = shared.clone()
+        if name in state and state[name].shape != table.shape:
+            state[name] = resize_rel_pos_bias_table(
+                state[name].float(), model.patch_embed.grid_size, table.shape
+            )
+    return state
+
+
+def load_pretrained(model: nn.Module, path: str | Path) -> list[str]:
+    """Load a SimMIM pre-training file into `model`; return the names that start new.
+
+    Only the final norm and the head may be missing; anything else raises CheckpointError.
+    """
+    state = pick_state(read_checkpoint(path), ("model",), path)
+    if any(k.startswith("head.") for k in state):
+        raise CheckpointError(
+            f"{path}: expected a SimMIM pre-training file, found a fine-tuned one (it has a head)"
+        )
+    state = convert_pretrained(state, model)
+    wanted = model.state_dict()
+    new = [k for k in wanted if k not in state and k.startswith(NEW_IN_FINETUNE)]
+    compare(state, {k: v for k, v in wanted.items() if k not in new}, path)
+    model.load_state_dict(state, strict=False)
+    return new
+
+
+def load_classifier(path: str | Path, config, device: str | torch.device) -> AnomalyClassifier:
+    """Return the fine-tuned classifier at `path` in evaluation mode: (B, 3, S, S) to (B,) logits.
+
+    Takes our own files and the released two-logit ones; raises CheckpointError for others.
+    """
+    state = pick_state(read_checkpoint(path), ("model",), path)
+    if any(k.startswith("encoder.") for k in state):
+        raise CheckpointError(
+            f"{path}: expected a fine-tuned classifier, found a pre-training file"
+        )
+
+    def convert(state: Mapping, _model: nn.Module) -> State:
+        return convert_finetuned(dict(state), config.MODEL.ABNORMAL_INDEX)
+
+    model = assign_state(lambda: build_classifier(config), convert, state, path)
+    for module in model.modules():  # buffers that no file holds were built without memory
+        if hasattr(module, "init_non_persistent_buffers"):
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(name, torch.empty_like(buffer, device="cpu"), False)
+            module.init_non_persistent_buffers()
+    return model.requires_grad_(False).eval().to(device)
