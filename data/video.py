@@ -1,0 +1,245 @@
+"""Videos and image folders as one stream of frames, decoded once."""
+
+import glob
+import hashlib
+import os
+import queue
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".gif",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+        ".mjpeg",
+    ]
+)
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
+MIN_SIDE = 32  # frames smaller than this hold nothing that a detector can judge
+
+T = TypeVar("T")
+
+
+class VideoError(Exception):
+    """An input that gives no frame; the message says why."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: a video file, or the images of a folder (or one image) as a video."""
+
+    path: Path
+    stem: str
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Frame `index` of the source, at `time` seconds, as (H, W, 3) uint8 BGR."""
+
+    index: int
+    time: float
+    image: np.ndarray
+
+
+def find_sources(paths: Sequence[str | Path]) -> tuple[list[Source], list[tuple[str, str]]]:
+    """Return the inputs below files, folders and globs, and (path, error) of what is none.
+
+    A folder with any video in it is a list of videos; one of images only is one video. No two
+    inputs share a stem.
+    """
+    found: dict[Path, tuple[str, tuple[Path, ...]]] = {}
+    failed: list[tuple[str, str]] = []
+    for given in map(str, paths):
+        matches = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
+        if not matches:
+            failed.append((given, "no such file or folder"))
+        for path in map(Path, matches):
+            entries = _in_folder(path) if path.is_dir() else [_one_file(path)]
+            if not entries:
+                failed.append((str(path), "the folder holds no video and no images"))
+            for entry, name, images in entries:
+                found.setdefault(entry, (name, images))
+    return _with_stems(found), failed
+
+
+def _one_file(path: Path) -> tuple[Path, str, tuple[Path, ...]]:
+    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    return path, path.name, (path,) if is_image else ()
+
+
+def _in_folder(root: Path) -> list[tuple[Path, str, tuple[Path, ...]]]:
+    files = sorted(p for p in root.rglob("*") if p.is_file() and not _hidden(p, root))
+    videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+    if videos:
+        return [(p, "__".join(p.relative_to(root).parts), ()) for p in videos]
+    images = tuple(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
+    return [(root, root.resolve().name or "root", images)] if images else []
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _with_stems(found: dict[Path, tuple[str, tuple[Path, ...]]]) -> list[Source]:
+    """Name each input: without extension where that is unique, else with a suffix."""
+
+    def bare(path: Path, name: str) -> str:
+        return name if path.is_dir() else Path(name).stem
+
+    taken = Counter(bare(p, name).lower() for p, (name, _) in found.items())
+    sources, used = [], set()
+    for path, (name, images) in found.items():
+        stem = bare(path, name)
+        if taken[stem.lower()] > 1:  # some file systems ignore case
+            stem = name.replace(".", "_")
+            if stem.lower() in used or taken[stem.lower()]:
+                stem += "_" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+        used.add(stem.lower())
+        sources.append(Source(path, stem, images))
+    return sources
+
+
+class FrameReader:
+    """Streams the frames of one source: iterate once; memory does not grow with length.
+
+    `frames_expected` is what the container claims (None where it does not say), after `stride`.
+    Rotated phone videos come upright, grey and transparent ones as BGR. Raises VideoError for a
+    source that cannot be opened or gives no frame; what is odd but usable is in `warnings`.
+    """
+
+    def __init__(self, source: Source, *, stride: int = 1, fps: float = 25.0):
+        self.source, self.stride = source, stride
+        self.warnings: list[str] = []
+        self._capture = None
+        if source.images:
+            self.fps, count = fps, len(source.images)
+        else:
+            self._capture = self._open(source.path)
+            rate = self._capture.get(cv2.CAP_PROP_FPS)
+            self.fps = rate if 0 < rate < 1000 else fps
+            count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frames_expected = -(-count // stride) if count > 0 else None
+
+    @staticmethod
+    def _open(path: Path) -> cv2.VideoCapture:
+        if not path.is_file():
+            raise VideoError("no such file")
+        if path.stat().st_size == 0:
+            raise VideoError("the file is empty (0 bytes)")
+        capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise VideoError("not a video that OpenCV's FFmpeg can open (no video stream found)")
+        return capture
+
+    def __iter__(self) -> Iterator[Frame]:
+        images = self._image_frames() if self.source.images else self._video_frames()
+        given, small = 0, 0
+        try:
+            for index, image in images:
+                given += 1
+                small += min(image.shape[:2]) < MIN_SIDE
+                yield Frame(index, index / self.fps, image)
+        finally:
+            if self._capture is not None:
+                self._capture.release()
+        if not given:
+            raise VideoError("no frame could be decoded")
+        if small:
+            self.warnings.append(f"{small} frames are smaller than {MIN_SIDE} px")
+        if self.frames_expected and given < self.frames_expected:
+            self.warnings.append(
+                f"{given} of {self.frames_expected} frames could be decoded; the file may be "
+                "truncated"
+            )
+
+    def _video_frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        index = 0
+        while self._capture.grab():
+            if index % self.stride == 0:
+                ok, image = self._capture.retrieve()
+                if not ok:
+                    return
+                yield index, image
+            index += 1
+
+    def _image_frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        for index, path in enumerate(self.source.images[:: self.stride]):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is None:
+                self.warnings.append(f"{path.name}: not a readable image; skipped")
+            else:
+                yield index * self.stride, image
+
+
+def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
+    """Yield `items`, made ahead by a thread, at most `depth` waiting; errors come through."""
+    waiting: queue.Queue = queue.Queue(max(1, depth))
+    stop, end = threading.Event(), object()
+
+    def put(value) -> bool:
+        while not stop.is_set():
+            try:
+                waiting.put(value, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def fill() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    break
+            put((end, None))
+        except BaseException as error:  # handed to the consumer, which raises it
+            put((end, error))
+        finally:
+            if hasattr(items, "close"):
+                items.close()
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items, the last one shorter."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,121 @@
+"""Building YOLO-World from a config file, and loading every kind of detector file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from models.checkpoint import CheckpointError, State, assign_state, pick_state, read_checkpoint
+from third_party import mmcv_ext
+
+TEXT_PREFIX = "backbone.text_model.model."
+
+
+def register() -> None:
+    """Register mmyolo's and our classes; must run before any model is built."""
+    mmcv_ext.install()
+    import mmyolo.datasets
+    import mmyolo.models  # noqa: F401
+
+    import models.yolo_world.detector
+    import models.yolo_world.head
+    import models.yolo_world.neck  # noqa: F401
+
+    DefaultScope.get_instance("human_anomaly", scope_name="mmyolo")
+
+
+def read_config(path: str | Path) -> Config:
+    """Return the mmengine config at `path`; raises CheckpointError where it is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"--detector_config: no such file: {path}")
+    try:
+        config = Config.fromfile(path)
+        kind = config.model.type
+    except (OSError, SyntaxError, AttributeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"--detector_config: {path}: {error}") from error
+    if kind != "YOLOWorldDetector":
+        raise CheckpointError(
+            f"--detector_config: {path}: expected a YOLOWorldDetector, got {kind}"
+        )
+    return config
+
+
+def build_model(config: Config) -> nn.Module:
+    """Return the detector that `config.model` describes, without looking at its data sets."""
+    from mmyolo.registry import MODELS
+
+    model = ConfigDict(config.model.to_dict() if hasattr(config.model, "to_dict") else config.model)
+    return MODELS.build(model)
+
+
+def split_state(state: State) -> tuple[State, State]:
+    """Return (detector state, text tower state with its prefix stripped)."""
+    text = {k.removeprefix(TEXT_PREFIX): v for k, v in state.items() if k.startswith(TEXT_PREFIX)}
+    rest = {k: v for k, v in state.items() if not k.startswith(TEXT_PREFIX)}
+    return rest, text
+
+
+def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
+    """Return {text: (512,) embedding} stored in a checkpoint without text tower; {} if none."""
+    stored = content.get("vocabulary")
+    if stored is None:
+        return {}
+    texts, embeddings = stored["texts"], stored["embeddings"].float()
+    if len(texts) != len(embeddings):
+        raise CheckpointError(
+            f"{path}: expected one embedding per text, got {len(embeddings)} for {len(texts)}"
+        )
+    return dict(zip(texts, embeddings, strict=True))
+
+
+def load_text_tower(state: State, path: str | Path) -> nn.Module:
+    """Return CLIP's text tower with the weights of `state` (official names, prefix stripped)."""
+    from models.yolo_world.text import build_text_tower, convert_text_tower
+
+    def build() -> nn.Module:
+        return build_text_tower()
+
+    tower = assign_state(build, lambda s, _: convert_text_tower(s), state, path)
+    # The causal mask is computed, not stored: above the diagonal nothing is seen.
+    size = tower.attn_mask.shape[0]
+    tower.register_buffer(
+        "attn_mask", torch.full((size, size), float("-inf")).triu(1), persistent=False
+    )
+    return tower.requires_grad_(False).eval()
+
+
+def embed(texts: Sequence[str], content: dict, text_state: State, path: str | Path) -> Tensor:
+    """Return (len(texts), 512) normalised embeddings, stored in the file or made by its tower."""
+    vocabulary = read_vocabulary(content, path)
+    if all(text in vocabulary for text in texts):
+        return torch.stack([vocabulary[text] for text in texts])
+    if not text_state:
+        missing = [t for t in texts if t not in vocabulary]
+        raise CheckpointError(f"{path}: holds neither a text tower nor embeddings of {missing}")
+    from models.yolo_world.text import encode_texts
+
+    return encode_texts(load_text_tower(text_state, path), texts)
+
+
+def load_detector(
+    config_path: str | Path, weights: str | Path, texts: Sequence[str]
+) -> tuple[nn.Module, Config, Tensor]:
+    """Return (detector in evaluation mode on the CPU, its config, embeddings (len(texts), 512)).
+
+    Takes official files (mmengine's, with a text tower) and our own with a stored vocabulary.
+    """
+    register()
+    config = read_config(config_path)
+    content = read_checkpoint(weights)
+    state, text_state = split_state(pick_state(content, ("state_dict",), weights))
+    embeddings = embed(texts, content, text_state, weights)
+    model = assign_state(lambda: build_model(config), lambda s, _: s, state, weights)
+    head = model.bbox_head.head_module
+    head.register_buffer("proj", torch.arange(head.reg_max, dtype=torch.float), persistent=False)
+    model.embeddings = torch.zeros_like(model.embeddings, device="cpu")
+    model.data_preprocessor = nn.Identity()  # images come prepared
+    return model.requires_grad_(False).eval(), config, embeddings
