@@ -1,0 +1,127 @@
+"""Anti-aliased vector shapes, painted together with a map of who and what each pixel belongs to."""
+
+import cv2
+import numpy as np
+
+SHIFT = 4  # fractional bits of the coordinates handed to OpenCV
+ONE = 1 << SHIFT
+LABEL_SCALE = 0.5  # the label map has half the resolution of the picture: enough for boxes
+LABEL_MARGIN = 96  # label pixels kept around the frame, so that cut-off parts can be measured
+
+_ARC = np.linspace(-np.pi / 2, np.pi / 2, 8)
+_ARC_COS, _ARC_SIN = np.cos(_ARC)[:, None], np.sin(_ARC)[:, None]
+_RING = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+RING = np.stack([np.cos(_RING), np.sin(_RING)], 1)
+
+
+def direction(angle):
+    """Unit vector of a limb's angle in radians: 0 hangs down, positive turns to image right."""
+    return np.array([np.sin(angle), np.cos(angle)])
+
+
+def capsule(start, end, start_radius, end_radius):
+    """Outline (16, 2) of a rounded, tapered bar."""
+    along = np.subtract(end, start)
+    length = np.hypot(*along)
+    along = along / length if length > 1e-6 else np.array([0.0, 1.0])
+    across = np.array([-along[1], along[0]])
+    return np.concatenate(
+        [
+            end + end_radius * (_ARC_COS * along + _ARC_SIN * across),
+            start - start_radius * (_ARC_COS * along + _ARC_SIN * across),
+        ]
+    )
+
+
+def ellipse(center, half_width, half_height, angle=0.0):
+    """Outline (20, 2) of an ellipse turned by `angle` radians."""
+    points = RING * (half_width, half_height)
+    if angle:
+        cos, sin = np.cos(angle), np.sin(angle)
+        points = points @ np.array([[cos, sin], [-sin, cos]])
+    return points + center
+
+
+def _spline_basis(steps):
+    t = np.arange(steps)[:, None] / steps
+    return 0.5 * np.concatenate(
+        [
+            -t + 2 * t**2 - t**3,
+            2 - 5 * t**2 + 3 * t**3,
+            t + 4 * t**2 - 3 * t**3,
+            -(t**2) + t**3,
+        ],
+        1,
+    )
+
+
+_BASIS = _spline_basis(5)
+
+
+def smooth(points):
+    """Closed Catmull-Rom curve (5 N, 2) through the corners (N, 2)."""
+    points = np.asarray(points, float)
+    corners = np.stack([np.roll(points, k, 0) for k in (1, 0, -1, -2)], 1)  # (N, 4, 2)
+    return (_BASIS @ corners).reshape(-1, 2)
+
+
+def curve(points):
+    """Open Catmull-Rom curve through the corners (N, 2), end points included."""
+    points = np.asarray(points, float)
+    padded = np.concatenate([points[:1], points, points[-1:]])
+    corners = np.stack([padded[k : len(padded) - 3 + k] for k in range(4)], 1)
+    return np.concatenate([(_BASIS @ corners).reshape(-1, 2), points[-1:]])
+
+
+def darker(color, factor):
+    """A colour scaled towards black, or above 1 towards white."""
+    color = np.asarray(color, float)
+    out = color * factor if factor <= 1 else color + (255 - color) * (factor - 1)
+    return tuple(float(c) for c in np.clip(out, 0, 255))
+
+
+class Canvas:
+    """A BGR picture (H, W, 3) uint8 and its label map; all coordinates are picture pixels."""
+
+    def __init__(self, image):
+        height, width = image.shape[:2]
+        self.image = image
+        margin = 2 * LABEL_MARGIN
+        shape = (int(height * LABEL_SCALE) + margin, int(width * LABEL_SCALE) + margin)
+        self.labels = np.zeros(shape, np.uint8)
+
+    @property
+    def frame_labels(self):
+        """The part of the label map that lies in the frame, (H/2, W/2)."""
+        return self.labels[LABEL_MARGIN:-LABEL_MARGIN, LABEL_MARGIN:-LABEL_MARGIN]
+
+    def mark(self, points, label):
+        """Give the pixels inside `points` a label without painting them."""
+        if label is None:
+            return
+        scaled = (np.asarray(points) * LABEL_SCALE + LABEL_MARGIN) * ONE
+        cv2.fillPoly(self.labels, [scaled.astype(np.int32)], int(label), cv2.LINE_8, SHIFT)
+
+    def fill(self, points, color, label=None, *, outline=None, width=1):
+        """Paint a closed shape, with an optional outline of `width` pixels outside of it."""
+        self.union([points], color, label, outline=outline, width=width)
+
+    def union(self, shapes, color, label=None, *, outline=None, width=1):
+        """Paint shapes of one colour as one: the outline runs around all of them together."""
+        fixed = [np.rint(np.asarray(s) * ONE).astype(np.int32) for s in shapes]
+        if outline is not None:
+            thick = max(1, round(2 * width))
+            cv2.polylines(self.image, fixed, True, outline, thick, cv2.LINE_AA, SHIFT)
+        for points, shape in zip(fixed, shapes, strict=True):
+            cv2.fillPoly(self.image, [points], color, cv2.LINE_AA, SHIFT)
+            self.mark(shape, label)
+
+    def line(self, points, color, width=1.0):
+        """Paint an open stroke; the labels stay."""
+        fixed = np.rint(np.asarray(points) * ONE).astype(np.int32)
+        thick = max(1, round(width))
+        cv2.polylines(self.image, [fixed], False, color, thick, cv2.LINE_AA, SHIFT)
+
+    def count(self, label):
+        """Label pixels that carry `label` now, those outside of the frame included."""
+        return int(np.count_nonzero(self.labels == label))

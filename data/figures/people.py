@@ -1,0 +1,192 @@
+"""Who a drawn person is: proportions, skin, hair, clothes, and what the limbs do."""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from .anomalies import PART_OF
+
+# RGB, light to dark.
+SKINS = (
+    (255, 224, 196),
+    (246, 205, 172),
+    (232, 184, 144),
+    (214, 160, 118),
+    (190, 132, 92),
+    (158, 104, 70),
+    (122, 78, 54),
+    (96, 62, 46),
+)
+HAIRS = (
+    (38, 30, 28),
+    (66, 44, 32),
+    (104, 66, 40),
+    (150, 98, 52),
+    (214, 172, 96),
+    (176, 74, 36),
+    (150, 150, 152),
+    (226, 222, 214),
+    (84, 58, 120),
+)
+IRISES = ((70, 110, 150), (80, 60, 40), (60, 110, 70), (50, 40, 36), (100, 90, 60))
+HAIR_STYLES = ("short", "side", "long", "bun", "afro", "spiky", "bob", "cap", "bald")
+
+
+@dataclass
+class Person:
+    """All that stays the same through a video. Lengths are shares of the body height."""
+
+    height: float
+    x: float
+    floor: float
+    turn: float  # -1 faces image left, 0 the camera, 1 image right
+    gait: str  # "walk", "front" (walks towards the camera) or "stand"
+    speed: float  # body heights a second, signed
+    phase: float
+    arms: list  # per arm: dict(mode, lift, flex, rate, phase, thumb)
+    size: dict
+    look: dict
+    seeds: dict = field(default_factory=dict)
+    kinds: tuple = ()  # anomalies of this person
+    odd: dict = field(default_factory=dict)  # their parameters
+
+    def kind_of(self, part):
+        """This person's anomaly of one part, or None."""
+        return next((kind for kind in self.kinds if PART_OF[kind] == part), None)
+
+
+def bgr(rgb, rng=None, jitter=0.0):
+    """A BGR float tuple, its brightness and hue moved by a share of `jitter`."""
+    color = np.asarray(rgb[::-1], float)
+    if rng is not None:
+        color = color * (1 + rng.normal(0, jitter)) + rng.normal(0, 40 * jitter, 3)
+    return tuple(float(c) for c in np.clip(color, 12, 250))
+
+
+def hsv(hue, saturation, value):
+    """A BGR float tuple from hue, saturation and value in 0 .. 1."""
+    pixel = np.uint8([[[hue * 179, saturation * 255, value * 255]]])
+    return tuple(float(c) for c in cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0])
+
+
+def _cloth(rng):
+    if rng.random() < 0.2:
+        return hsv(rng.random(), rng.uniform(0, 0.12), rng.uniform(0.2, 0.95))
+    return hsv(rng.random(), rng.uniform(0.3, 0.85), rng.uniform(0.3, 0.95))
+
+
+def sample_look(rng):
+    """Colours, clothes and hair of one person."""
+    skin = bgr(SKINS[rng.integers(len(SKINS))], rng, 0.04)
+    hair = bgr(HAIRS[rng.choice(len(HAIRS), p=[0.2, 0.2, 0.15, 0.1, 0.1, 0.08, 0.07, 0.06, 0.04])])
+    top, bottom = _cloth(rng), _cloth(rng)
+    legwear = str(rng.choice(["trousers", "trousers", "shorts", "skirt", "dress"]))
+    return {
+        "skin": skin,
+        "hair": hair,
+        "style": str(
+            rng.choice(HAIR_STYLES, p=[0.18, 0.15, 0.16, 0.1, 0.1, 0.1, 0.12, 0.05, 0.04])
+        ),
+        "iris": bgr(IRISES[rng.integers(len(IRISES))]),
+        "top": top,
+        "accent": _cloth(rng),
+        "bottom": top if legwear == "dress" else bottom,
+        "legwear": legwear,
+        "shoe": _cloth(rng),
+        "sleeve": str(rng.choice(["short", "long", "long", "none"])),
+        "pattern": str(
+            rng.choice(["plain", "plain", "stripes", "logo", "buttons", "jacket", "dots"])
+        ),
+        "glasses": rng.random() < 0.15,
+        "beard": rng.random() < 0.12,
+        "lips": bgr((205, 92, 92), rng, 0.08),
+        "mouth": str(rng.choice(["smile", "smile", "open", "neutral"])),
+        "blush": rng.random() < 0.4,
+        "brow_tilt": rng.uniform(-0.06, 0.08),
+        "eye": rng.uniform(0.9, 1.12),
+        "nose": rng.uniform(0.85, 1.15),
+        "light": float(rng.choice([-1, 1])),
+        "blink": rng.integers(10, 60),
+    }
+
+
+def sample_size(rng):
+    """Proportions of one person."""
+    build = rng.uniform(0.88, 1.25)
+    return {
+        "head": rng.uniform(0.168, 0.19),
+        "shoulder": rng.uniform(0.108, 0.128) * (0.7 + 0.3 * build),
+        "waist": 0.082 * build * rng.uniform(0.92, 1.08),
+        "hip": 0.088 * (0.6 + 0.4 * build),
+        "leg": rng.uniform(0.455, 0.485),
+        "arm": rng.uniform(0.315, 0.335),
+        "limb": 0.75 + 0.25 * build,
+        "hand": rng.uniform(0.14, 0.158),
+    }
+
+
+def _arm(rng, side, turn, gait):
+    mode = str(rng.choice(["swing", "wave", "out"], p=[0.4, 0.33, 0.27]))
+    # 1: the thumb lies where the hand's angle grows. Raised, the thumb is next to the head;
+    # lowered, it points forward or inward.
+    facing = 1 if turn >= 0 else -1
+    lowered = facing if gait == "walk" else -side
+    return {
+        "mode": mode,
+        "lift": rng.random(),
+        "flex": rng.random(),
+        "rate": rng.uniform(0.8, 1.8),
+        "phase": rng.uniform(0, 2 * np.pi),
+        "thumb": float(lowered if mode == "swing" else side),
+        "palm": bool(rng.random() < 0.5),
+        "spread": rng.uniform(0.85, 1.2),
+        "curl": rng.normal(0, 0.07, 5).tolist(),
+        "twist": rng.normal(0, 0.12),
+    }
+
+
+def sample_person(rng, *, height, x, floor, kinds=()):
+    """One person at a place, posed so that each anomaly asked for can be seen."""
+    gait = str(rng.choice(["walk", "front", "stand"], p=[0.42, 0.18, 0.4]))
+    if gait == "walk":
+        turn = float(rng.choice([-1, 1])) * rng.uniform(0.5, 1.0)
+    else:
+        turn = rng.uniform(-0.4, 0.4)
+    speed = np.sign(turn) * rng.uniform(0.25, 0.5) if gait == "walk" else 0.0
+    person = Person(
+        height=height,
+        x=x,
+        floor=floor,
+        turn=turn,
+        gait=gait,
+        speed=float(speed),
+        phase=rng.uniform(0, 2 * np.pi),
+        arms=[_arm(rng, side, turn, gait) for side in (-1, 1)],
+        size=sample_size(rng),
+        look=sample_look(rng),
+        kinds=tuple(kinds),
+    )
+    person.seeds = {"face": int(rng.integers(1 << 31)), "hand": int(rng.integers(1 << 31))}
+    _make_odd(rng, person)
+    return person
+
+
+def near_arm(person):
+    """Index of the arm that is drawn in front of the body."""
+    return 0 if person.turn > 0 else 1
+
+
+def _make_odd(rng, person):
+    """Draw the parameters of a person's anomalies."""
+    for kind in person.kinds:
+        person.odd[kind] = {
+            "u": rng.random(4).tolist(),
+            "arm": near_arm(person) if abs(person.turn) > 0.45 else int(rng.integers(2)),
+            "leg": int(rng.integers(2)),
+            "seed": int(rng.integers(1 << 31)),
+        }
+        if PART_OF[kind] == "hand":
+            person.odd[kind]["both"] = False
+        if kind == "missing_lower_leg" and person.look["legwear"] in ("skirt", "dress"):
+            person.look["legwear"] = "shorts"

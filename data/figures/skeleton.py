@@ -1,0 +1,239 @@
+"""Where the joints of a drawn person are at a moment, anomalies of the body included."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .canvas import direction
+
+THIGH, SHANK, FOOT = 0.51, 0.49, 0.045  # shares of the leg, and the foot's height
+
+
+@dataclass
+class Arm:
+    """Joints in pixels; `hand` is the hand's angle. `role` names the label it is marked with."""
+
+    shoulder: np.ndarray
+    elbow: np.ndarray
+    wrist: np.ndarray
+    hand: float
+    index: int
+    front: bool
+    settings: dict
+    role: str = "arm"  # "arm", "extra" (a third one) or "odd" (its lower part is the anomaly)
+    gap: np.ndarray | None = None  # offset of a detached lower part
+
+
+@dataclass
+class Leg:
+    hip: np.ndarray
+    knee: np.ndarray
+    ankle: np.ndarray
+    shank: float  # angle of the lower leg
+    toe: float  # -1 .. 1, the way the foot points
+    front: bool
+    index: int
+    role: str = "leg"
+    gap: np.ndarray | None = None
+    missing: float | None = None  # share of the thigh that is left
+
+
+@dataclass
+class Pose:
+    pelvis: np.ndarray
+    neck: np.ndarray
+    head: np.ndarray
+    tilt: float
+    yaw: float
+    arms: list[Arm] = field(default_factory=list)
+    legs: list[Leg] = field(default_factory=list)
+    scale: float = 1.0  # the body height in pixels
+
+
+def pose_at(person, time, drift=0.0):
+    """The pose at `time` seconds; `drift` is the camera's shift in pixels."""
+    scale = person.height * (1 + (0.03 * time if person.gait == "front" else 0.0))
+    beat = _beat(person, time)
+    legs = _leg_angles(person, beat)
+    leg_length = person.size["leg"] - FOOT
+    reach = max(
+        leg_length * (THIGH * np.cos(thigh) + SHANK * shorten * np.cos(shank))
+        for thigh, shank, shorten in legs
+    )
+    sway = 0.006 * np.sin(beat) if person.gait == "stand" else 0.0
+    x = person.x + person.speed * scale * time + sway * scale + drift
+    pelvis = np.array([x, person.floor - scale * (reach + FOOT)])
+    lean = 0.05 * person.turn * (person.gait == "walk") + 0.015 * np.sin(beat + 1)
+    torso = 0.825 - person.size["leg"] - 0.03
+    neck = pelvis + scale * torso * np.array([np.sin(lean), -np.cos(lean)])
+    tilt = 0.05 * np.sin(0.7 * beat + person.phase) + lean * 0.3
+    head = neck + scale * (0.035 + person.size["head"] / 2) * np.array(
+        [np.sin(tilt), -np.cos(tilt)]
+    )
+    pose = Pose(
+        pelvis, neck, head, tilt, 0.55 * person.turn + 0.05 * np.sin(0.5 * beat), scale=scale
+    )
+    pose.legs = _place_legs(person, pose, legs)
+    pose.arms = _place_arms(person, pose, beat, time)
+    _spoil(person, pose, beat, time)
+    return pose
+
+
+def _beat(person, time):
+    """Phase of the walk; for a standing person a slow breath."""
+    if person.gait == "walk":
+        return person.phase + 2 * np.pi * abs(person.speed) / 0.7 * time
+    return person.phase + 2 * np.pi * (0.9 if person.gait == "front" else 0.35) * time
+
+
+def _leg_angles(person, beat):
+    """Per leg: angle of thigh and shank in radians, and the shank's foreshortening."""
+    if person.gait == "walk":
+        facing = np.sign(person.turn)
+        swing = 0.32 + 0.1 * abs(person.turn)
+        out = []
+        for offset in (0.0, np.pi):
+            thigh = swing * np.sin(beat + offset) + 0.05
+            bend = 0.12 + 0.75 * max(0.0, np.cos(beat + offset)) ** 1.5
+            out.append((facing * thigh, facing * (thigh - bend), 1.0))
+        return out
+    splay = 0.06 + 0.05 * np.sin(3.1 * person.phase)
+    if person.gait == "front":
+        return [
+            (side * 0.05, side * 0.02, 1 - 0.28 * max(0.0, side * np.sin(beat))) for side in (-1, 1)
+        ]
+    return [(side * splay, side * splay * 0.6, 1.0) for side in (-1, 1)]
+
+
+def _place_legs(person, pose, angles):
+    scale, length = pose.scale, person.size["leg"] - FOOT
+    narrow = 1 - 0.5 * abs(person.turn)
+    legs = []
+    for index, (side, (thigh, shank, shorten)) in enumerate(zip((-1, 1), angles, strict=True)):
+        hip = pose.pelvis + scale * np.array([side * person.size["hip"] * 0.55 * narrow, 0.0])
+        knee = hip + scale * length * THIGH * direction(thigh)
+        ankle = knee + scale * length * SHANK * shorten * direction(shank)
+        toe = np.clip(person.turn * 1.6 + side * 0.45 * (1 - abs(person.turn)), -1, 1)
+        front = index == (0 if person.turn > 0 else 1)
+        legs.append(Leg(hip, knee, ankle, shank, float(toe), front, index))
+    return legs
+
+
+def arm_angles(person, settings, side, beat, time):
+    """Angles in radians of upper arm, forearm and hand."""
+    facing = 1.0 if person.turn >= 0 else -1.0
+    lift, flex = settings["lift"], settings["flex"]
+    if settings["mode"] == "wave":
+        upper = side * (1.65 + 0.75 * lift)
+        swing = 0.32 * np.sin(2 * np.pi * settings["rate"] * time + settings["phase"])
+        fore = side * (2.75 + 0.35 * flex) + swing
+        return upper, fore, fore + 0.35 * swing + settings["twist"]
+    if settings["mode"] == "out":
+        upper = side * (0.3 + 0.45 * lift) + 0.04 * np.sin(beat)
+        fore = upper + side * (0.3 + 0.9 * flex)
+        return upper, fore, fore + settings["twist"]
+    if person.gait == "walk":
+        offset = np.pi if side < 0 else 0.0
+        upper = facing * 0.42 * np.sin(beat + offset) + side * 0.1 * (1 - 0.6 * abs(person.turn))
+        fore = upper + facing * (0.15 + 0.45 * flex)
+        return upper, fore, fore + facing * 0.1 + settings["twist"]
+    upper = side * (0.2 + 0.15 * lift) + 0.05 * np.sin(beat + side)
+    fore = upper - side * 0.12 * flex
+    return upper, fore, fore + settings["twist"] * 0.6
+
+
+def _bend(shoulder, angles, scale, length):
+    upper, fore, hand = angles
+    elbow = shoulder + scale * length * 0.52 * direction(upper)
+    return elbow, elbow + scale * length * 0.48 * direction(fore), hand
+
+
+def shoulder_at(person, pose, side):
+    """The shoulder joint of an image side (-1 left, 1 right)."""
+    narrow = 1 - 0.42 * abs(person.turn)
+    reach = side * person.size["shoulder"] * narrow
+    return pose.neck + pose.scale * np.array([reach, 0.03])
+
+
+def _place_arms(person, pose, beat, time):
+    arms = []
+    for index, (side, settings) in enumerate(zip((-1, 1), person.arms, strict=True)):
+        shoulder = shoulder_at(person, pose, side)
+        angles = arm_angles(person, settings, side, beat, time)
+        elbow, wrist, hand = _bend(shoulder, angles, pose.scale, person.size["arm"])
+        front = abs(person.turn) < 0.45 or side * person.turn < 0
+        arms.append(Arm(shoulder, elbow, wrist, hand, index, front, settings))
+    return arms
+
+
+def _spoil(person, pose, beat, time):
+    """Put the person's body anomaly into the pose."""
+    kind = person.kind_of("human")
+    if kind is None:
+        return
+    odd = person.odd[kind]
+    spoil = {
+        "third_arm": _third_arm,
+        "missing_lower_leg": _missing,
+        "bent_wrong": _bent,
+        "detached": _detached,
+    }
+    spoil[kind](person, pose, odd, beat, time)
+
+
+def _third_arm(person, pose, odd, beat, time):
+    side = (-1, 1)[odd["arm"]]
+    u = odd["u"]
+    base = shoulder_at(person, pose, side)
+    depth = (0.02 + 0.13 * u[0]) * pose.scale  # between shoulder and ribs
+    shoulder = base + (pose.pelvis - pose.neck) * depth / np.hypot(*(pose.pelvis - pose.neck))
+    shoulder = shoulder - np.array([side * 0.012 * pose.scale, 0.0])
+    # Away from the regular arm of that side, so that the two do not cover each other.
+    lowered = person.arms[odd["arm"]]["mode"] != "wave"
+    settings = dict(person.arms[odd["arm"]], rate=1.0 + u[1], thumb=1.0 if u[2] > 0.5 else -1.0)
+    sway = 0.08 * np.sin(2 * np.pi * 0.5 * time + 6 * u[3])
+    upper = side * ((1.5 + 0.7 * u[1]) if lowered else (0.55 + 0.45 * u[1])) + sway
+    fore = upper + side * ((0.3 + 0.6 * u[2]) if lowered else (0.2 + 0.5 * u[2])) + sway
+    elbow, wrist, hand = _bend(shoulder, (upper, fore, fore), pose.scale, person.size["arm"])
+    pose.arms.append(Arm(shoulder, elbow, wrist, hand, 2, True, settings, role="extra"))
+
+
+def _missing(person, pose, odd, beat, time):
+    pose.legs[odd["leg"]].missing = 0.72 + 0.28 * odd["u"][0]
+
+
+def _bent(person, pose, odd, beat, time):
+    scale, u = pose.scale, odd["u"]
+    facing = 1.0 if person.turn >= 0 else -1.0
+    if abs(person.turn) > 0.45 and u[0] < 0.4:
+        arm = pose.arms[odd["arm"]]
+        upper = facing * (0.1 + 0.25 * u[1] + 0.12 * np.sin(beat))
+        fore = upper - facing * (1.5 + 0.6 * u[2])
+        joints = _bend(arm.shoulder, (upper, fore, fore), scale, person.size["arm"])
+        arm.elbow, arm.wrist, arm.hand = joints
+        arm.role, arm.front = "odd", True
+        return
+    leg = pose.legs[odd["leg"]]
+    along = leg.knee - leg.hip
+    thigh = np.arctan2(along[0], along[1])
+    side = facing if abs(person.turn) > 0.45 else (-1, 1)[odd["leg"]]
+    leg.shank = thigh + side * (1.05 + 0.6 * u[1] + 0.08 * np.sin(beat))
+    length = scale * (person.size["leg"] - FOOT) * SHANK
+    leg.ankle = leg.knee + length * direction(leg.shank)
+    leg.role, leg.toe = "odd", side
+
+
+def _detached(person, pose, odd, beat, time):
+    u, scale = odd["u"], pose.scale
+    distance = scale * (0.055 + 0.04 * u[1])
+    if u[0] < 0.6:
+        arm = pose.arms[odd["arm"]]
+        along = arm.wrist - arm.elbow
+        arm.gap = along / np.hypot(*along) * distance
+        arm.role, arm.front = "odd", True
+        return
+    leg = pose.legs[odd["leg"]]
+    along = leg.ankle - leg.knee
+    side = (-1, 1)[odd["leg"]]
+    leg.gap = along / np.hypot(*along) * distance * 0.6 + np.array([side * distance * 0.9, 0.0])
+    leg.role = "odd"
