@@ -7,6 +7,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,11 @@ def write_jsonl(path: str | Path, rows: Iterable) -> None:
 
 def read_jsonl(path: str | Path) -> list:
     """Return the rows of a JSON lines file; raises UsageError with file and line number."""
+    return [row for _, row in read_numbered_jsonl(path)]
+
+
+def read_numbered_jsonl(path: str | Path) -> list[tuple[int, object]]:
+    """Return (line number, row) of a JSON lines file, blank lines left out; errors as above."""
     rows = []
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -54,7 +63,7 @@ def read_jsonl(path: str | Path) -> list:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append((number, json.loads(line)))
             except json.JSONDecodeError as error:
                 raise UsageError(f"{path}:{number}: not JSON: {error.msg}") from error
     return rows
@@ -67,7 +76,77 @@ def rank() -> int:
 
 def world_size() -> int:
     """Return how many processes torchrun or srun started (1 if alone)."""
-    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
+
+
+def local_rank() -> int:
+    """Return this process's number among those on this machine."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+
+
+def processes_here() -> int:
+    """Return how many of the processes run on this machine."""
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0].split(",")[0]
+    return int(os.environ.get("LOCAL_WORLD_SIZE", tasks))
+
+
+def cores_per_process() -> int:
+    """Return the CPU cores that each process on this machine may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // processes_here())
+
+
+@contextmanager
+def distributed() -> Iterator["torch.device"]:
+    """Join the other processes, if any (nccl on GPUs, gloo on CPU); yield this one's device."""
+    import torch
+    import torch.distributed as dist
+
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
+    if cuda:
+        if local_rank() >= torch.cuda.device_count():
+            raise UsageError(
+                f"process {local_rank()} of this machine has no GPU "
+                f"({torch.cuda.device_count()} found); start at most one process per GPU"
+            )
+        torch.cuda.set_device(device)
+    if world_size() == 1:
+        yield device
+        return
+    if "MASTER_ADDR" not in os.environ:
+        raise UsageError("several processes: set MASTER_ADDR and MASTER_PORT, or use torchrun")
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        rank=rank(),
+        world_size=world_size(),
+        device_id=device if cuda else None,
+    )
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_over_processes(tensor: "torch.Tensor") -> "torch.Tensor":
+    """Replace `tensor` by its sum over all processes; return it."""
+    if world_size() > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather_objects(value) -> list:
+    """Return every process's `value`, in order of rank."""
+    if world_size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def setup_logging(log_file: str | Path | None = None) -> None:

@@ -1,6 +1,6 @@
 """Settings: yacs defaults, then a YAML file (with BASE), then key-value options."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -46,6 +46,8 @@ def _defaults() -> Node:
     c.DATA.BATCH_SIZE = 128  # per process
     c.DATA.TRAIN_PATH = ""
     c.DATA.VAL_PATH = ""
+    c.DATA.IMAGE_ROOT = ""  # empty: all_images/, the part's folder, or the JSONL's own
+    c.DATA.PART = ""  # human, face, hand; empty: from the JSONL's name
     c.DATA.IMG_SIZE = 224
     c.DATA.INTERPOLATION = "bicubic"
     c.DATA.PIN_MEMORY = True
@@ -85,6 +87,8 @@ def _defaults() -> Node:
     c.TRAIN.CLIP_GRAD = 5.0
     c.TRAIN.ACCUMULATION_STEPS = 1
     c.TRAIN.USE_CHECKPOINT = False
+    c.TRAIN.PRECISION = "fp32"  # fp32, tf32 or bf16
+    c.TRAIN.COMPILE = False
     c.TRAIN.OPTIMIZER = Node()
     c.TRAIN.OPTIMIZER.NAME = "adamw"
     c.TRAIN.OPTIMIZER.EPS = 1e-8
@@ -96,6 +100,7 @@ def _defaults() -> Node:
     c.LOSS.FOCAL_GAMMA = 2.0
 
     c.AUG = Node()
+    c.AUG.MIN_CROP = 0.08  # least share of the area that a random crop keeps; 0: centre, no flip
     c.AUG.COLOR_JITTER = 0.4
     c.AUG.AUTO_AUGMENT = "rand-m9-mstd0.5-inc1"
     c.AUG.REPROB = 0.25
@@ -127,11 +132,27 @@ def _defaults() -> Node:
 _CHOICES = {
     "DATA.ABNORMAL_LABEL": ("auto", "0", "1"),
     "DATA.INTERPOLATION": ("bicubic", "bilinear"),
+    "DATA.PART": ("", *PARTS),
+    "TRAIN.PRECISION": ("fp32", "tf32", "bf16"),
+    "AUG.REMODE": ("const", "rand", "pixel"),
+    "AUG.MIXUP_MODE": ("batch", "pair", "elem"),
     "MODEL.TYPE": ("vit",),
     "MODEL.NAME": ("simmim_finetune",),
     "MODEL.ABNORMAL_INDEX": (0, 1),
     "TRAIN.OPTIMIZER.NAME": ("adamw",),
     "TEST.CHANNELS": ("rgb", "bgr"),
+}
+
+_AT_LEAST = {
+    "DATA.BATCH_SIZE": 1,
+    "DATA.NUM_WORKERS": 0,
+    "DATA.IMG_SIZE": 1,
+    "TRAIN.EPOCHS": 1,
+    "TRAIN.WARMUP_EPOCHS": 0,
+    "TRAIN.ACCUMULATION_STEPS": 1,
+    "PRINT_FREQ": 1,
+    "SAVE_FREQ": 1,
+    "SEED": 0,
 }
 
 
@@ -158,6 +179,8 @@ def _coerce(key: str, value, default):
         raise ConfigError(f"{key}: expected {expected}, got {value!r}")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise ConfigError(f"{key}: expected one of {_CHOICES[key]}, got {value!r}")
+    if key in _AT_LEAST and value < _AT_LEAST[key]:
+        raise ConfigError(f"{key}: expected at least {_AT_LEAST[key]}, got {value!r}")
     return value
 
 
@@ -215,10 +238,15 @@ def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
             raise ConfigError(f"{path.name}: {error}") from error
 
 
-def get_config(path: str | Path | None = None, opts: Sequence[str] = ()) -> Node:
-    """Return the frozen settings: defaults, then the YAML at `path`, then `opts` (KEY VALUE ...).
+def get_config(
+    path: str | Path | None = None,
+    opts: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+) -> Node:
+    """Return the frozen settings: defaults, the YAML at `path`, `opts` (KEY VALUE ...), `flags`.
 
-    Raises ConfigError naming the key (or file) that is unknown or of the wrong type.
+    `flags` maps keys to values that are taken as they are, `opts` are read as YAML. Raises
+    ConfigError naming the key (or file) that is unknown or of the wrong type.
     """
     config = _defaults()
     if path is not None:
@@ -231,14 +259,16 @@ def get_config(path: str | Path | None = None, opts: Sequence[str] = ()) -> Node
             _set(config, key, value)
         except ConfigError as error:
             raise ConfigError(f"--opts: {error}") from error
+    for key, value in (flags or {}).items():
+        _set(config, key, value)
     config.freeze()
     return config
 
 
-def differences(config: Node) -> dict[str, tuple]:
-    """Return {key: (default, value)} of the settings that differ from the defaults."""
-    default = dict(_flatten(_defaults()))
-    return {k: (default[k], v) for k, v in _flatten(config) if default[k] != v}
+def differences(config: Node, other: Node | None = None) -> dict[str, tuple]:
+    """Return {key: (other's value, value)} where `config` differs from `other` (the defaults)."""
+    before = dict(_flatten(_defaults() if other is None else other))
+    return {k: (before[k], v) for k, v in _flatten(config) if before[k] != v}
 
 
 def thresholds(config: Node) -> dict[str, float]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from PIL import Image
+from timm.data.auto_augment import posterize as timm_posterize
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
@@ -35,3 +37,58 @@ def build_eval_transform(
             v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
         ]
     )
+
+
+def build_train_transform(
+    *,
+    size: int = 224,
+    interpolation: str = "bicubic",
+    auto_augment: str = "rand-m9-mstd0.5-inc1",
+    color_jitter: float = 0.4,
+    min_crop: float = 0.08,
+) -> Callable[[Image.Image], Tensor]:
+    """Return PIL image (RGB) -> (size, size, 3) uint8: timm's random crop, flip and RandAugment.
+
+    `min_crop` is the least share of the area that a random crop keeps; 0 takes the evaluation's
+    resize and centre, no flip. Colour jitter acts where `auto_augment` is empty or none, as in
+    timm. `normalize` and timm's RandomErasing follow on the device.
+    """
+    from timm.data import create_transform
+
+    policy = auto_augment if auto_augment not in ("", "none") else None
+    steps = create_transform(
+        size,
+        is_training=True,
+        scale=(min_crop or 1.0, 1.0),
+        auto_augment=policy,
+        color_jitter=color_jitter or None,
+        interpolation=interpolation,
+        re_prob=0.0,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        use_prefetcher=True,  # leaves normalising to us
+    ).transforms[:-1]
+    if not min_crop:
+        mode = InterpolationMode(interpolation)
+        steps[:2] = [v2.Resize(resize_size(size, True), mode), v2.CenterCrop(size)]
+    for step in steps:
+        for op in getattr(step, "ops", ()):
+            if op.aug_fn is timm_posterize:
+                op.aug_fn = _posterize
+    return v2.Compose([*steps, _to_bytes])
+
+
+def _posterize(image: Image.Image, bits: int, **_unused) -> Image.Image:
+    """Keep `bits` bits: RandAugment's strongest level asks for none, which Pillow 13 refuses."""
+    return timm_posterize(image, bits) if bits else Image.new(image.mode, image.size)
+
+
+def _to_bytes(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.uint8))  # (H, W, 3)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Return (B, H, W, 3) uint8 as (B, 3, H, W) float32, normalised, channels last in memory."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).mul_(255)
+    std = torch.tensor(IMAGENET_STD, device=images.device).mul_(255)
+    return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)

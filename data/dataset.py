@@ -1,0 +1,217 @@
+"""Labelled crops: the JSONL lines, the images behind them, and the order in which they are seen."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, Sampler
+
+from utils import UsageError, read_numbered_jsonl
+
+PARTS = ("human", "face", "hand")
+PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # in its files label 0 means abnormal
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of one JSONL file; `targets` are 1 for abnormal, whatever its labels mean."""
+
+    path: Path
+    root: Path
+    part: str  # "" where the file's name does not begin with one
+    abnormal_label: int
+    label_source: str  # why `abnormal_label` is what it is
+    names: tuple[str, ...]
+    labels: np.ndarray  # (N,) int64, as in the file
+    lines: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def targets(self) -> np.ndarray:
+        return (self.labels == self.abnormal_label).astype(np.int64)
+
+    def image_path(self, index: int) -> Path:
+        return self.root / self.names[index]
+
+    def place(self, index: int) -> str:
+        return f"{self.path}:{self.lines[index]}"
+
+
+def find_part(path: Path) -> str:
+    """Return the part that the file's name begins with, or an empty string."""
+    return next((part for part in PARTS if path.name.startswith(part)), "")
+
+
+def find_image_root(path: Path, part: str) -> Path:
+    """Return all_images/ beside the JSONL, else the folder named like the part, else its own."""
+    folders = [path.parent / "all_images", *([path.parent / part] if part else [])]
+    return next((folder for folder in folders if folder.is_dir()), path.parent)
+
+
+def find_abnormal_label(path: Path, setting: str = "auto") -> tuple[int, str]:
+    """Return which label of the JSONL at `path` means abnormal, and why."""
+    if setting != "auto":
+        return int(setting), "as set"
+    for folder in (path.resolve().parent, path.resolve().parent.parent):
+        note = folder / "dataset.json"
+        if note.is_file():
+            try:
+                label = json.loads(note.read_text(encoding="utf-8"))["abnormal_label"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UsageError(f"{note}: expected {{'abnormal_label': 0 or 1}}") from error
+            if label not in (0, 1):
+                raise UsageError(f"{note}: abnormal_label: expected 0 or 1, got {label!r}")
+            return int(label), f"by {note}"
+    if PUBLIC_DATA_SET in (*path.parts, *path.resolve().parts):
+        return 0, f"the path holds {PUBLIC_DATA_SET}"
+    return 1, "the default"
+
+
+def _check_row(row) -> str | None:
+    """Return what is wrong with a JSONL row, or None."""
+    if not isinstance(row, list) or len(row) < 2 or not isinstance(row[0], str) or not row[0]:
+        return f'expected ["name.jpg", label, score], got {json.dumps(row)[:80]}'
+    if row[1] is None:
+        return "label is null: this crop is not labelled yet, label it or leave it out"
+    if isinstance(row[1], bool) or not isinstance(row[1], int) or row[1] not in (0, 1):
+        return f"label: expected 0, 1 or null, got {json.dumps(row[1])[:40]}"
+    return None
+
+
+def read_manifest(
+    path: str | Path, *, image_root: str = "", part: str = "", abnormal_label: str = "auto"
+) -> Manifest:
+    """Read and check every line of a JSONL of labelled crops (images themselves: `data.checks`).
+
+    Raises UsageError with file and line for a row of another form, a label that is not 0 or 1, and
+    for a file that is empty or holds one label only.
+    """
+    path = Path(path)
+    rows = read_numbered_jsonl(path)
+    wrong = [(line, problem) for line, row in rows if (problem := _check_row(row))]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""
+        raise UsageError(f"{path}:{wrong[0][0]}: {wrong[0][1]}{more}")
+    if not rows:
+        raise UsageError(f"{path}: empty, expected one crop a line")
+    labels = np.array([row[1] for _, row in rows], dtype=np.int64)
+    if len(set(labels.tolist())) == 1:
+        raise UsageError(
+            f"{path}: all {len(labels)} lines have label {labels[0]}, expected both 0 and 1"
+        )
+    part = part or find_part(path)
+    root = Path(image_root) if image_root else find_image_root(path, part)
+    if not root.is_dir():
+        raise UsageError(f"--image-root: no such folder: {root}")
+    label, source = find_abnormal_label(path, abnormal_label)
+    return Manifest(
+        path=path,
+        root=root,
+        part=part,
+        abnormal_label=label,
+        label_source=source,
+        names=tuple(row[0] for _, row in rows),
+        labels=labels,
+        lines=tuple(line for line, _ in rows),
+    )
+
+
+def read_image(path: str | Path, place: str) -> Image.Image:
+    """Return the decoded RGB image; raises UsageError that begins with `place`."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UsageError(f"{place}: no such image: {path}") from error
+    # Pillow's readers raise SyntaxError, ValueError and more on broken files.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{place}: cannot read image {path}: {error}") from error
+
+
+@contextmanager
+def seeded(*entropy: int) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's CPU random numbers inside, and put them back after."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPUs too
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+class CropDataset(Dataset):
+    """Crops by (epoch, index) or index: (transformed image, target, index), target 1 abnormal.
+
+    What is random about a crop depends on (seed, epoch, index) alone: not on the number of
+    workers or processes, nor on where a run was broken off.
+    """
+
+    def __init__(self, manifest: Manifest, transform: Callable, *, seed: int = 0):
+        self.manifest = manifest
+        self.targets = manifest.targets
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, key: tuple[int, int] | int):
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image = read_image(self.manifest.image_path(index), self.manifest.place(index))
+        with seeded(self.seed, epoch, index):
+            return self.transform(image), int(self.targets[index]), index
+
+
+class EpochBatches(Sampler):
+    """This process's batches of (epoch, index) for all of `epochs`, without a gap between them.
+
+    The shuffled order is cut into global batches of batch_size x world x accumulation; process r
+    takes the r-th run of `batch_size` in each. What fills no global batch is left out, by epoch.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        batch_size: int,
+        epochs: range,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        accumulation: int = 1,
+    ):
+        self.size, self.batch_size, self.epochs, self.seed = size, batch_size, epochs, seed
+        self.rank, self.world = rank, world
+        self.batches_per_epoch = size // (batch_size * world * accumulation) * accumulation
+
+    def __len__(self) -> int:
+        return len(self.epochs) * self.batches_per_epoch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch in self.epochs:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.size).tolist()
+            for batch in range(self.batches_per_epoch):
+                start = (batch * self.world + self.rank) * self.batch_size
+                yield [(epoch, i) for i in order[start : start + self.batch_size]]
+
+
+def read_batches(loader) -> Iterator:
+    """Yield the loader's batches; a worker's UsageError comes out as its own one line."""
+    try:
+        yield from loader
+    except UsageError as error:
+        message = str(error).strip()  # torch puts the worker's traceback before it
+        raise UsageError(message.rsplit("UsageError: ", 1)[-1]) from None

@@ -1,0 +1,88 @@
+"""How good a classifier is: its logits on every crop exactly once, and the figures from them."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.dataset import read_batches
+from models.training import autocast
+from utils import UsageError, sum_over_processes
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, loader, count: int, *, device: torch.device, precision: str = "fp32"
+) -> np.ndarray:
+    """Return the abnormal logits (count,) float64 of all crops, on every process.
+
+    The loaders of all processes together give each index of `range(count)` once, so nothing is
+    padded and nothing counted twice.
+    """
+    model.eval()
+    logits = torch.zeros(count, dtype=torch.float64, device=device)
+    seen = torch.zeros(count, dtype=torch.int64, device=device)
+    for images, _, rows in read_batches(loader):
+        rows = rows.to(device)
+        with autocast(device, precision):
+            logits[rows] = model(images.to(device, non_blocking=True)).double()
+        seen[rows] += 1
+    sum_over_processes(logits)
+    sum_over_processes(seen)
+    if not bool((seen == 1).all()):
+        raise RuntimeError(f"{int((seen != 1).sum())} crops were not judged exactly once")
+    if not bool(torch.isfinite(logits).all()):
+        row = int((~torch.isfinite(logits)).nonzero()[0])
+        raise UsageError(f"the classifier gives {logits[row].item()} for crop {row + 1}")
+    return logits.cpu().numpy()
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return p(abnormal) of logits."""
+    return np.exp(-np.logaddexp(0.0, -logits))
+
+
+def best_threshold(targets: np.ndarray, p: np.ndarray) -> tuple[float, float]:
+    """Return (t, F1): calling p > t abnormal gives the highest F1.
+
+    `t` lies half-way between two scores, so that neither is decided by rounding.
+    """
+    from sklearn.metrics import f1_score, precision_recall_curve
+
+    precision, recall, cuts = precision_recall_curve(targets, p)
+    total = np.maximum(precision + recall, 1e-12)
+    best = int(np.argmax((2 * precision * recall / total)[: len(cuts)]))
+    below = cuts[best - 1] if best else min(0.0, float(cuts[0]))
+    threshold = float((cuts[best] + below) / 2)
+    return threshold, float(f1_score(targets, p > threshold))
+
+
+def measure(targets: np.ndarray, logits: np.ndarray, threshold: float) -> dict:
+    """Return plain figures of `logits` against 0/1 `targets`; abnormal is the positive class.
+
+    Both classes must occur. `accuracy_at_half` is at p > 0.5, as the released logs count it.
+    """
+    from sklearn import metrics
+
+    p = probabilities(logits)
+    flagged = (p > threshold).astype(np.int64)
+    (tn, fp), (fn, tp) = metrics.confusion_matrix(targets, flagged, labels=[0, 1]).tolist()
+    best, best_f1 = best_threshold(targets, p)
+    return {
+        "count": len(targets),
+        "loss": float(np.mean(np.logaddexp(0.0, np.where(targets == 1, -logits, logits)))),
+        "auroc": float(metrics.roc_auc_score(targets, p)),
+        "average_precision": float(metrics.average_precision_score(targets, p)),
+        "threshold": float(threshold),
+        "accuracy": (tp + tn) / len(targets),
+        "balanced_accuracy": (tp / (tp + fn) + tn / (tn + fp)) / 2,
+        "f1": 2 * tp / max(2 * tp + fp + fn, 1),
+        "confusion": {
+            "normal_passed": tn,
+            "normal_flagged": fp,
+            "abnormal_passed": fn,
+            "abnormal_flagged": tp,
+        },
+        "accuracy_at_half": float(np.mean((p > 0.5) == (targets == 1))),
+        "best_f1": best_f1,
+        "best_f1_threshold": best,
+    }

@@ -1,0 +1,165 @@
+"""The report of a classifier on labelled crops: figures, curves, mistakes, every prediction."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.checks import draw_tiles
+from data.dataset import Manifest, read_image
+from models.evaluation import probabilities
+from utils import atomic_write, write_json
+
+NORMAL, ABNORMAL = "#1a7f37", "#b42318"
+
+
+def write_report(
+    folder: Path,
+    manifest: Manifest,
+    logits: np.ndarray,
+    metrics: dict,
+    *,
+    history: Sequence[dict] = (),
+    origin: dict | None = None,
+) -> None:
+    """Write the report into `folder`; `history` is the rows of metrics.jsonl, `origin` free text.
+
+    metrics.json comes last, so that its presence means a whole report.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    targets, p = manifest.targets, probabilities(logits)
+    write_predictions(folder / "val_predictions.csv", manifest, logits, metrics["threshold"])
+    if any("val" in row for row in history):
+        _save(plot_history(history), folder / "curves.png")
+    _save(plot_roc_pr(targets, p, metrics), folder / "roc_pr.png")
+    _save(plot_scores(targets, p, metrics), folder / "scores.png")
+    (folder / "mistakes.jpg").unlink(missing_ok=True)
+    wrong = worst_mistakes(targets, p, metrics["threshold"])
+    if wrong:
+        with atomic_write(folder / "mistakes.jpg", "wb") as file:
+            draw_mistakes(manifest, p, wrong).save(file, "JPEG", quality=90)
+    write_json(folder / "metrics.json", {**(origin or {}), "metrics": metrics})
+
+
+def write_predictions(path: Path, manifest: Manifest, logits: np.ndarray, threshold: float) -> None:
+    """Write one CSV row per crop, in the order of the JSONL."""
+    p = probabilities(logits)
+    with atomic_write(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["file", "label", "abnormal", "p_abnormal", "logit", "flagged", "correct"])
+        for name, label, target, score, logit in zip(
+            manifest.names, manifest.labels, manifest.targets, p, logits, strict=True
+        ):
+            flagged = int(score > threshold)
+            table.writerow(
+                [name, label, target, f"{score:.6f}", f"{logit:.6f}", flagged, flagged == target]
+            )
+
+
+def worst_mistakes(
+    targets: np.ndarray, p: np.ndarray, threshold: float, most: int = 32
+) -> list[int]:
+    """Return the rows judged wrongly, those farthest beyond the threshold first."""
+    # Each side is scaled to its own room, so that a threshold off 0.5 favours neither.
+    room = np.where(p > threshold, max(1 - threshold, 1e-9), max(threshold, 1e-9))
+    distance = np.abs(p - threshold) / room
+    wrong = np.flatnonzero((p > threshold) != (targets == 1))
+    return wrong[np.argsort(-distance[wrong], kind="stable")][:most].tolist()
+
+
+def draw_mistakes(manifest: Manifest, p: np.ndarray, rows: Sequence[int]):
+    """Return the contact sheet of `rows`: truth, p(abnormal) and file name under each crop."""
+    tiles = []
+    for row in rows:
+        truth = "ABNORMAL" if manifest.targets[row] else "NORMAL"
+        image = read_image(manifest.image_path(row), manifest.place(row))
+        name = Path(manifest.names[row]).name
+        tiles.append((image, f"{truth}, p(abn) {p[row]:.3f}\n{name}"))
+    return draw_tiles(tiles, columns=min(8, len(tiles)))
+
+
+def _figure(columns: int, width: float = 5.0, height: float = 4.0):
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def _save(figure, path: Path) -> None:
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def plot_history(history: Sequence[dict]):
+    """Return loss and metrics by epoch."""
+    figure, (left, right) = _figure(2)
+    steps = [row for row in history if "step" in row]
+    epochs = [row for row in history if "val" in row]
+    x = [row["epoch"] + 1 for row in epochs]
+    if steps:
+        at = [row["at"] for row in steps]
+        left.plot(at, [row["loss"] for row in steps], color="0.8", lw=0.8, label="training step")
+    left.plot(x, [row["train_loss"] for row in epochs], ".-", label="training, mean of the epoch")
+    left.plot(x, [row["val"]["loss"] for row in epochs], ".-", label="validation")
+    left.set(xlabel="epochs", ylabel="loss", title="Loss (training: mixed and smoothed)")
+    left.legend()
+    names = {
+        "auroc": "AUROC",
+        "average_precision": "average precision",
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "f1": "F1",
+    }
+    for key, label in names.items():
+        right.plot(x, [row["val"][key] for row in epochs], ".-", label=label)
+    threshold = epochs[-1]["val"]["threshold"]
+    right.set(xlabel="epochs", ylim=(0, 1.02), title=f"Validation at threshold {threshold:.4g}")
+    right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def plot_roc_pr(targets: np.ndarray, p: np.ndarray, metrics: dict):
+    """Return the ROC and the precision-recall curve, the thresholds in use marked."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    figure, (left, right) = _figure(2)
+    false_rate, true_rate, _ = roc_curve(targets, p)
+    precision, recall, _ = precision_recall_curve(targets, p)
+    left.plot(false_rate, true_rate)
+    left.plot([0, 1], [0, 1], ":", color="0.6")
+    left.set(xlabel="normal crops flagged", ylabel="abnormal crops found")
+    left.set_title(f"ROC, area {metrics['auroc']:.3f}")
+    right.plot(recall, precision)
+    right.axhline(targets.mean(), ls=":", color="0.6")
+    right.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    right.set_title(f"Precision and recall, average precision {metrics['average_precision']:.3f}")
+    marks = (("in use", metrics["threshold"], "o"), ("best F1", metrics["best_f1_threshold"], "s"))
+    for name, threshold, marker in marks:
+        flagged, positive = p > threshold, targets == 1
+        found, alarms = flagged[positive].mean(), flagged[~positive].mean()
+        label = f"{name}: p > {threshold:.3g}"
+        left.plot(alarms, found, marker, ms=8, mfc="none", mew=1.8, label=label)
+        if flagged.any():
+            right.plot(found, positive[flagged].mean(), marker, ms=8, mfc="none", mew=1.8)
+    left.legend(loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def plot_scores(targets: np.ndarray, p: np.ndarray, metrics: dict):
+    """Return the histogram of p(abnormal), by label."""
+    figure, axes = _figure(1, 7.0)
+    bins = np.linspace(0, 1, 41)
+    for target, name, color in ((0, "normal", NORMAL), (1, "abnormal", ABNORMAL)):
+        scores = p[targets == target]
+        axes.hist(scores, bins, alpha=0.55, color=color, label=f"{name} ({len(scores)})")
+    axes.axvline(metrics["threshold"], color="black", label=f"threshold {metrics['threshold']:.4g}")
+    best = metrics["best_f1_threshold"]
+    axes.axvline(best, color="black", ls=":", label=f"best F1 at {best:.3g}")
+    axes.set(xlabel="p(abnormal)", ylabel="crops", title="Scores by label")
+    axes.legend()
+    return figure
