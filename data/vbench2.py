@@ -1,0 +1,211 @@
+"""Unpack and check the public data set (VBench-2.0 human anomaly), ready for training.
+
+    python -m data.vbench2 VBench-2.0_human_anomaly
+
+Checks what is there, unpacks `opensource.z01 .. opensource.zip` and then `dataset/all_images.zip`
+without the zip or unzip programs, verifies the lists, names missing images, and writes
+`dataset/dataset.json`. Run it again after an interruption or a repaired download: it continues.
+"""
+
+import argparse
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from data.zip_parts import ArchiveError, ZipParts, archive_parts, pieces_present, unpack
+from utils import UsageError, atomic_write, read_jsonl, run_main, setup_logging, write_json
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("human", "face", "hand")
+COUNTS = {
+    "human_train": 73_366,
+    "human_test": 1_984,
+    "face_train": 30_020,
+    "face_test": 181,
+    "hand_train": 39_848,
+    "hand_test": 142,
+}
+VIDEO_FOLDERS = ("CogVideo", "CogVideo-1.0", "vad_real")
+HOW_TO_FETCH = (
+    "fetch it with\n  git clone https://huggingface.co/datasets/Vchitect/VBench-2.0_human_anomaly\n"
+    "  cd VBench-2.0_human_anomaly && git lfs install && git lfs pull\n"
+    "or from the Google Drive folder 1_NyiLa861EbDQdDp4Lsy4jTzH2ynCiFw"
+)
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether `path` is the small text that git leaves where a large file was not pulled."""
+    with path.open("rb") as file:
+        return file.read(40).startswith(b"version https://git-lfs")
+
+
+def common_root(names: Sequence[str]) -> str:
+    """Return the one top folder, with its slash, that all of `names` lie in ("" if none)."""
+    tops = {name.split("/")[0] + "/" if "/" in name else "" for name in names}
+    return tops.pop() if len(tops) == 1 else ""
+
+
+def unpack_archive(path: Path, folder: Path, root: str) -> None:
+    """Unpack the archive at `path` below `folder`, without the top folder `root` if it has it."""
+    from tqdm import tqdm
+
+    for piece in (*pieces_present(path).values(), path):
+        if piece.is_file() and is_lfs_pointer(piece):
+            raise UsageError(f"{piece}: only a Git LFS pointer; run: git lfs install; git lfs pull")
+    with ZipParts(path) as archive:
+        top = common_root([entry.name for entry in archive.entries])
+        prefix = top if top == root else ""
+        total = sum(entry.size for entry in archive.entries)
+        with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, mininterval=0.5) as bar:
+            written = unpack(
+                archive, folder, lambda name: name.removeprefix(prefix), progress=bar.update
+            )
+        kept = len(archive.entries) - written
+    logger.info(f"{path.name}: {written:,} files unpacked, {kept:,} were there already")
+
+
+def has_lists(folder: Path) -> bool:
+    """Return whether all six lists are in `folder`; one that is only an LFS pointer is an error."""
+    paths = [folder / f"{name}.jsonl" for name in COUNTS]
+    for path in paths:
+        if path.is_file() and is_lfs_pointer(path):
+            raise UsageError(f"{path}: only a Git LFS pointer; run: git lfs install; git lfs pull")
+    return all(path.is_file() for path in paths)
+
+
+def bring_files(folder: Path, archive: Path) -> list[Path]:
+    """Unpack both stages as far as needed and return the archives that were read.
+
+    The first is read where it is present, the second wherever `dataset/all_images.zip` is: files
+    that are there already are kept, so reading an archive again costs little.
+    """
+    dataset, used = folder / "dataset", []
+    if archive.is_file() or pieces_present(archive):
+        unpack_archive(archive, folder, "opensource/")
+        used += archive_parts(archive)
+    elif not has_lists(dataset):
+        raise UsageError(
+            f"{folder}: expected {archive.name} (with its pieces .z01, ..) or the lists "
+            f"dataset/human_train.jsonl, ..; {HOW_TO_FETCH}"
+        )
+    images = dataset / "all_images.zip"
+    if images.is_file():
+        unpack_archive(images, dataset / "all_images", "all_images/")
+        used.append(images)
+    elif not (dataset / "all_images").is_dir():
+        raise UsageError(f"{dataset}: expected all_images.zip or all_images/; {HOW_TO_FETCH}")
+    return used
+
+
+def list_images(folder: Path) -> set[str]:
+    """Return the names below `folder`, with forward slashes, empty files left out."""
+    names = set()
+    for place, _, files in os.walk(folder):
+        below = os.path.relpath(place, folder).replace(os.sep, "/")
+        for name in files:
+            if os.path.getsize(os.path.join(place, name)):
+                names.add(name if below == "." else f"{below}/{name}")
+    return names
+
+
+def check_list(path: Path, images: set[str]) -> tuple[int, Counter, list[str]]:
+    """Return a list's number of lines, its labels' counts and the images that are missing.
+
+    Raises UsageError with the line number of a row that is not [name, 0 or 1, score].
+    """
+    labels, missing = Counter(), []
+    rows = read_jsonl(path)
+    for number, row in enumerate(rows, 1):
+        good = isinstance(row, list) and len(row) >= 2 and isinstance(row[0], str)
+        if not good or isinstance(row[1], bool) or row[1] not in (0, 1):
+            raise UsageError(f'{path}:{number}: expected ["name.jpg", 0 or 1, score], got {row!r}')
+        labels[int(row[1])] += 1
+        if str(PurePosixPath(row[0])) not in images:
+            missing.append(row[0])
+    return len(rows), labels, missing
+
+
+def verify(folder: Path, expected: Mapping[str, int]) -> bool:
+    """Check counts and images of the unpacked data set, and return whether all is there."""
+    dataset = folder / "dataset"
+    images = list_images(dataset / "all_images")
+    good, missing, used = True, [], 0
+    for name, count in expected.items():
+        path = dataset / f"{name}.jsonl"
+        if not path.is_file():
+            logger.error(f"{path}: missing")
+            good = False
+            continue
+        lines, labels, absent = check_list(path, images)
+        missing += absent
+        used += lines - len(absent)
+        note = "" if lines == count else f"; expected {count:,}"
+        logger.log(
+            logging.ERROR if note else logging.INFO,
+            f"{name}: {lines:,} images, {labels[0]:,} abnormal, {labels[1]:,} normal{note}",
+        )
+        good = good and not note
+    report = folder / "missing_images.txt"
+    if missing:
+        with atomic_write(report) as file:
+            file.writelines(f"{name}\n" for name in missing)
+        logger.error(
+            f"{len(missing):,} images are missing, the first is {missing[0]}: see {report}"
+        )
+    else:
+        report.unlink(missing_ok=True)
+    logger.info(f"{len(images):,} images in all_images/, {used:,} lines of the lists found theirs")
+    for name in VIDEO_FOLDERS:
+        place = folder / "src_video" / name
+        count = sum(len(files) for _, _, files in os.walk(place))
+        logger.info(f"src_video/{name}: {count:,} files (not needed for training)")
+    return good and not missing
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.vbench2", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
+    parser.add_argument(
+        "--archive", type=Path, help="last piece of the archive (default: DIR/opensource.zip)"
+    )
+    parser.add_argument(
+        "--remove-archives",
+        action="store_true",
+        help="delete the archives after everything was found complete",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None, expected: Mapping[str, int] = COUNTS) -> int:
+    """Run the command line; returns 1 when something is missing or miscounted, else 0."""
+    args = parse_args(argv)
+    setup_logging()
+    if not args.folder.is_dir():
+        raise UsageError(f"{args.folder}: no such folder; {HOW_TO_FETCH}")
+    try:
+        archives = bring_files(args.folder, args.archive or args.folder / "opensource.zip")
+    except OSError as error:
+        raise UsageError(f"cannot unpack: {error}") from error
+    complete = verify(args.folder, expected)
+    # Beside the lists, where training looks: in this data set label 0 means abnormal.
+    write_json(args.folder / "dataset" / "dataset.json", {"abnormal_label": 0}, indent=None)
+    if not complete:
+        logger.error("the data set is not complete: fetch what is named above, run this again")
+        return 1
+    size = sum(path.stat().st_size for path in archives) / 1e9
+    if args.remove_archives:
+        for path in archives:
+            path.unlink()
+    elif archives:
+        logger.info(f"archives hold {size:.1f} GB; --remove-archives deletes them")
+    logger.info(f"complete: train with --train-path {args.folder}/dataset/hand_train.jsonl")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main, (ArchiveError,))
