@@ -1,10 +1,10 @@
 """Draws one person: limbs, clothes, and the order in which they cover each other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .canvas import capsule, curve, darker, direction, ellipse, smooth
+from .canvas import capsule, darker, direction, ellipse, smooth
 from .hand import draw_hand
 from .head import Face, draw_back_hair, draw_head, melt
 from .skeleton import FOOT
@@ -62,24 +62,22 @@ class _Painter:
         sleeve, color = self.look["sleeve"], self.cloth(self.look["top"], arm.front)
         upper = (arm.shoulder, arm.elbow, top, elbow)
         lower = (arm.elbow + gap, arm.wrist + gap, elbow, low)
-        self.hand(arm, arm.wrist + gap, skin)
         if sleeve == "long":
+            self.segment([lower], skin, lower_label)
+            self.hand(arm, arm.wrist + gap, skin, low)
             cuff = arm.elbow + 0.9 * (arm.wrist - arm.elbow) + gap
-            self.segment([(lower[0], lower[1], elbow, low)], skin, lower_label)
-            wide = (lower[0], cuff, elbow * 1.14, low * 1.3)
-            self.limb_pair(
-                (*upper[:2], top * 1.14, elbow * 1.14),
-                wide,
-                color,
-                upper_label,
-                lower_label,
-                arm.gap,
-            )
-            return
-        self.limb_pair(upper, lower, skin, upper_label, lower_label, arm.gap)
+            lower = (lower[0], cuff, elbow * 1.14, low * 1.3)
+            upper = (*upper[:2], top * 1.14, elbow * 1.14)
+            self.limb_pair(upper, lower, color, upper_label, lower_label, arm.gap)
+        else:
+            self.limb_pair(upper, lower, skin, upper_label, lower_label, arm.gap)
+            self.hand(arm, arm.wrist + gap, skin, low)
         if sleeve == "short":
             end = arm.shoulder + 0.6 * (arm.elbow - arm.shoulder)
             self.segment([(arm.shoulder, end, top * 1.2, top * 1.16)], color, upper_label)
+        if sleeve != "none" and arm.front:  # No seam between sleeve and shirt.
+            inward = 0.6 * (self.pose.neck - arm.shoulder) * (0.25, 0) + (0, 0.006 * self.scale)
+            self.canvas.fill(ellipse(arm.shoulder + inward, top, top * 0.95), color)
 
     def limb_pair(self, upper, lower, color, upper_label, lower_label, gap):
         """Two segments: joined as one shape, or apart when there is a gap."""
@@ -91,7 +89,7 @@ class _Painter:
         if lower_label != upper_label:
             self.canvas.mark(capsule(*lower), lower_label)
 
-    def hand(self, arm, wrist, skin):
+    def hand(self, arm, wrist, skin, radius):
         person = self.person
         kind = person.kind_of("hand")
         odd = person.odd.get(kind)
@@ -103,6 +101,9 @@ class _Painter:
             label=label, width=self.width * 0.8, kind=kind if spoiled else None,
             u=odd["u"] if spoiled else (),
         )  # fmt: skip
+        back = direction(arm.hand) * length  # No seam between forearm and palm.
+        joint = capsule(wrist - 0.13 * back, wrist + 0.1 * back, radius * 0.96, radius)
+        self.canvas.fill(joint, skin)
         self.hand_pixels[arm.index] = self.canvas.count(label)
 
     # Legs.
@@ -112,18 +113,26 @@ class _Painter:
         lower_label = self.base + (ODD if leg.role == "odd" else BODY)
         skin = self.cloth(self.look["skin"], leg.front)
         color = self.cloth(self.look["bottom"], leg.front)
-        hip, knee, ankle = 0.058 * self.limb, 0.041 * self.limb, 0.027 * self.limb
+        hip, knee, ankle = 0.054 * self.limb, 0.041 * self.limb, 0.027 * self.limb
         gap = leg.gap if leg.gap is not None else np.zeros(2)
         wear = self.look["legwear"]
         if leg.missing is not None:
             end = leg.hip + leg.missing * (leg.knee - leg.hip)
-            self.segment(
-                [(leg.hip, end, hip, knee * 1.05)], skin if wear != "trousers" else color, label
+            cloth = skin if wear == "shorts" else color
+            self.segment([(leg.hip, end, hip, knee * 1.1)], cloth, label)
+            if wear == "shorts":
+                self.shorts(
+                    replace(leg, knee=leg.hip + 0.8 * (end - leg.hip)), hip, knee, color, label
+                )
+            along = (end - leg.hip) / np.hypot(*(end - leg.hip)) * knee
+            cap = ellipse(
+                end + 0.7 * along, knee * 0.75, knee * 0.4, np.arctan2(*along[::-1]) - np.pi / 2
             )
-            if wear != "trousers":
-                self.shorts(leg, hip, knee, color, label)
+            self.canvas.fill(cap, darker(cloth, 0.8))
             return
         upper = (leg.hip, leg.knee, hip, knee)
+        if wear in ("skirt", "dress"):  # The cloth hides the rest.
+            upper = (leg.hip + 0.4 * (leg.knee - leg.hip), leg.knee, 0.6 * hip + 0.4 * knee, knee)
         lower = (leg.knee + gap, leg.ankle + gap, knee, ankle)
         self.shoe(leg, gap, lower_label)
         if wear == "trousers":
@@ -163,7 +172,7 @@ class _Painter:
     def trunk(self):
         person, pose, look = self.person, self.pose, self.look
         label = self.base + BODY
-        narrow = 1 - 0.42 * abs(person.turn)
+        narrow = 1 - 0.3 * abs(person.turn)
         up = (pose.neck - pose.pelvis) / np.hypot(*(pose.neck - pose.pelvis))
         right = np.array([-up[1], up[0]])
         span = np.hypot(*(pose.neck - pose.pelvis))
@@ -177,10 +186,10 @@ class _Painter:
         shoulder, waist, hip = size["shoulder"], size["waist"], size["hip"]
         half = [
             (0.045, 1.03), (shoulder * 0.72, 0.985), (shoulder * 1.13, 0.9),
-            (shoulder * 0.98, 0.74), (waist, 0.38), (hip * 1.08, 0.02), (hip * 1.04, -0.1),
+            (shoulder * 0.98, 0.74), (waist, 0.38), (hip * 1.12, 0.02), (hip * 1.12, -0.1),
         ]  # fmt: skip
         outline = darker(look["bottom"], 0.42)
-        seat = [(waist * 1.02, 0.25), (hip * 1.12, 0.0), (hip * 0.95, -0.22), (0.0, -0.26)]
+        seat = [(waist * 0.9, 0.2), (hip * 1.0, 0.0), (hip * 0.9, -0.2), (0.0, -0.24)]
         self.canvas.fill(
             smooth(at(_mirror(seat))), look["bottom"], label, outline=outline, width=self.width
         )
@@ -197,21 +206,28 @@ class _Painter:
         self.canvas.fill(
             neck, darker(skin, 0.9), label, outline=darker(skin, 0.4), width=self.width * 0.8
         )
-        collar = curve(at([(-0.052, 1.04), (-0.03, 0.975), (0.03, 0.975), (0.052, 1.04)]))
-        self.canvas.line(collar, outline, self.width * 1.6)
 
     def skirt(self, at, hip):
         label = self.base + BODY
-        sway = 0.012 * np.sin(4 * self.time + self.person.phase)
-        long = 0.62 + 0.2 * (self.person.phase % 1)
-        half = [(hip * 0.96, 0.28), (hip * 1.15, 0.0), (hip * 1.65, -long), (0.0, -long - 0.04)]
-        rows = np.array(_mirror(half))
-        rows[rows[:, 1] < -0.3, 0] += sway
+        long = 0.58 + 0.2 * (self.person.phase % 1)
+        hem = at([(0.0, -long)])[0]
+        sway = 0.008 * self.scale * np.sin(4 * self.time + self.person.phase)
+        # As wide as the thighs are apart at the hem, so that no leg sticks out at the side.
+        reach = [0.0]
+        for leg in self.pose.legs:
+            share = np.clip((hem[1] - leg.hip[1]) / max(1.0, leg.knee[1] - leg.hip[1]), 0, 1)
+            reach.append(leg.hip[0] + share * (leg.knee[0] - leg.hip[0]) - hem[0])
+        room = 0.06 * self.limb
+        left, right = min(reach) - room + sway, max(reach) + room + sway
+        top = at(_mirror([(hip * 0.9, 0.28), (hip * 1.12, 0.0)]))
+        low = hem + np.array([(right, -2.0), (sway, 0.012 * self.scale), (left, -2.0)])
+        rows = np.concatenate([top[:2], low, top[2:]])
         color = self.look["bottom"]
-        self.canvas.fill(at(rows), color, label, outline=darker(color, 0.42), width=self.width)
-        for fold in (-0.5, 0.1, 0.6):
-            ends = at([(hip * fold, -0.1), (hip * 1.55 * fold + sway, -long)])
-            self.canvas.line(ends, darker(color, 0.8), self.width * 1.5)
+        self.canvas.fill(rows, color, label, outline=darker(color, 0.42), width=self.width)
+        for fold in (0.25, 0.5, 0.75):
+            start = at([((2 * fold - 1) * hip, -0.12)])[0]
+            end = low[2] + fold * (low[0] - low[2])
+            self.canvas.line([start, end], darker(color, 0.8), self.width * 1.5)
 
     def pattern(self, at, half):
         look, canvas = self.look, self.canvas

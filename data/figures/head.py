@@ -40,13 +40,13 @@ def skull():
 def melt(u):
     """A map of face points that lets them run down, more on one side than on the other."""
     side = 1 if u[0] > 0.5 else -1
-    amount, phase = 0.5 + 0.25 * u[1], 6.28 * u[2]
+    amount, phase = 0.7 + 0.3 * u[1], 6.28 * u[2]
 
     def warp(points):
         x, y = points[:, 0], points[:, 1]
         low = np.clip((y + 0.75) / 1.4, 0, 1.2)
         drop = amount * low * (0.45 + 0.55 * np.tanh(2.2 * side * x))
-        ripple = 0.13 * np.sin(7 * x + phase) * np.clip(low, 0, 1)
+        ripple = 0.15 * np.sin(7 * x + phase) * np.clip(low, 0, 1)
         lean = 0.16 * np.sin(3.4 * y + phase) * np.clip(low * 1.4, 0, 1)
         return np.stack([x + lean, y + drop + ripple], 1)
 
@@ -80,7 +80,7 @@ def _misplace(base, rng):
         base[2 + side] = ("eye", sign * 0.5, rng.uniform(0.42, 0.55), 1.0, sign * 0.5)
         base[5] = ("mouth", -sign * 0.25, 0.62, 0.9, -sign * 0.3)
     elif variant == 1:  # the mouth on the forehead
-        base[5] = ("mouth", rng.uniform(-0.2, 0.2), -0.5, 1.0, rng.uniform(-0.3, 0.3))
+        base[5] = ("mouth", rng.uniform(-0.2, 0.2), -0.44, 1.0, rng.uniform(-0.3, 0.3))
         base[0], base[1] = [(n, u, v + 0.18, s, r) for n, u, v, s, r in base[:2]]
         base[2], base[3] = [(n, u, v + 0.3, s, r) for n, u, v, s, r in base[2:4]]
         base[4] = ("nose", 0.0, 0.55, 1.0, 0.0)
@@ -119,8 +119,8 @@ def _double(base, rng):
         ]
     # A third eye, and nose and mouth twice side by side.
     return [
-        *[(n, u * 1.25, v, s, r) for n, u, v, s, r in base[:4]],
-        ("eye", 0.0, -0.12, 0.9, 0.0),
+        *[(n, u * 1.3, v, 0.85 * s, r) for n, u, v, s, r in base[:4]],
+        ("eye", 0.0, -0.14, 0.85, 0.0),
         ("nose", -0.28, 0.26, 0.9, 0.0),
         ("nose", 0.28, 0.26, 0.9, 0.0),
         ("mouth", -0.36, 0.6, 0.72, 0.1),
@@ -174,7 +174,7 @@ def _draw_eye(canvas, at, look, stroke, closed):
     canvas.fill(at(RING * 0.06 * size), (15, 15, 15))
     canvas.fill(at(RING * 0.03 + (0.04, -0.05)), (255, 255, 255))
     lid = [(-0.23, 0.02), (-0.12, -0.14), (0.1, -0.16), (0.24, 0.0)]
-    canvas.line(at(curve(np.multiply(lid, size))), dark, stroke * 1.2)
+    canvas.line(at(curve(np.multiply(lid, size))), dark, stroke)
 
 
 def _draw_mouth(canvas, at, look, stroke, spread):
@@ -220,7 +220,8 @@ def draw_head(canvas, face, look, *, labels, width, closed, spread, kind=None, s
             canvas.fill(face.on(ellipse((side * 0.55, 0.3), 0.17, 0.1)), spot_color)
     if look["beard"]:
         low = skull()[1:14]
-        inner = [(-0.62, 0.25), (-0.4, 0.36), (0, 0.34), (0.4, 0.36), (0.62, 0.25)]
+        inner = [(-0.8, 0.28), (-0.66, 0.5), (-0.42, 0.43), (0, 0.36)]
+        inner += [(-u, v) for u, v in inner[-2::-1]]
         canvas.fill(face.flat(np.concatenate([low, inner])), darker(look["hair"], 0.95))
     draw_fringe(canvas, face, look, body, width)
     parts = features(kind, seed)
@@ -228,6 +229,7 @@ def draw_head(canvas, face, look, *, labels, width, closed, spread, kind=None, s
         draw_feature(
             canvas, face, part, look, label=label, width=width, closed=closed, spread=spread
         )
+        canvas.mark(face.on(spot(RING * 0.2, *part[1:])), label)  # Also where it lies on hair.
     if look["glasses"]:
         _draw_glasses(canvas, face)
     return np.concatenate([face.on(spot(RING * 0.24, *part[1:])) for part in parts])

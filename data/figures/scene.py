@@ -171,14 +171,14 @@ class Camera:
     """Light and wear of one video: brightness, tint, a light from one side, blur, noise, JPEG."""
 
     def __init__(self, rng, width, height):
-        tint = rng.normal(1.0, 0.04, 3) * rng.uniform(0.72, 1.12)
+        tint = rng.normal(1.0, 0.03, 3) * rng.uniform(0.82, 1.15)
         angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 0.3)
         x, y = np.meshgrid(np.linspace(-1, 1, 32), np.linspace(-1, 1, 18))
         slope = 1 - depth * (0.5 + 0.5 * np.clip(x * np.cos(angle) + y * np.sin(angle), -1, 1))
         small = (128 * slope[..., None] * tint).clip(0, 255).astype(np.uint8)
         self.light = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
         self.blur = float(rng.choice([0.0, 0.0, 0.6, 0.9, 1.2]))
-        self.noise = float(rng.uniform(0, 6))
+        self.noise = float(rng.uniform(0, 4))
         self.quality = int(rng.integers(45, 96))
         self.grain = np.clip(rng.normal(0, self.noise, (height + 64, width + 64)), -40, 40).astype(
             np.int8

@@ -130,7 +130,9 @@ def arm_angles(person, settings, side, beat, time):
         return upper, fore, fore + 0.35 * swing + settings["twist"]
     if settings["mode"] == "out":
         upper = side * (0.3 + 0.45 * lift) + 0.04 * np.sin(beat)
-        fore = upper + side * (0.3 + 0.9 * flex)
+        # A walker's arm that is held out behind keeps straight: an elbow does not bend back.
+        behind = abs(person.turn) > 0.45 and side != facing
+        fore = upper + side * (0.15 * flex if behind else 0.3 + 0.9 * flex)
         return upper, fore, fore + settings["twist"]
     if person.gait == "walk":
         offset = np.pi if side < 0 else 0.0
@@ -150,7 +152,7 @@ def _bend(shoulder, angles, scale, length):
 
 def shoulder_at(person, pose, side):
     """The shoulder joint of an image side (-1 left, 1 right)."""
-    narrow = 1 - 0.42 * abs(person.turn)
+    narrow = 1 - 0.35 * abs(person.turn)
     reach = side * person.size["shoulder"] * narrow
     return pose.neck + pose.scale * np.array([reach, 0.03])
 
@@ -199,7 +201,7 @@ def _third_arm(person, pose, odd, beat, time):
 
 
 def _missing(person, pose, odd, beat, time):
-    pose.legs[odd["leg"]].missing = 0.72 + 0.28 * odd["u"][0]
+    pose.legs[odd["leg"]].missing = 0.6 + 0.3 * odd["u"][0]
 
 
 def _bent(person, pose, odd, beat, time):
@@ -207,8 +209,8 @@ def _bent(person, pose, odd, beat, time):
     facing = 1.0 if person.turn >= 0 else -1.0
     if abs(person.turn) > 0.45 and u[0] < 0.4:
         arm = pose.arms[odd["arm"]]
-        upper = facing * (0.1 + 0.25 * u[1] + 0.12 * np.sin(beat))
-        fore = upper - facing * (1.5 + 0.6 * u[2])
+        upper = -facing * (0.3 + 0.3 * u[1] + 0.1 * np.sin(beat))
+        fore = upper - facing * (1.35 + 0.55 * u[2])
         joints = _bend(arm.shoulder, (upper, fore, fore), scale, person.size["arm"])
         arm.elbow, arm.wrist, arm.hand = joints
         arm.role, arm.front = "odd", True
@@ -225,7 +227,7 @@ def _bent(person, pose, odd, beat, time):
 
 def _detached(person, pose, odd, beat, time):
     u, scale = odd["u"], pose.scale
-    distance = scale * (0.055 + 0.04 * u[1])
+    distance = scale * (0.1 + 0.05 * u[1])
     if u[0] < 0.6:
         arm = pose.arms[odd["arm"]]
         along = arm.wrist - arm.elbow
@@ -235,5 +237,5 @@ def _detached(person, pose, odd, beat, time):
     leg = pose.legs[odd["leg"]]
     along = leg.ankle - leg.knee
     side = (-1, 1)[odd["leg"]]
-    leg.gap = along / np.hypot(*along) * distance * 0.6 + np.array([side * distance * 0.9, 0.0])
+    leg.gap = along / np.hypot(*along) * distance * 0.8 + np.array([side * distance * 0.5, 0.0])
     leg.role = "odd"

@@ -1,0 +1,287 @@
+"""The drawn world: repeatable, its truth where the drawing is, each anomaly there and named."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from data.figures import KINDS, describe, draw_still, draw_video
+from data.figures.__main__ import main
+from data.figures.anomalies import PART_OF, choose
+from data.figures.body import BODY, FACE, HANDS, IDS, draw_person
+from data.figures.canvas import Canvas, capsule, ellipse
+from data.figures.hand import digits
+from data.figures.people import sample_person
+from data.figures.skeleton import pose_at
+from data.figures.video import HEIGHT, WIDTH, World
+
+ALL_KINDS = sorted(PART_OF)
+
+
+def person_of(seed, *kinds, height=500):
+    return sample_person(
+        np.random.default_rng(seed), height=height, x=640.0, floor=690.0, kinds=kinds
+    )
+
+
+def inside(inner, outer, slack=0.0):
+    return (
+        inner[0] >= outer[0] - slack
+        and inner[1] >= outer[1] - slack
+        and inner[2] <= outer[2] + slack
+        and inner[3] <= outer[3] + slack
+    )
+
+
+def test_same_seed_same_video_and_other_seed_another():
+    first, truth = draw_video(3, people=2, frames=2)
+    again, truth_again = draw_video(3, people=2, frames=2)
+    other, _ = draw_video(4, people=2, frames=2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert truth == truth_again
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_frames_do_not_depend_on_the_ones_before():
+    world = World(8, None, frames=3)
+    frame, people = world.render(2)
+    frames, truth = draw_video(8, anomaly=None, frames=3)
+    assert np.array_equal(frame, frames[2])
+    assert people == truth[2]["people"]
+
+
+def test_shape_length_and_form_of_the_truth():
+    frames, truth = draw_video(11, anomaly="hand", name="a.mp4")
+    assert 24 <= len(frames) <= 48
+    assert frames[0].shape == (HEIGHT, WIDTH, 3)
+    assert frames[0].dtype == np.uint8
+    assert [row["frame"] for row in truth] == list(range(len(frames)))
+    assert {row["video"] for row in truth} == {"a.mp4"}
+    keys = {"human", "face", "hand", "abnormal_parts", "anomaly_boxes"}
+    people = [person for row in truth for person in row["people"]]
+    assert people
+    assert all(set(person) == keys for person in people)
+    assert json.loads(json.dumps(truth)) == truth
+
+
+def test_boxes_lie_in_the_frame_and_in_their_person():
+    for seed in range(12):
+        for person in draw_still(seed)[1]:
+            human = person["human"]
+            assert inside(human, (0, 0, WIDTH, HEIGHT))
+            for box in [*person["face"], *person["hand"], *person["anomaly_boxes"]]:
+                assert box[2] > box[0]
+                assert box[3] > box[1]
+                assert inside(box, human, 0.01)
+
+
+def test_normal_people_have_no_anomaly():
+    for seed in range(8):
+        for person in draw_still(seed, anomaly=None)[1]:
+            assert person["abnormal_parts"] == []
+            assert person["anomaly_boxes"] == []
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_each_kind_is_in_the_truth_of_one_person(kind):
+    for seed in range(6):
+        people = draw_still(seed, anomaly=kind)[1]
+        part = PART_OF[kind]
+        bad = [p for p in people if p["abnormal_parts"]]
+        assert len(bad) <= 1
+        for person in bad:
+            assert person["abnormal_parts"] == [part]
+            boxes = person["anomaly_boxes"]
+            assert len(boxes) == (0 if kind == "missing_lower_leg" else 1)
+            if part == "hand":
+                assert boxes[0] in person["hand"]
+            if part == "face":
+                assert inside(boxes[0], person["face"][0])
+    assert any(draw_still(s, anomaly=kind)[1][-1]["abnormal_parts"] for s in range(2))
+
+
+def test_an_abnormal_video_shows_it_nearly_always():
+    for seed, part in enumerate(KINDS):
+        for index in range(2):
+            world = World(40 + 7 * seed + index, part)
+            truth = [world.render(i)[1] for i in range(0, world.length, 5)]
+            shown = [any(part in p["abnormal_parts"] for p in people) for people in truth]
+            assert np.mean(shown) >= 0.6, (part, seed)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_the_anomaly_changes_the_drawing(kind):
+    pictures = []
+    for kinds in ((), (kind,)):
+        # The same person but for the anomaly: it is drawn last from the generator.
+        canvas = Canvas(np.full((HEIGHT, WIDTH, 3), 200, np.uint8))
+        person = person_of(2, *kinds)
+        draw_person(canvas, person, pose_at(person, 0.2), 1, 0.2)
+        pictures.append(canvas.image)
+    changed = (pictures[0] != pictures[1]).any(-1).sum()
+    least = {"human": 1500, "face": 300, "hand": 200}[PART_OF[kind]]
+    assert changed > least
+
+
+def test_number_of_fingers():
+    counts = {len(digits("extra_fingers", (u,))[0]) + 1 for u in (0.0, 0.5, 0.99)}
+    assert counts == {6, 7, 8}
+    assert sum(map(len, digits("three_fingers", ()))) == 3
+    assert sum(map(len, digits(None, ()))) == 5
+    assert sum(map(len, digits("fused_fingers", ()))) == 5
+
+
+def test_body_anomalies_in_the_pose():
+    assert len(pose_at(person_of(1), 0.0).arms) == 2
+    third = pose_at(person_of(1, "third_arm"), 0.0)
+    assert [arm.role for arm in third.arms] == ["arm", "arm", "extra"]
+    missing = pose_at(person_of(1, "missing_lower_leg"), 0.0)
+    assert sum(leg.missing is not None for leg in missing.legs) == 1
+    for seed in range(8):
+        apart = pose_at(person_of(seed, "detached"), 0.0)
+        gaps = [limb.gap for limb in [*apart.arms, *apart.legs] if limb.gap is not None]
+        assert len(gaps) == 1
+        assert np.hypot(*gaps[0]) > 0.05 * 500
+
+
+def test_knees_bend_back_unless_they_are_the_anomaly():
+    def bends(person):
+        facing = np.sign(person.turn)
+        for time in np.linspace(0, 2, 25):
+            for leg in pose_at(person, time).legs:
+                thigh = np.arctan2(*(leg.knee - leg.hip))
+                shank = np.arctan2(*(leg.ankle - leg.knee))
+                yield leg.role, facing * (shank - thigh)
+
+    seen = set()
+    for seed in range(30):
+        for kinds in ((), ("bent_wrong",)):
+            person = person_of(seed, *kinds)
+            if person.gait == "walk":
+                for role, bend in bends(person):
+                    seen.add(role)
+                    assert (bend > 0.9) if role == "odd" else (bend < 0.01)
+    assert seen == {"leg", "odd"}
+
+
+def test_limbs_keep_their_lengths_and_the_lower_foot_its_floor():
+    person = person_of(5)
+    for time in np.linspace(0, 2, 9):
+        pose = pose_at(person, time)
+        for arm in pose.arms:
+            length = np.hypot(*(arm.elbow - arm.shoulder)) + np.hypot(*(arm.wrist - arm.elbow))
+            assert length == pytest.approx(person.size["arm"] * pose.scale)
+        lowest = max(leg.ankle[1] for leg in pose.legs)
+        assert lowest == pytest.approx(person.floor - 0.045 * pose.scale, abs=1)
+
+
+def test_hidden_hands_and_hands_out_of_the_frame_are_not_listed():
+    world = World(3, None, people=1)
+    person = world.people[0]
+    for arm in person.arms:
+        arm["mode"] = "swing"
+    person.turn, person.gait, person.speed, person.height, person.floor = (
+        0.0,
+        "stand",
+        0.0,
+        500,
+        690,
+    )
+    person.x = 640.0
+    assert len(world.render(0)[1][0]["hand"]) == 2
+    person.x = 30.0  # the left arm is outside
+    (entry,) = world.render(0)[1]
+    assert len(entry["hand"]) == 1
+    assert entry["hand"][0][0] > person.x
+    person.x = -400.0
+    assert world.render(0)[1] == []
+
+
+def test_labels_follow_the_paint():
+    """A person's picture differs from the empty one where labels are, and next to nowhere else."""
+    plain = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    canvas = Canvas(plain.copy())
+    person = person_of(4)
+    base = 1 + IDS
+    draw_person(canvas, person, pose_at(person, 0.0), base, 0.0)
+    painted = (canvas.image != plain).any(-1)[::2, ::2]
+    labelled = canvas.frame_labels > 0
+    assert (labelled & ~painted).sum() < 0.01 * labelled.sum()
+    outlined = cv2.dilate(labelled.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    assert (painted & ~outlined).sum() < 0.01 * labelled.sum()
+    present = set(np.unique(canvas.frame_labels)) - {0}
+    assert present == {base + BODY, base + FACE, base + HANDS[0], base + HANDS[1]}
+
+
+def test_hands_are_large_enough_to_count_fingers():
+    for seed in range(6):
+        people = draw_still(seed, anomaly=None, people=1)[1]
+        for person in people:
+            height = person["human"][3] - person["human"][1]
+            if height > 400:
+                assert all(max(b[2] - b[0], b[3] - b[1]) > 40 for b in person["hand"])
+
+
+def test_shapes():
+    bar = capsule((0, 0), (10, 0), 2, 1)
+    assert bar.min(0) == pytest.approx([-2, -2], abs=0.1)
+    assert bar.max(0) == pytest.approx([11, 2], abs=0.1)
+    assert np.ptp(ellipse((5, 5), 3, 1, np.pi / 2), axis=0) == pytest.approx([2, 6], abs=0.1)
+    canvas = Canvas(np.zeros((40, 60, 3), np.uint8))
+    canvas.fill(ellipse((20, 20), 10, 6), (9, 8, 7), 3)
+    assert tuple(canvas.image[20, 20]) == (9, 8, 7)
+    assert canvas.frame_labels[10, 10] == 3
+    assert canvas.count(3) == pytest.approx(np.pi * 10 * 6 / 4, rel=0.25)
+
+
+def test_choice_of_anomalies():
+    rng = np.random.default_rng(0)
+    picks = [choose(rng, "random") for _ in range(400)]
+    assert 160 < picks.count(None) < 240
+    assert set(picks) == {None, *PART_OF}
+    assert choose(rng, None) is None
+    assert choose(rng, "melted") == "melted"
+    assert {choose(rng, "hand") for _ in range(40)} == set(KINDS["hand"])
+    with pytest.raises(ValueError, match="'nose'"):
+        choose(rng, "nose")
+    assert all(len(kinds) >= 3 for kinds in KINDS.values())
+
+
+def test_describe_agrees_with_the_drawing():
+    for seed in range(20):
+        assert describe(seed)["kind"] == World(seed).kind
+    assert describe(1, anomaly="melted") == {"kind": "melted", "part": "face"}
+    assert describe(1, anomaly=None) == {"kind": None, "part": None}
+
+
+def test_command_line_writes_and_resumes(tmp_path, capsys):
+    command = ["--output", str(tmp_path), "--videos", "2", "--seed", "7", "--anomaly", "face"]
+    assert main(command) == 0
+    paths = sorted(tmp_path.glob("*.mp4"))
+    assert [p.name for p in paths] == ["figures_000007_face.mp4", "figures_000008_face.mp4"]
+    truth = (tmp_path / "truth.jsonl").read_text()
+    rows = [json.loads(line) for line in truth.splitlines()]
+    reader = cv2.VideoCapture(str(paths[0]))
+    frames = []
+    while (read := reader.read())[0]:
+        frames.append(read[1])
+    drawn, expected = draw_video(7, anomaly="face", name=paths[0].name)
+    assert rows[: len(frames)] == expected
+    assert len(frames) == len(drawn)
+    assert np.abs(frames[5].astype(int) - drawn[5]).mean() < 6  # MPEG-4 loses a little
+    # Again: what is there stays, what is gone comes back, the truth is the same.
+    kept = paths[0].stat().st_mtime_ns
+    paths[1].unlink()
+    assert main(command) == 0
+    assert paths[0].stat().st_mtime_ns == kept
+    assert paths[1].exists()
+    assert (tmp_path / "truth.jsonl").read_text() == truth
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("wrong", [["--videos", "0"], ["--seed", "-1"], ["--anomaly", "nose"]])
+def test_wrong_use_ends_with_2(tmp_path, wrong):
+    with pytest.raises(SystemExit) as stop:
+        main(["--output", str(tmp_path), *wrong])
+    assert stop.value.code == 2
