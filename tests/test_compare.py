@@ -1,0 +1,199 @@
+"""Two score files side by side, and the benchmark's table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from models import vbench2_table
+from models.compare import compare, format_table, main, pair_videos, paired_bootstrap
+from models.results import by_name, prompt_and_index, read_scores
+from utils import UsageError
+
+
+def row(path, score, **other):
+    return {"video_path": path, "video_results": score, **other}
+
+
+def scores(*rows, **other):
+    return {"version": 1, "settings": {}, "videos": list(rows), "failed": [], **other}
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/a/x.mp4", "/a/y.mp4"], ["x.mp4", "y.mp4"]),
+        (["/a/b/x.mp4", "/a/c/x.mp4"], ["b/x.mp4", "c/x.mp4"]),  # same name in two folders
+        (["x.mp4", "d/x.mp4"], ["x.mp4", "d/x.mp4"]),
+        (["out/x.mp4"], ["x.mp4"]),  # one video: its own folder is the common one
+        (["/a/x.mp4", "y.mp4"], ["/a/x.mp4", "y.mp4"]),  # absolute and relative: no common folder
+        ([], []),
+    ],
+)
+def test_names_below_the_common_folder(paths, names):
+    assert list(by_name([row(p, 1.0) for p in paths])) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("out/people are walking.-1.mp4", ("people are walking.", 1)),
+        ("a-b-c-02.mp4", ("a-b-c", 2)),
+        ('<script>"x"-0.mp4', ('<script>"x"', 0)),
+        ("walk.mp4", None),
+        ("walk-.mp4", None),
+    ],
+)
+def test_benchmark_naming(name, expected):
+    assert prompt_and_index(name) == expected
+
+
+def test_pairs_by_file_name_in_two_folders():
+    a = [row("/m1/x.mp4", 0.5), row("/m1/only.mp4", 0.1), row("/m1/n.mp4", None)]
+    b = [row("/m2/x.mp4", 0.75), row("/m2/new.mp4", 0.2), row("/m2/n.mp4", 1.0)]
+    result = compare(scores(*a), scores(*b))
+    assert result["videos"] == [{"video": "x.mp4", "a": 0.5, "b": 0.75, "difference": 0.25}]
+    assert (result["only_a"], result["only_b"]) == (["only.mp4"], ["new.mp4"])
+    assert result["no_score"] == ["n.mp4"]  # no people in one of them: no difference to speak of
+    assert result["ci95"] is None and result["mean_difference"] == 0.25
+
+
+def test_one_video_against_a_folder_falls_back_to_file_names():
+    pairs, _, _ = pair_videos(
+        [row("/m1/sub/x.mp4", 1.0), row("/m1/y.mp4", 1.0)], [row("/m2/x.mp4", 0.0)]
+    )
+    assert [p[0] for p in pairs] == ["x.mp4"]
+
+
+def test_no_common_video_is_an_error():
+    with pytest.raises(UsageError, match="no video in common"):
+        compare(scores(row("a.mp4", 1.0)), scores(row("b.mp4", 1.0)))
+
+
+def test_interval_meets_the_normal_approximation():
+    rng = np.random.default_rng(1)
+    differences = rng.normal(0.05, 0.2, 400)
+    low, high = paired_bootstrap(differences, np.arange(400), samples=4000)
+    half = 1.96 * differences.std() / 20
+    assert low == pytest.approx(differences.mean() - half, abs=0.004)
+    assert high == pytest.approx(differences.mean() + half, abs=0.004)
+
+
+def test_pairing_narrows_the_interval():
+    """A large spread between videos must not hide a small gain that all of them share."""
+    base = np.linspace(0, 0.9, 50)
+    a = scores(*(row(f"a/{i:02}.mp4", v) for i, v in enumerate(base)))
+    b = scores(*(row(f"b/{i:02}.mp4", v + 0.05 + 0.01 * (i % 2)) for i, v in enumerate(base)))
+    result = compare(a, b)
+    low, high = result["ci95"]
+    assert 0.05 <= low < result["mean_difference"] < high <= 0.06
+    assert "B is better" in format_table(result)
+    swapped = compare(b, a)
+    assert "A is better" in format_table(swapped)
+    assert swapped["mean_difference"] == pytest.approx(-result["mean_difference"])
+
+
+def test_videos_of_one_prompt_are_drawn_together():
+    """Three equal videos per prompt tell as much as one: the interval must not shrink."""
+    gains = np.random.default_rng(0).normal(0, 0.1, 30)
+    once = compare(
+        scores(*(row(f"a/p{i}-0.mp4", 0.5) for i in range(30))),
+        scores(*(row(f"b/p{i}-0.mp4", 0.5 + g) for i, g in enumerate(gains))),
+    )
+    thrice = compare(
+        scores(*(row(f"a/p{i}-{k}.mp4", 0.5) for i in range(30) for k in range(3))),
+        scores(*(row(f"b/p{i}-{k}.mp4", 0.5 + g) for i, g in enumerate(gains) for k in range(3))),
+    )
+    width = [c["ci95"][1] - c["ci95"][0] for c in (once, thrice)]
+    assert width[1] == pytest.approx(width[0], rel=0.05)
+
+
+def test_differing_settings_are_named():
+    a = scores(row("x.mp4", 1.0), settings={"thresholds": {"hand": 0.32}, "device": "cpu"})
+    b = scores(row("x.mp4", 0.0), settings={"thresholds": {"hand": 0.5}, "device": "cuda"})
+    assert compare(a, b)["settings"] == {"thresholds.hand": [0.32, 0.5]}
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+    for name, value in (("a", 0.5), ("b", 0.25)):
+        (tmp_path / name).mkdir()
+        content = scores(row(f"{name}/x-0.mp4", value), row(f"{name}/y-0.mp4", 1.0))
+        (tmp_path / name / "scores.json").write_text(json.dumps(content))
+    out = tmp_path / "c.json"
+    words = ["compare", str(tmp_path / "a/scores.json"), str(tmp_path / "b"), "--output", str(out)]
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0
+    assert json.loads(out.read_text())["mean_difference"] == -0.125
+    assert "0.5000   0.2500  -0.2500  x-0.mp4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read"),
+        ("{", "not JSON"),
+        ("[]", "expected a scores.json with a list 'videos'"),
+        ('{"videos": [{}]}', r"videos\[0\] has no video_path"),
+    ],
+)
+def test_what_is_no_score_file(tmp_path, content, words):
+    path = tmp_path / "scores.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UsageError, match=words):
+        read_scores(tmp_path if content is not None else path)
+
+
+# The benchmark's table.
+
+
+def test_table_names_missing_videos():
+    rows = [row(f"v/walk-{i}.mp4", 0.5) for i in range(3)]
+    rows += [row("v/run, fast-0.mp4", 1.0), row("v/run, fast-2.mp4", None), row("v/notes.mp4", 0)]
+    found = vbench2_table.summarise(
+        scores(*rows, failed=[{"video_path": "v/run, fast-1.mp4", "error": "broken"}])
+    )
+    assert found["human_anatomy"] == pytest.approx(100 * 2.5 / 4)
+    assert found["missing"] == ["run, fast-1.mp4"] == found["failed"]
+    assert found["no_score"] == ["v/run, fast-2.mp4"] and found["other"] == ["v/notes.mp4"]
+    assert (found["prompts"], found["expected"]) == (2, 360)
+    text = vbench2_table.format_table(found, [], "ours")
+    assert text.index("Sora-480p") < text.index("ours (4 of 360") < text.index("CogVideoX-1.5")
+    assert "incomplete: 2 of 120 prompts" in text
+
+
+def test_prompts_name_what_no_file_shows(tmp_path):
+    long = "a person " * 30  # the benchmark cuts file names at 180 characters
+    listed = [
+        {"prompt_en": "walk", "dimension": ["Human_Anatomy"]},
+        {"prompt_en": long, "dimension": ["Human_Anatomy"]},
+        {"prompt_en": "a cat", "dimension": ["Physics"]},
+    ]
+    (tmp_path / "p.json").write_text(json.dumps(listed))
+    prompts = vbench2_table.read_prompts(tmp_path / "p.json")
+    rows = [row(f"v/{long[:180]}-{i}.mp4", 1.0) for i in range(3)]
+    found = vbench2_table.summarise(scores(*rows), prompts)
+    assert found["missing"] == ["walk-0.mp4", "walk-1.mp4", "walk-2.mp4"]
+    assert found["videos"] == 3 and found["expected"] == 6
+
+
+def test_full_folder_is_complete_and_counts_from_one_too():
+    rows = [row(f"v/p{k}-{i}.mp4", 0.9) for k in range(120) for i in (1, 2, 3)]
+    found = vbench2_table.summarise(scores(*rows))
+    assert found["missing"] == [] and found["human_anatomy"] == pytest.approx(90)
+    assert "incomplete" not in vbench2_table.format_table(found, [])
+
+
+def test_other_settings_than_the_published_are_said():
+    released = {
+        "human": 0.4545454545454546,
+        "face": 0.30303030303030304,
+        "hand": 0.3232,
+    }
+    same = scores(settings={"thresholds": released, "channels": "bgr", "frame_stride": 1})
+    assert vbench2_table.differing_settings(same) == []
+    other = scores(settings={"thresholds": {**released, "hand": 0.32}, "channels": "rgb"})
+    assert [n.split()[0] for n in vbench2_table.differing_settings(other)] == [
+        "thresholds",
+        "channels",
+    ]
