@@ -238,8 +238,8 @@ def evaluate(config, args, device) -> int:
     return 0
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv=None) -> int:
+    args = parse_args(argv)
     config = read_settings(args)
     import torch
 

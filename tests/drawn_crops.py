@@ -8,11 +8,11 @@ from PIL import Image, ImageDraw
 
 
 def draw_crop(rng: np.random.Generator, abnormal: bool, size: int) -> Image.Image:
-    """Return an RGB crop with one shape of random colour, place and size on noise."""
-    ground = rng.integers(60, 196, 3) + rng.normal(0, 12, (size, size, 3))
+    """Return an RGB crop with one dark shape of random colour, place and size on light noise."""
+    ground = rng.integers(150, 230, 3) + rng.normal(0, 8, (size, size, 3))
     image = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
-    color = tuple(rng.choice([rng.integers(0, 60, 3), rng.integers(196, 256, 3)]).tolist())
+    color = tuple(rng.integers(0, 90, 3).tolist())
     r = rng.uniform(0.22, 0.34) * size
     x, y = rng.uniform(r, size - r, 2)
     if abnormal:
