@@ -1,0 +1,215 @@
+"""Collect the labels that a person gave to crops, and write the lists that training reads.
+
+    python -m data.label crops              # after sorting crops into folders
+    python -m data.label crops --template   # or: writes crops/labels.csv to fill in
+
+Any file manager sorts: `crops/hand/normal/` and `crops/hand/abnormal/`, the rest stays where it is.
+A CSV has the columns `file,label` (`hand/a_f000012_p0_1.jpg,abnormal`) and is `crops/labels.csv` or
+`crops/hand.csv`. Writes `{part}.jsonl` with the labelled crops, 0 normal and 1 abnormal, and
+`overview_{part}.jpg`, and says what is unlabelled or contradictory.
+"""
+
+import argparse
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.defaults import PARTS
+from data.crop_lists import LABELS, Crop, find_crops, write_lists
+from utils import UsageError, atomic_write, run_main, setup_logging
+
+logger = logging.getLogger(__name__)
+
+
+def read_csv_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return (line number, {column: text}) of a CSV with commas, semicolons or tabs.
+
+    Without a header, the columns are file and label.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read as UTF-8 text: {error}") from error
+    first = text.split("\n", 1)[0]
+    reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
+    columns, rows = ["file", "label"], []
+    for cells in reader:
+        words = [cell.strip() for cell in cells]
+        if reader.line_num == 1 and {"file", "label"} <= {word.lower() for word in words}:
+            columns = [word.lower() for word in words]
+        elif any(words):
+            if len(words) < 2:
+                raise UsageError(f"{path}:{reader.line_num}: expected file,label; got {words[0]}")
+            rows.append((reader.line_num, dict(zip(columns, words, strict=False))))
+    return rows
+
+
+def parse_label(text: str) -> int | None:
+    """Return 0, 1, or None for an empty cell; raises ValueError for any other word."""
+    word = text.strip().lower()
+    if word not in ("", "0", "1", *LABELS):
+        raise ValueError(text)
+    return None if not word else LABELS[word] if word in LABELS else int(word)
+
+
+def read_csv(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = None) -> list[str]:
+    """Add the votes of a CSV to `crops` and return its mistakes, each with its line number.
+
+    A file is named with its part's folder, by a column `part`, or alone where no two parts have it.
+    """
+    mistakes = []
+    for line, row in read_csv_rows(path):
+        file = row.get("file", "").replace("\\", "/").removeprefix("./")
+        name, top = file.rsplit("/", 1)[-1], file.split("/")[0]
+        part = only or row.get("part") or (top if "/" in file and top in PARTS else None)
+        owners = [p for p in ([part] if part in PARTS else PARTS) if name in crops[p]]
+        try:
+            label = parse_label(row.get("label", ""))
+        except ValueError:
+            mistakes.append(
+                f"{path}:{line}: label is {row['label']!r}, expected 0, 1, normal, abnormal or none"
+            )
+            continue
+        if part not in (None, "", *PARTS) or not owners:
+            mistakes.append(f"{path}:{line}: no such crop: {file}")
+        elif len(owners) > 1:
+            mistakes.append(
+                f"{path}:{line}: {file} is in {' and '.join(owners)}: write {owners[0]}/{name}"
+            )
+        elif label is not None:
+            crops[owners[0]][name].votes.append((label, f"{path.name}:{line}"))
+    return mistakes
+
+
+def collect(folder: Path, csv_path: Path | None = None) -> tuple[dict[str, list[Crop]], list[str]]:
+    """Return {part: crops sorted by name} with all votes, and the labels for unknown files.
+
+    Crops whose file a person deleted are left out.
+    """
+    crops, unknown = find_crops(folder)
+    mistakes = [f"{folder}/{file}: not a crop of {folder}/boxes.jsonl" for file in unknown]
+    sheets = [(csv_path, None)] if csv_path else [(folder / "labels.csv", None)]
+    sheets += [(folder / f"{part}.csv", part) for part in PARTS]
+    for path, part in sheets:
+        if path == csv_path or path.is_file():
+            mistakes += read_csv(path, crops, part)
+    kept = {
+        part: [crop for _, crop in sorted(known.items()) if crop.places]
+        for part, known in crops.items()
+    }
+    return kept, mistakes
+
+
+def draw_sheet(groups: Sequence[tuple[str, Sequence[Path]]], path: Path) -> None:
+    """Write a JPEG that shows, under each title, up to 16 of its images evenly chosen."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    from data.checks import draw_tiles
+    from data.dataset import read_image
+
+    bands = []
+    for title, files in groups:
+        step = max(1.0, len(files) / 16)
+        tiles = []
+        for file in (files[int(i * step)] for i in range(min(16, len(files)))):
+            try:
+                tiles.append((read_image(file, str(file)), file.name))
+            except UsageError as error:
+                logger.warning(error)
+        bands.append((title, draw_tiles(tiles, columns=8, size=140)))
+    width = max(grid.width for _, grid in bands)
+    sheet = Image.new("RGB", (width, sum(grid.height + 36 for _, grid in bands)), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
+    for title, grid in bands:
+        draw.text((8, top + 4), title, "black", ImageFont.load_default(24))
+        sheet.paste(grid, (0, top + 36))
+        top += grid.height + 36
+    with atomic_write(path, "wb") as file:
+        sheet.save(file, "JPEG", quality=90)
+
+
+def report(folder: Path, crops: dict[str, list[Crop]]) -> int:
+    """Say what each part has, draw its contact sheet, and return how many crops contradict."""
+    contradictory = 0
+    for part, found in crops.items():
+        if not found:
+            continue
+        groups: dict[str, list[Crop]] = {name: [] for name in ("normal", "abnormal", "unlabelled")}
+        for crop in found:
+            if crop.contradictory():
+                contradictory += 1
+                said = ", ".join(f"{list(LABELS)[label]} in {where}" for label, where in crop.votes)
+                logger.error(f"contradictory, left out: {part}/{crop.name} is {said}")
+                continue
+            verdict = crop.verdict()
+            groups["unlabelled" if verdict is None else list(LABELS)[verdict]].append(crop)
+        counts = ", ".join(f"{len(group):,} {name}" for name, group in groups.items())
+        left = groups["unlabelled"]
+        note = f" (left out, the first is {left[0].place()})" if left else ""
+        logger.info(f"{part}: {counts}{note}")
+        bands = [
+            (f"{name.upper()}  {len(group)}", [folder / part / c.place() for c in group])
+            for name, group in groups.items()
+            if group
+        ]
+        if bands:
+            draw_sheet(bands, folder / f"overview_{part}.jpg")
+    return contradictory
+
+
+def write_template(folder: Path, crops: dict[str, list[Crop]]) -> Path:
+    """Write `labels.csv` with a line for each unlabelled crop; an existing file is kept."""
+    path = folder / "labels.csv"
+    if path.exists():
+        raise UsageError(f"{path}: exists already; fill it in, or move it away for a new one")
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "label"])
+        for part, found in crops.items():
+            writer.writerows(
+                [f"{part}/{crop.place()}", ""]
+                for crop in found
+                if crop.verdict() is None and not crop.contradictory()
+            )
+    return path
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.label", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
+    parser.add_argument("--csv", type=Path, help="labels to read (default: DIR/labels.csv)")
+    parser.add_argument(
+        "--template", action="store_true", help="only write DIR/labels.csv for a person to fill in"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 1 when some crops are contradictory, else 0."""
+    args = parse_args(argv)
+    setup_logging()
+    if not any((args.folder / part).is_dir() for part in PARTS):
+        raise UsageError(f"{args.folder}: expected a folder with human/, face/ or hand/ in it")
+    crops, mistakes = collect(args.folder, args.csv)
+    if mistakes:
+        more = f" (and {len(mistakes) - 1:,} more such lines)" if len(mistakes) > 1 else ""
+        for mistake in mistakes[1:20]:
+            logger.error(mistake)
+        raise UsageError(f"{mistakes[0]}{more}; nothing was written")
+    if args.template:
+        path = write_template(args.folder, crops)
+        logger.info(
+            f"{path}: fill in the column label, normal or abnormal, then run without this flag"
+        )
+        return 0
+    contradictory = report(args.folder, crops)
+    write_lists(args.folder, crops, keep_unlabelled=False)
+    logger.info(f"written: {args.folder}/{{human,face,hand}}.jsonl and overview_*.jpg")
+    return 1 if contradictory else 0
+
+
+if __name__ == "__main__":
+    run_main(main)
