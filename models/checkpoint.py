@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils import UsageError
+
 State = dict[str, torch.Tensor]
 
 
-class CheckpointError(Exception):
+class CheckpointError(UsageError):
     """A weight file that cannot be used; the message names it, what was expected and found."""
 
 

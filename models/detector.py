@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from data.crops import cut, square_box
 from models.yolo_world.build import load_detector, register
@@ -94,22 +95,27 @@ class PartDetector:
 
     def detect(self, frames: Sequence[np.ndarray]) -> list[FrameDetections]:
         """Return per frame (H, W, 3) uint8 BGR its people, their parts and squares."""
-        found = [self._people(d) for d in self.boxes(frames, self.people_texts)]
-        owners, crops = [], []
         results = [FrameDetections([]) for _ in frames]
-        for frame, result, people in zip(frames, results, found, strict=True):
-            for box, score in people:
-                crop = cut(frame, box)
-                person = self._person(frame, result, box, score)
+        owners: dict[tuple, list[tuple[FrameDetections, Person]]] = {}
+        crops: list[np.ndarray] = []
+        for i, found in enumerate(self.boxes(frames, self.people_texts)):
+            for box, score in self._people(found):
+                person = self._person(frames[i], results[i], box, score)
                 if person is None:
                     continue
-                if crop.size and self.letterbox.fits(crop):
-                    owners.append((frame, result, person, (int(box[0]), int(box[1]))))
+                # The two texts often find the same box: its crop is searched once.
+                key = (i, *map(int, box))
+                if key not in owners:
+                    crop = cut(frames[i], box)
+                    if not (crop.size and self.letterbox.fits(crop)):
+                        results[i].skipped += 1
+                        continue
                     crops.append(crop)
-                else:
-                    result.skipped += 1
-        for owner, found_parts in zip(owners, self.boxes(crops, self.part_texts), strict=True):
-            self._add_parts(*owner, found_parts)
+                owners.setdefault(key, []).append((results[i], person))
+        found_parts = self.boxes(crops, self.part_texts)
+        for (i, x1, y1, *_), parts in zip(owners, found_parts, strict=True):
+            for result, person in owners[i, x1, y1, *_]:
+                self._add_parts(frames[i], result, person, (x1, y1), parts)
         return results
 
     def _people(self, detections: Detections) -> list[tuple[np.ndarray, float]]:
@@ -173,10 +179,24 @@ def _to_numpy(found) -> Detections:
 
 
 def _optimise(model: torch.nn.Module) -> torch.nn.Module:
-    """Fold each batch norm into the convolution before it, and store weights channels last."""
-    from mmcv.cnn import fuse_conv_bn
+    """Fold each batch norm into the convolution before it, and store weights channels last.
 
-    return fuse_conv_bn(model).to(memory_format=torch.channels_last)
+    Folded in float64 and rounded once, which keeps boxes closer to the float64 ones.
+    """
+    from mmcv.cnn import ConvModule
+
+    for module in model.modules():
+        if isinstance(module, ConvModule) and module.with_norm:
+            norm = module.norm
+            tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            mean, var, scale, shift = (t.double() for t in tensors)
+            weight, bias = fuse_conv_bn_weights(
+                module.conv.weight.double(), None, mean, var, norm.eps, scale, shift
+            )
+            module.conv.weight = torch.nn.Parameter(weight.float(), requires_grad=False)
+            module.conv.bias = torch.nn.Parameter(bias.float(), requires_grad=False)
+            setattr(module, module.norm_name, torch.nn.Identity())
+    return model.to(memory_format=torch.channels_last)
 
 
 class Letterbox:

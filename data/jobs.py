@@ -1,0 +1,79 @@
+"""A folder that processes fill item by item, and that a later run continues."""
+
+import hashlib
+import heapq
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.video import Source
+from utils import UsageError, write_json
+
+
+def deal(sizes: Sequence[float], workers: int) -> list[int]:
+    """Return each item's worker: longest first, each to the worker with the least to do."""
+    loads = [(0.0, worker) for worker in range(workers)]
+    owners = [0] * len(sizes)
+    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        load, worker = heapq.heappop(loads)
+        owners[item] = worker
+        heapq.heappush(loads, (load + sizes[item], worker))
+    return owners
+
+
+def identity(source: Source) -> list[int]:
+    """Return what changes when the source's files do: their number, size and latest change."""
+    stats = [path.stat() for path in source.images or (source.path,)]
+    return [len(stats), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)]
+
+
+class JobFolder:
+    """Remembers under `folder`/.state which items are done, with which settings.
+
+    `settings` is plain JSON. Raises UsageError where the folder holds a run with other settings,
+    unless `overwrite`. Several processes may share the folder: each writes its own items only.
+    """
+
+    def __init__(self, folder: str | Path, settings: dict, *, overwrite: bool = False):
+        self.folder = Path(folder)
+        self.settings = settings
+        self._state = self.folder / ".state"
+        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--output: cannot write {folder}: {error.strerror}") from error
+        self._check(overwrite)
+
+    def _check(self, overwrite: bool) -> None:
+        path = self._state / "settings.json"
+        if path.is_file() and not overwrite:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            changed = [k for k in self.settings | before if self.settings.get(k) != before.get(k)]
+            if changed:
+                raise UsageError(
+                    f"--output: {self.folder} holds results of other settings "
+                    f"({', '.join(changed)} differ); choose another folder or add --overwrite"
+                )
+        write_json(path, self.settings)
+
+    def _path(self, source: Source) -> Path:
+        return self._state / f"item.{source.stem}.json"
+
+    def row(self, source: Source) -> dict | None:
+        """Return what `finish` stored for this source as it is now, or None."""
+        try:
+            state = json.loads(self._path(source).read_text(encoding="utf-8"))
+            whole = state["digest"] == self._digest and state["identity"] == identity(source)
+        except (OSError, ValueError, KeyError):
+            return None
+        return state["row"] if whole else None
+
+    def finish(self, source: Source, row: dict) -> None:
+        """Store the row of a finished source at once."""
+        state = {"digest": self._digest, "identity": identity(source), "row": row}
+        write_json(self._path(source), state, indent=None)
+
+    def forget(self, source: Source) -> None:
+        """Have the source done again."""
+        self._path(source).unlink(missing_ok=True)

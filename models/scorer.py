@@ -1,0 +1,211 @@
+"""From a video to verdicts: per person, per frame and for the whole.
+
+config = get_config("configs/vbench2_release.yaml")
+detector = PartDetector(detector_config, detector_weights, "cpu")
+classifiers = {part: load_classifier(path, config, "cpu") for part, path in files.items()}
+result = VideoScorer(detector, classifiers, config).score("people.mp4")
+print(result.summary["video_results"], result.frames[0]["people"])
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from configs.defaults import PARTS, thresholds
+from data.transforms import build_eval_transform
+from data.video import Frame, FrameReader, Source, batched, prefetch
+from models.detector import FrameDetections, PartDetector, Person
+
+BOOTSTRAP_DRAWS = 1000
+SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft")
+
+
+@dataclass
+class VideoResult:
+    """A video's row of scores.json, and its frames' rows of frames.jsonl where they are kept."""
+
+    summary: dict
+    frames: list[dict] = field(default_factory=list)
+
+
+class Tally:
+    """Sums what the frames' rows say into the video's scores."""
+
+    def __init__(self, no_person: float | None = None):
+        self.no_person = no_person
+        self.people: list[int] = []  # per frame
+        self.normal: list[int] = []
+        self.frame_scores: list[float] = []
+        self.highest = 0.0  # sum over people of their highest p
+        self.flagged = dict.fromkeys(PARTS, 0)  # people that the part flags
+
+    def add(self, row: dict, limits: Mapping[str, float]) -> None:
+        people = row["people"]
+        self.people.append(len(people))
+        self.normal.append(sum(not person["abnormal"] for person in people))
+        if row["score"] is not None:
+            self.frame_scores.append(row["score"])
+        for person in people:
+            parts = person["parts"]
+            self.highest += max((part["p_abnormal"] for part in parts), default=0.0)
+            for name in {p["part"] for p in parts if p["p_abnormal"] > limits[p["part"]]}:
+                self.flagged[name] += 1
+
+    def scores(self) -> dict:
+        """Return the four scores, the interval of the first and the counts."""
+        people, normal = sum(self.people), sum(self.normal)
+        clean = sum(p == n for p, n in zip(self.people, self.normal, strict=True))
+        some = people > 0
+        return {
+            "video_results": normal / people if some else self.no_person,
+            "ci95": self._interval() if some else None,
+            "score_frame_mean": float(np.mean(self.frame_scores)) if some else self.no_person,
+            "score_clean_frames": clean / len(self.people),
+            "score_soft": 1 - self.highest / people if some else self.no_person,
+            "frames": len(self.people),
+            "people": people,
+            "abnormal_people": people - normal,
+            "abnormal_by_part": {k: v / people if some else 0.0 for k, v in self.flagged.items()},
+        }
+
+    def _interval(self) -> list[float]:
+        """Return the 95% bootstrap interval of the share of normal people, over frames."""
+        rng = np.random.default_rng(0)
+        people, normal = np.array(self.people, float), np.array(self.normal, float)
+        shares = []
+        for _ in range(BOOTSTRAP_DRAWS):
+            drawn = rng.integers(len(people), size=len(people))
+            if total := people[drawn].sum():
+                shares.append(normal[drawn].sum() / total)
+        return [float(v) for v in np.percentile(shares, [2.5, 97.5])]
+
+
+class VideoScorer:
+    """Scores videos with a detector and one classifier per part.
+
+    `classifiers` maps "human", "face" and "hand" to modules from (B, 3, S, S) to (B,) logits; with
+    fewer of them, the other parts are not judged. `config` comes from `get_config`.
+    """
+
+    def __init__(
+        self,
+        detector: PartDetector,
+        classifiers: Mapping[str, nn.Module],
+        config,
+        *,
+        batch_size: int = 8,
+        stride: int = 1,
+        fps: float = 25.0,
+        threads: int = 2,
+    ):
+        self.detector, self.classifiers, self.config = detector, dict(classifiers), config
+        self.batch_size, self.stride, self.fps = batch_size, stride, fps
+        self.limits = thresholds(config)
+        self.transform = build_eval_transform(
+            size=config.DATA.IMG_SIZE,
+            crop=config.TEST.CROP,
+            interpolation=config.DATA.INTERPOLATION,
+        )
+        self._order = -1 if config.TEST.CHANNELS == "rgb" else 1  # frames are BGR
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="crops")
+
+    def score(
+        self,
+        source: str | Path | Source,
+        *,
+        on_frame: Callable[[Frame, dict], None] | None = None,
+        keep_frames: bool = True,
+    ) -> VideoResult:
+        """Return the scores of a video; `on_frame` sees each frame and its row in order.
+
+        Raises VideoError where no frame can be decoded.
+        """
+        start = time.perf_counter()
+        if not isinstance(source, Source):
+            source = Source(Path(source), Path(source).stem)
+        reader = FrameReader(source, stride=self.stride, fps=self.fps)
+        tally = Tally(self.config.SCORE.NO_PERSON)
+        rows, skipped = [], 0
+        # Frames are made ahead while the model works, and bounded, so memory stays flat.
+        for frames in batched(prefetch(reader, self.batch_size), self.batch_size):
+            found = self.detector.detect([frame.image for frame in frames])
+            skipped += sum(f.skipped for f in found)
+            for frame, row in zip(frames, self._judge(frames, found), strict=True):
+                tally.add(row, self.limits)
+                if keep_frames:
+                    rows.append(row)
+                if on_frame is not None:
+                    on_frame(frame, row)
+        scores = tally.scores()
+        summary = {"video_path": str(source.path)}
+        for key, value in scores.items():
+            summary[key] = value
+            if key == "frames":
+                summary["frames_expected"] = reader.frames_expected
+        summary |= {
+            "skipped_crops": skipped,
+            "warnings": reader.warnings,
+            "seconds": round(time.perf_counter() - start, 3),
+        }
+        return VideoResult(summary, rows)
+
+    def _judge(self, frames: Sequence[Frame], found: Sequence[FrameDetections]) -> list[dict]:
+        """Return the frames' rows: classify every square once, then flag people."""
+        wanted: dict[str, dict] = {part: {} for part in self.classifiers}
+        for i, detections in enumerate(found):
+            for person in detections.people:
+                for box in person.parts:
+                    if box.part in wanted:
+                        wanted[box.part][i, box.square] = None
+        for part, squares in wanted.items():
+            crops = [self._crop(frames[i].image, square) for i, square in squares]
+            squares.update(zip(squares, self._classify(part, crops), strict=True))
+        rows = []
+        for i, (frame, detections) in enumerate(zip(frames, found, strict=True)):
+            people = [self._person_row(person, i, wanted) for person in detections.people]
+            normal = sum(not person["abnormal"] for person in people)
+            score = normal / len(people) if people else None
+            rows.append(
+                {"frame": frame.index, "time": frame.time, "score": score, "people": people}
+            )
+        return rows
+
+    def _person_row(self, person: Person, frame: int, judged: Mapping[str, dict]) -> dict:
+        parts = [
+            {
+                "part": box.part,
+                "bbox": list(box.bbox),
+                "detector_score": box.score,
+                "square": list(box.square),
+                "p_abnormal": judged[box.part][frame, box.square],
+            }
+            for box in person.parts
+            if box.part in judged
+        ]
+        abnormal = any(part["p_abnormal"] > self.limits[part["part"]] for part in parts)
+        return {"abnormal": abnormal, "parts": parts}
+
+    def _crop(self, frame: np.ndarray, square: tuple[int, int, int, int]) -> np.ndarray:
+        x1, y1, x2, y2 = square
+        return frame[y1:y2, x1:x2, :: self._order]
+
+    @torch.inference_mode()
+    def _classify(self, part: str, crops: Sequence[np.ndarray]) -> list[float]:
+        """Return p(abnormal) of crops (h, w, 3) uint8 in the order the classifiers are fed."""
+        probabilities: list[float] = []
+        for start in range(0, len(crops), self.batch_size * 4):
+            chunk = crops[start : start + self.batch_size * 4]
+            batch = torch.stack(list(self._pool.map(self._prepare, chunk)))
+            logits = self.classifiers[part](batch.to(self.detector.device))
+            probabilities += logits.float().sigmoid().tolist()
+        return probabilities
+
+    def _prepare(self, crop: np.ndarray) -> torch.Tensor:
+        return self.transform(Image.fromarray(np.ascontiguousarray(crop)))

@@ -1,0 +1,255 @@
+"""A scoring run: many videos, any number of processes, one folder of results."""
+
+import json
+import logging
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from configs.defaults import differences
+from data.jobs import JobFolder, deal
+from data.video import FrameReader, Source, VideoError, find_sources
+from models.classifier import load_classifier
+from models.detector import PartDetector
+from models.scorer import SCORES, VideoResult, VideoScorer
+from utils import (
+    UsageError,
+    atomic_write,
+    cores_per_process,
+    local_rank,
+    rank,
+    world_size,
+    write_json,
+)
+
+logger = logging.getLogger(__name__)
+
+CONFIGS = Path("configs")
+YOLO_WORLD_XL = Path(
+    "third_party/YOLO-World/"
+    "yolo_world_v2_xl_vlpan_bn_2e-3_100e_4x8gpus_obj365v1_goldg_train_lvis_minival.py"
+)
+RELEASED_DETECTOR = Path("pretrain/yolo_world_v2_xl_obj365v1_goldg_cc3mlite_pretrain-5daf1395.pth")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files that a run scores with; `models` maps each judged part to its checkpoint."""
+
+    cfg: str | None
+    detector_config: str
+    detector_weights: str
+    models: dict[str, str]
+
+
+def choose_weights(args: Namespace, root: Path) -> Weights:
+    """Return the files that the flags name; the demo's where no weight flag is given.
+
+    Raises UsageError naming the missing flags.
+    """
+    given = {part: getattr(args, f"{part}_model") for part in args.parts}
+    named = [args.detector_config, args.detector_weights, *given.values()]
+    if args.release:
+        models = {p: str(root / "checkpoint/release" / f"{p}.pth") for p in args.parts}
+        return Weights(
+            args.cfg or str(root / CONFIGS / "vbench2_release.yaml"),
+            args.detector_config or str(root / YOLO_WORLD_XL),
+            args.detector_weights or str(root / RELEASED_DETECTOR),
+            {part: given[part] or models[part] for part in args.parts},
+        )
+    if not any(named):
+        logger.info("no weights given: using the demo's, which know drawn people only")
+        demo = root / "demo" / "weights"
+        return Weights(
+            args.cfg or str(root / CONFIGS / "demo" / "demo.yaml"),
+            str(root / CONFIGS / "demo" / "yolo_world_demo.py"),
+            str(demo / "detector.pth"),
+            {part: str(demo / f"{part}.pth") for part in args.parts},
+        )
+    flags = ["--detector_config", "--detector_weights", *(f"--{p}_model" for p in given)]
+    missing = [flag for flag, value in zip(flags, named, strict=True) if not value]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)}: missing; give all of {', '.join(flags)}, or fewer --parts"
+        )
+    return Weights(args.cfg, args.detector_config, args.detector_weights, given)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; auto takes cuda, then mps, then cpu."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device: expected auto, cpu, cuda or mps, got {name!r}") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError("--device: no CUDA device is usable here")
+        if device.index is None:
+            device = torch.device("cuda", local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    return device
+
+
+def _stamp(path: str) -> list:
+    """Return what tells a weight file from another of the same name."""
+    file = Path(path)
+    if not file.is_file():
+        return [str(path), None, None]
+    return [str(path), file.stat().st_size, file.stat().st_mtime_ns]
+
+
+class ScoringRun:
+    """Scores the videos of `args` into `args.output`; `run()` returns the exit status."""
+
+    def __init__(self, args: Namespace, weights: Weights, config):
+        self.args, self.weights, self.config = args, weights, config
+        self.sources, self.unusable = find_sources(args.video)
+        self.folder = Path(args.output)
+        identity = self.settings() | {
+            "files": [_stamp(p) for p in (weights.detector_weights, *weights.models.values())]
+        }
+        self.jobs = JobFolder(self.folder, identity, overwrite=args.overwrite)
+
+    def settings(self) -> dict:
+        """Return what the results depend on, as scores.json records it."""
+        weights, args = self.weights, self.args
+        return {
+            "cfg": weights.cfg,
+            "changed": {k: v for k, (_, v) in sorted(differences(self.config).items())},
+            "detector_config": weights.detector_config,
+            "detector_weights": weights.detector_weights,
+            "models": weights.models,
+            "thresholds": dict(self.config.SCORE.THRESHOLDS),
+            "channels": self.config.TEST.CHANNELS,
+            "frame_stride": args.frame_stride,
+            "fps": args.fps,
+        }
+
+    def run(self) -> int:
+        mine = self._mine()
+        todo = [s for s in mine if self.args.overwrite or self.jobs.row(s) is None]
+        if len(todo) < len(mine):
+            logger.info("%d of %d videos are scored already", len(mine) - len(todo), len(mine))
+        if todo:
+            scorer = self._scorer()
+            for source in todo:
+                self.jobs.forget(source)
+            self._score_all(scorer, todo)
+        return self._merge()
+
+    def _mine(self) -> list[Source]:
+        """Return this process's videos: the longest are dealt first."""
+        if world_size() == 1:
+            return self.sources
+        sizes = [self._length(source) for source in self.sources]
+        owners = deal(sizes, world_size())
+        return [s for s, owner in zip(self.sources, owners, strict=True) if owner == rank()]
+
+    def _length(self, source: Source) -> float:
+        try:
+            return FrameReader(source).frames_expected or 1
+        except VideoError:
+            return 1
+
+    def _scorer(self) -> VideoScorer:
+        """Load the detector and the classifiers, once for all videos."""
+        config, args = self.config, self.args
+        device = choose_device(args.device)
+        threads = cores_per_process()
+        classifiers = {
+            part: load_classifier(path, config, device)
+            for part, path in self.weights.models.items()
+        }
+        detector = PartDetector(
+            self.weights.detector_config,
+            self.weights.detector_weights,
+            device,
+            score_thr=config.DETECTOR.SCORE_THR,
+            keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
+            batch_size=args.batch_size,
+            threads=threads,
+        )
+        return VideoScorer(
+            detector,
+            classifiers,
+            config,
+            batch_size=args.batch_size,
+            stride=args.frame_stride,
+            fps=args.fps,
+            threads=threads,
+        )
+
+    def _score_all(self, scorer: VideoScorer, sources: list[Source]) -> None:
+        total = sum(int(self._length(s) / self.args.frame_stride + 1) for s in sources)
+        with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
+            for source in sources:
+                bar.set_description(source.stem[:30])
+                try:
+                    row = self._score_one(scorer, source, bar).summary
+                except (VideoError, cv2.error) as error:
+                    row = {"video_path": str(source.path), "error": " ".join(str(error).split())}
+                    bar.write(f"failed: {source.path}: {row['error']}", file=sys.stderr)
+                self.jobs.finish(source, row)
+
+    def _score_one(self, scorer: VideoScorer, source: Source, bar: tqdm) -> VideoResult:
+        people = 0
+        with atomic_write(self.folder / f"{source.stem}.frames.jsonl") as lines:
+
+            def on_frame(_frame, row: dict) -> None:
+                nonlocal people
+                lines.write(json.dumps(row) + "\n")
+                people += len(row["people"])
+                bar.set_postfix(people=people, refresh=False)
+                bar.update()
+
+            return scorer.score(source, on_frame=on_frame, keep_frames=False)
+
+    def _merge(self) -> int:
+        """Write scores.json once every process's videos are done; the last one to end does it."""
+        rows = [self.jobs.row(source) for source in self.sources]
+        if any(row is None for row in rows):
+            return 0
+        failed = [{"video_path": path, "error": error} for path, error in self.unusable]
+        failed += [row for row in rows if "error" in row]
+        videos = [row for row in rows if "error" not in row]
+        scores = {
+            "version": 1,
+            "settings": self.settings(),
+            "mean": {key: _mean([row[key] for row in videos]) for key in SCORES},
+            "videos": videos,
+            "failed": failed,
+        }
+        write_json(self.folder / "scores.json", scores)
+        _print_table(scores, self.folder / "scores.json")
+        return 1 if failed else 0
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _print_table(scores: dict, path: Path) -> None:
+    """Print a line per video on standard output."""
+    print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
+    for row in scores["videos"]:
+        score, ci = row["video_results"], row["ci95"]
+        cells = f"{score:6.3f}" if score is not None else "     -"
+        cells += f" {ci[0]:7.3f}..{ci[1]:.3f} " if ci else f"{'-':>16} "
+        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {row['video_path']}")
+        for warning in row["warnings"]:
+            print(f"{'':>41}  warning: {warning}")
+    for row in scores["failed"]:
+        print(f"{'failed':>6} {'':>33}  {row['video_path']}: {row['error']}")
+    if scores["mean"]["video_results"] is not None:
+        print(f"{scores['mean']['video_results']:6.3f} mean; results in {path}")
