@@ -37,6 +37,8 @@ VIDEO_SUFFIXES = frozenset(
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
 MIN_SIDE = 32  # frames smaller than this hold nothing that a detector can judge
 
+MAX_STEM = 200  # bytes; file systems allow 255 with what is added to a name
+
 T = TypeVar("T")
 
 
@@ -107,14 +109,15 @@ def _with_stems(found: dict[Path, tuple[str, tuple[Path, ...]]]) -> list[Source]
     def bare(path: Path, name: str) -> str:
         return name if path.is_dir() else Path(name).stem
 
-    taken = Counter(bare(p, name).lower() for p, (name, _) in found.items())
+    taken = Counter(bare(path, name).lower() for path, (name, _) in found.items())
     sources, used = [], set()
     for path, (name, images) in found.items():
         stem = bare(path, name)
         if taken[stem.lower()] > 1:  # some file systems ignore case
             stem = name.replace(".", "_")
-            if stem.lower() in used or taken[stem.lower()]:
-                stem += "_" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+        if len(os.fsencode(stem)) > MAX_STEM or stem.lower() in used or taken[stem.lower()] > 1:
+            suffix = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+            stem = f"{stem[: MAX_STEM // 4]}_{suffix}"
         used.add(stem.lower())
         sources.append(Source(path, stem, images))
     return sources

@@ -1,0 +1,60 @@
+"""What tests share: the reference weights and figures."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDENS = ROOT / "tests" / "goldens"
+for folder in (ROOT, GOLDENS):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+YAML = ROOT / "configs/vit_base__800ep/simmim_finetune__vit_base__img224__800ep.yaml"
+RELEASE_YAML = ROOT / "configs/vbench2_release.yaml"
+
+
+def detector_config(size: str) -> Path:
+    """Return the path of YOLO-World v2's config of `size` (s, m, l, x, xl)."""
+    name = f"yolo_world_v2_{size}_vlpan_bn_2e-3_100e_4x8gpus_obj365v1_goldg_train_lvis_minival.py"
+    return ROOT / "third_party/YOLO-World" / name
+
+
+def golden(name: str) -> dict:
+    """Return the reference values in tests/goldens/`name`."""
+    return json.loads((GOLDENS / name).read_text())
+
+
+@pytest.fixture(scope="session")
+def clip() -> Path:
+    """The real clip; not tracked, so tests that need it skip where it is absent."""
+    for path in (GOLDENS / "clip.mp4", ROOT.parent / "shared/goldens/clip.mp4"):
+        if path.is_file():
+            return path
+    pytest.skip("clip.mp4 is not here")
+
+
+@pytest.fixture(scope="session")
+def golden_weights(tmp_path_factory):
+    """Return a function: an expected-values file's name to a folder with its four checkpoints."""
+    import make_checkpoints
+
+    folders: dict[str, Path] = {}
+
+    def write(name: str) -> Path:
+        weights = golden(name)["weights"]
+        key = json.dumps(weights, sort_keys=True)  # the scene's two files share their weights
+        if key not in folders:
+            folder = tmp_path_factory.mktemp("weights")
+            state = make_checkpoints.detector_state("s", weights, GOLDENS)
+            torch.save({"meta": {}, "state_dict": state}, folder / "detector.pth")
+            for part in ("human", "face", "hand"):
+                state = make_checkpoints.classifier_state(part, weights)
+                torch.save({"model": state, "epoch": 29}, folder / f"{part}.pth")
+            folders[key] = folder
+        return folders[key]
+
+    return write

@@ -1,0 +1,134 @@
+"""Every kind of file is read, none is run, and each bad one gets one clear line."""
+
+import collections
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from models.checkpoint import CheckpointError, compare, pick_state, read_checkpoint
+
+WEIGHT = {"head.weight": torch.arange(6.0).view(2, 3)}
+
+
+def test_our_own_file(tmp_path):
+    torch.save({"model": WEIGHT, "epoch": 3, "config": "SEED: 0"}, tmp_path / "ckpt3.pth")
+    content = read_checkpoint(tmp_path / "ckpt3.pth")
+    assert content["epoch"] == 3
+    assert torch.equal(pick_state(content, ("model",), "x")["head.weight"], WEIGHT["head.weight"])
+
+
+def test_old_format_file(tmp_path):
+    torch.save({"model": WEIGHT}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    assert read_checkpoint(tmp_path / "a.pth")["model"]["head.weight"].shape == (2, 3)
+
+
+def test_released_file_with_a_yacs_node(tmp_path):
+    from yacs.config import CfgNode
+
+    node = CfgNode({"TRAIN": CfgNode({"EPOCHS": 30})})
+    torch.save({"model": WEIGHT, "config": node}, tmp_path / "a.pth")
+    content = read_checkpoint(tmp_path / "a.pth")
+    assert not isinstance(content["config"], CfgNode)
+    assert torch.equal(content["model"]["head.weight"], WEIGHT["head.weight"])
+
+
+def test_official_file_with_mmengine_objects(tmp_path):
+    from mmengine.config import ConfigDict
+    from mmengine.logging import HistoryBuffer
+
+    history = HistoryBuffer()
+    history.update(0.5)
+    meta = {"cfg": ConfigDict(a=ConfigDict(b=1)), "seed": np.int64(3), "time": "2024"}
+    content = {"meta": meta, "state_dict": WEIGHT, "message_hub": {"loss": history}}
+    torch.save(content, tmp_path / "yolo.pth")
+    with pytest.raises(pickle.UnpicklingError):  # without the allow-list it is refused
+        torch.load(tmp_path / "yolo.pth", weights_only=True)
+    read = read_checkpoint(tmp_path / "yolo.pth")
+    assert not isinstance(read["message_hub"]["loss"], HistoryBuffer)
+    assert pick_state(read, ("state_dict",), "x").keys() == WEIGHT.keys()
+
+
+def test_data_parallel_prefix_is_dropped():
+    state = pick_state({"model": {"module.head.weight": torch.zeros(1)}}, ("model",), "x")
+    assert list(state) == ["head.weight"]
+
+
+class _Attack:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_code_in_a_file_is_refused_and_not_run(tmp_path, new_format):
+    marker = tmp_path / "ran"
+    path = tmp_path / "evil.pth"
+    content = {"model": WEIGHT, "x": _Attack(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(CheckpointError, match=r"evil\.pth: refused.*nothing in it was run"):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_getattr_in_a_file_is_inert(tmp_path):
+    class Reach:
+        def __reduce__(self):
+            return getattr, ("text", "upper")
+
+    torch.save({"model": WEIGHT, "x": Reach()}, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth")["x"] is None
+
+
+def _whole(path):
+    torch.save({"model": {"w": torch.zeros(1000)}}, path)
+    return path.read_bytes()
+
+
+BAD_FILES = [
+    (None, "no such weight file"),
+    (lambda whole: b"", r"empty \(0 bytes\)"),
+    (lambda whole: whole[: len(whole) // 2], "truncated, 0.0 MB found"),
+    (lambda whole: b"<!DOCTYPE html><html>quota</html>", "found a web page"),
+    (lambda whole: b"\x00" * 100, "expected a PyTorch checkpoint"),
+    (lambda whole: b"\x80\x02garbage", "damaged or truncated|refused"),
+    (lambda whole: pickle.dumps([1, 2]), "damaged|expected a dict|refused"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_FILES)
+def test_bad_files_get_one_line(tmp_path, make, message):
+    path = tmp_path / "bad.pth"
+    whole = _whole(path)
+    path.unlink()
+    if make is not None:
+        path.write_bytes(make(whole))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_layout_names_what_was_found():
+    with pytest.raises(CheckpointError, match="under 'model', found: epoch, note"):
+        pick_state({"epoch": 1, "note": "x"}, ("model",), "a.pth")
+
+
+def test_compare_names_first_differences():
+    expected = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(1)}
+    state = {"a": torch.zeros(5), "b": torch.zeros(3), "d": torch.zeros(1)}
+    with pytest.raises(CheckpointError) as caught:
+        compare(state, expected, "x.pth")
+    message = str(caught.value)
+    for words in ("x.pth", "first: c", "first: d", "a is (5,), expected (2,)"):
+        assert words in message
+    compare(expected, expected, "x.pth")
+
+
+def test_ordered_dicts_are_plain(tmp_path):
+    torch.save({"model": collections.OrderedDict(WEIGHT)}, tmp_path / "a.pth")
+    assert "model" in read_checkpoint(tmp_path / "a.pth")

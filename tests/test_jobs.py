@@ -1,0 +1,52 @@
+"""The folder that a run fills and a later run continues."""
+
+import pytest
+
+from data.jobs import JobFolder, deal
+from data.video import Source
+from utils import UsageError
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    return Source(tmp_path / "a.mp4", "a")
+
+
+def test_the_longest_are_dealt_first_and_evenly():
+    assert deal([1, 10, 5, 4], 2) == [1, 0, 1, 1]  # 10 against 5 + 4 + 1
+    assert deal([3, 3, 3], 5) == [0, 1, 2]
+    assert deal([], 2) == []
+
+
+def test_finished_items_are_known_again(tmp_path, source):
+    JobFolder(tmp_path / "out", {"a": 1}).finish(source, {"score": 0.5})
+    assert JobFolder(tmp_path / "out", {"a": 1}).row(source) == {"score": 0.5}
+
+
+def test_a_changed_file_is_done_again(tmp_path, source):
+    jobs = JobFolder(tmp_path / "out", {})
+    jobs.finish(source, {})
+    source.path.write_bytes(b"another")
+    assert jobs.row(source) is None
+
+
+def test_other_settings_are_refused_unless_overwritten(tmp_path, source):
+    JobFolder(tmp_path / "out", {"a": 1, "b": 2}).finish(source, {})
+    with pytest.raises(UsageError, match=r"--output: .*other settings \(b differ\)"):
+        JobFolder(tmp_path / "out", {"a": 1, "b": 3})
+    assert JobFolder(tmp_path / "out", {"a": 1, "b": 3}, overwrite=True).row(source) is None
+
+
+def test_an_output_that_is_a_file(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(UsageError, match="--output: cannot write"):
+        JobFolder(tmp_path / "out", {})
+
+
+def test_a_half_written_row_is_done_again(tmp_path, source):
+    jobs = JobFolder(tmp_path / "out", {})
+    jobs.finish(source, {"score": 1})
+    state = tmp_path / "out" / ".state" / "item.a.json"
+    state.write_text(state.read_text()[:10])
+    assert jobs.row(source) is None

@@ -1,0 +1,123 @@
+"""The scoring rules, on rows whose scores are known by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from configs.defaults import get_config
+from data.video import Frame
+from models.detector import FrameDetections, PartBox, Person
+from models.scorer import Tally, VideoScorer
+
+LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
+
+
+def _row(*people) -> dict:
+    """Return a frame's row of people given as {part: p}."""
+    rows = []
+    for person in people:
+        parts = [{"part": part, "p_abnormal": p} for part, p in person.items()]
+        rows.append({"abnormal": any(p > LIMITS[k] for k, p in person.items()), "parts": parts})
+    normal = sum(not row["abnormal"] for row in rows)
+    return {"score": normal / len(rows) if rows else None, "people": rows}
+
+
+def _scores(*rows, no_person=None) -> dict:
+    tally = Tally(no_person)
+    for row in rows:
+        tally.add(row, LIMITS)
+    return tally.scores()
+
+
+def test_four_scores():
+    scores = _scores(
+        _row({"human": 0.1, "hand": 0.2}, {"human": 0.5, "face": 0.9}),  # one of two is normal
+        _row({"human": 0.4}),
+        _row(),  # nobody: in clean frames only
+    )
+    assert scores["video_results"] == pytest.approx(2 / 3)
+    assert scores["score_frame_mean"] == pytest.approx(0.75)
+    assert scores["score_clean_frames"] == pytest.approx(2 / 3)
+    assert scores["score_soft"] == pytest.approx(1 - (0.2 + 0.9 + 0.4) / 3)
+    assert (scores["frames"], scores["people"], scores["abnormal_people"]) == (3, 3, 1)
+    assert scores["abnormal_by_part"] == {"human": 1 / 3, "face": 1 / 3, "hand": 0}
+    low, high = scores["ci95"]
+    assert low == pytest.approx(0.5) and high == pytest.approx(1.0)
+
+
+def test_nobody_in_the_video():
+    scores = _scores(_row(), _row())
+    assert scores["video_results"] is None and scores["ci95"] is None
+    assert scores["score_clean_frames"] == 1
+    assert _scores(_row(), no_person=1.0)["video_results"] == 1.0
+
+
+def test_the_threshold_itself_is_normal():
+    assert _scores(_row({"human": 0.45, "face": 0.3}))["abnormal_people"] == 0
+
+
+class _FakeDetector:
+    """Finds in every frame the people it was given."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, people):
+        self.people = people
+
+    def detect(self, frames):
+        return [FrameDetections(self.people, skipped=1) for _ in frames]
+
+
+class _Brightness(torch.nn.Module):
+    """Says abnormal where the crop's first channel is bright."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return x[:, 0].mean((1, 2)) * 10
+
+
+def _person(*parts) -> Person:
+    return Person([PartBox(part, (0, 0, 1, 1), 0.9, square) for part, square in parts])
+
+
+BRIGHT, DARK = (0, 0, 40, 40), (60, 60, 100, 100)
+
+
+@pytest.fixture
+def frames():
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[:40, :40] = (0, 0, 255)  # red, in BGR
+    return [Frame(i, i / 10, image) for i in range(3)]
+
+
+def _judge(frames, people, classifiers, opts=()):
+    scorer = VideoScorer(_FakeDetector(people), classifiers, get_config(None, opts), batch_size=2)
+    return scorer._judge(frames, scorer.detector.detect(frames))
+
+
+def test_each_square_is_judged_once(frames):
+    model = _Brightness()
+    twice = [_person(("human", BRIGHT)), _person(("human", BRIGHT), ("human", DARK))]
+    rows = _judge(frames, twice, {"human": model})
+    assert model.seen == 2 * len(frames)
+    assert [p["abnormal"] for p in rows[0]["people"]] == [True, True]
+    assert rows[2]["frame"] == 2 and rows[2]["score"] == 0
+
+
+def test_channel_order(frames):
+    people = [_person(("human", BRIGHT))]
+    red_first = _judge(frames[:1], people, {"human": _Brightness()})
+    blue_first = _judge(frames[:1], people, {"human": _Brightness()}, ["TEST.CHANNELS", "bgr"])
+    assert red_first[0]["people"][0]["parts"][0]["p_abnormal"] > 0.99
+    assert blue_first[0]["people"][0]["parts"][0]["p_abnormal"] < 0.01
+
+
+def test_fewer_parts_judge_fewer(frames):
+    people = [_person(("human", DARK), ("hand", BRIGHT)), Person()]
+    rows = _judge(frames[:1], people, {"human": _Brightness()})
+    assert [p["part"] for p in rows[0]["people"][0]["parts"]] == ["human"]
+    assert rows[0]["score"] == 1  # a person without a judged crop counts as normal

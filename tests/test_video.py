@@ -1,0 +1,165 @@
+"""Inputs as users have them: odd, broken, rotated, nested, badly named."""
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.video import FrameReader, Source, VideoError, batched, find_sources, prefetch
+
+
+def write_video(path: Path, frames: int = 6, size=(64, 48), fourcc="mp4v", fps=10.0) -> Path:
+    """Write `frames` grey frames of brightness 0, 30, 60 ..., size (width, height)."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*fourcc), fps, size)
+    assert writer.isOpened()
+    for i in range(frames):
+        writer.write(np.full((size[1], size[0], 3), 30 * i % 256, np.uint8))
+    writer.release()
+    return path
+
+
+def _source(path: Path) -> Source:
+    return Source(path, path.stem)
+
+
+def test_frames_come_in_order_with_times(tmp_path):
+    reader = FrameReader(_source(write_video(tmp_path / "a.mp4")))
+    frames = list(reader)
+    assert reader.frames_expected == 6
+    assert [f.index for f in frames] == list(range(6))
+    assert frames[3].time == pytest.approx(0.3)
+    assert abs(int(frames[3].image.mean()) - 90) < 5
+    assert frames[0].image.shape == (48, 64, 3)
+    assert not reader.warnings
+
+
+def test_stride_keeps_source_indices(tmp_path):
+    reader = FrameReader(_source(write_video(tmp_path / "a.mp4")), stride=4)
+    assert [f.index for f in reader] == [0, 4]
+    assert reader.frames_expected == 2
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.webm"])
+def test_containers(tmp_path, name):
+    fourcc = {"a.avi": "MJPG", "a.mkv": "mp4v", "a.webm": "VP80"}[name]
+    assert len(list(FrameReader(_source(write_video(tmp_path / name, fourcc=fourcc))))) == 6
+
+
+def test_truncated_video_scores_what_decodes(tmp_path):
+    path = write_video(tmp_path / "a.avi", frames=40, size=(320, 240), fourcc="MJPG")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    reader = FrameReader(_source(path))
+    frames = list(reader)
+    assert 0 < len(frames) < 40
+    if reader.frames_expected:
+        assert "truncated" in reader.warnings[0]
+
+
+def _wav(path: Path) -> None:
+    import wave
+
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(b"\0\0" * 800)
+
+
+UNUSABLE = [
+    ("missing.mp4", None, "no such file"),
+    ("empty.mp4", lambda p: p.write_bytes(b""), "empty"),
+    ("text.mp4", lambda p: p.write_text("hello"), "not a video"),
+    ("audio.mp4", _wav, "not a video"),
+    (
+        "head.mp4",
+        lambda p: p.write_bytes(write_video(p).read_bytes()[:200]),
+        "not a video|no frame",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "message"), UNUSABLE)
+def test_unusable_files_say_why(tmp_path, name, make, message):
+    if make is not None:
+        make(tmp_path / name)
+    with pytest.raises(VideoError, match=message):
+        list(FrameReader(_source(tmp_path / name)))
+
+
+def test_images_of_any_kind_are_bgr(tmp_path):
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((40, 50), np.uint8))  # greyscale
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((41, 51, 4), 200, np.uint8))  # alpha, odd size
+    (tmp_path / "2.png").write_bytes(b"broken")
+    cv2.imwrite(str(tmp_path / "3.png"), np.zeros((9, 9, 3), np.uint8))  # tiny
+    (source,), failed = find_sources([tmp_path])
+    reader = FrameReader(source, fps=5)
+    frames = list(reader)
+    assert not failed
+    assert [f.image.shape for f in frames] == [(40, 50, 3), (41, 51, 3), (9, 9, 3)]
+    assert [f.index for f in frames] == [0, 1, 3]
+    assert "2.png" in reader.warnings[0]
+    assert "smaller than 32" in reader.warnings[1]
+
+
+def test_folders_globs_and_unique_stems(tmp_path):
+    (tmp_path / "in/sub").mkdir(parents=True)
+    for name in ("in/a.mp4", "in/a.avi", "in/sub/b.mp4", "in/notes.txt", "in/.hidden.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    sources, failed = find_sources([tmp_path / "in"])
+    assert [s.stem for s in sources] == ["a_avi", "a_mp4", "sub__b"]
+    assert not failed
+    sources, failed = find_sources([tmp_path / "in" / "*.mp4", tmp_path / "no*", tmp_path / "x"])
+    assert [s.stem for s in sources] == ["a"]
+    assert [error for _, error in failed] == ["no such file or folder"] * 2
+
+
+def test_remaining_clashes_get_a_suffix(tmp_path):
+    for name in ("x/a.mp4", "y/a.mp4", "z/A.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    sources, _ = find_sources([tmp_path / n for n in ("x/a.mp4", "y/a.mp4", "z/A.mp4")])
+    assert len({s.stem.lower() for s in sources}) == 3
+
+
+def test_long_names_leave_room_for_suffixes(tmp_path):
+    path = tmp_path / ("n" * 240 + ".mp4")
+    path.write_bytes(b"x")
+    (source,), _ = find_sources([path])
+    (tmp_path / f".{source.stem}.frames.jsonl.1234567.part").touch()
+    assert len(source.stem) <= 200
+
+
+def test_a_folder_without_videos(tmp_path):
+    (tmp_path / "a.txt").touch()
+    assert find_sources([tmp_path]) == (
+        [],
+        [(str(tmp_path), "the folder holds no video and no images")],
+    )
+
+
+def test_prefetch_is_bounded_and_passes_errors_on():
+    made = []
+
+    def items():
+        for i in range(100):
+            made.append(i)
+            yield i
+        raise VideoError("late")
+
+    stream = prefetch(items(), 3)
+    assert next(stream) == 0
+    assert len(made) <= 6
+    with pytest.raises(VideoError, match="late"):
+        list(stream)
+    before = threading.active_count()
+    stream = prefetch(items(), 2)
+    next(stream)
+    stream.close()  # the thread ends with its consumer
+    assert threading.active_count() == before
+
+
+def test_batched():
+    assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(batched([], 2)) == []
