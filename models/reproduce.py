@@ -1,0 +1,186 @@
+"""Runs what was published and prints both numbers side by side; says what is missing to do so.
+
+python -m models.reproduce                       # all that weights and data here allow
+python -m models.reproduce --videos FOLDER       # FOLDER/HunyuanVideo/<prompt>-<index>.mp4 ...
+"""
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.defaults import PARTS
+from models.results import read_scores
+from models.vbench2_table import PUBLISHED, format_table, summarise
+from models.weights import RELEASE_CONFIG, ROOT, WEIGHTS
+from utils import run_main
+
+CLIP = "people are walking.-1.mp4"
+CLIP_SCORE, CLIP_NORMAL, CLIP_PEOPLE = 0.9463087248322147, 141, 149
+ACCURACY = {"human": 78.1, "face": 71.8, "hand": 76.1}  # percent, after epoch 29
+TEST_CROPS = {"human": 1984, "face": 181, "hand": 142}
+DATA_HINT = "`python -m data.vbench2 VBench-2.0_human_anomaly` says how to fetch and unpack it"
+
+
+class RunError(Exception):
+    """A step that ended badly; the message names the command."""
+
+
+@dataclass
+class Item:
+    """One published number: what it needs that is not here, and how to get ours."""
+
+    name: str
+    published: str
+    missing: list[str]
+    run: Callable[[], str]
+
+
+def _call(*words: str | Path) -> None:
+    command = [sys.executable, *map(str, words)]
+    print(f"$ {shlex.join(command)}", flush=True)
+    if status := subprocess.run(command, cwd=ROOT).returncode:
+        raise RunError(f"exit status {status} from: {shlex.join(command)}")
+
+
+def _weights_missing(names: tuple[str, ...], root: Path) -> list[str]:
+    lacking = [n for n in names if not (root / WEIGHTS[n].path).is_file()]
+    return [f"{root / WEIGHTS[n].path} (python -m models.weights {n})" for n in lacking]
+
+
+def find_clip(given: Path | None, folders: list[Path]) -> Path | None:
+    """Return the example clip: the one given, else the first of its name below `folders`."""
+    if given is not None:
+        return given if given.is_file() else None
+    for folder in folders:
+        if folder.is_dir() and (found := next(folder.rglob(CLIP), None)):
+            return found
+    return None
+
+
+def clip_item(args: argparse.Namespace) -> Item:
+    """The example clip's score."""
+    clip = find_clip(args.clip, [args.data, *([args.videos] if args.videos else [])])
+    missing = _weights_missing(("detector", *PARTS), args.root)
+    if clip is None:
+        where = args.clip or f"'{CLIP}' below {args.data}"
+        missing.append(f"the example clip, {where} (1920x1080, 173 frames; --clip FILE)")
+
+    def run() -> str:
+        output = args.output / "clip"
+        _call("inference.py", "--release", "--video", clip, "--output", output)
+        row = read_scores(output)["videos"][0]
+        normal = row["people"] - row["abnormal_people"]
+        off = row["video_results"] - CLIP_SCORE
+        same = "equal" if abs(off) < 1e-9 else f"off by {off:+.6f}"
+        return f"{row['video_results']!r} ({normal} of {row['people']} people): {same}"
+
+    published = f"{CLIP_SCORE!r} ({CLIP_NORMAL} of {CLIP_PEOPLE} people)"
+    return Item("example clip", published, missing, run)
+
+
+def accuracy_item(args: argparse.Namespace, part: str) -> Item:
+    """The released detector's accuracy on the public test crops."""
+    lines = args.data / "dataset" / f"{part}_test.jsonl"
+    missing = _weights_missing((part,), args.root)
+    if not lines.is_file():
+        missing.append(f"{lines} ({TEST_CROPS[part]:,} test crops; {DATA_HINT})")
+
+    def run() -> str:
+        output = args.output / f"eval_{part}"
+        weights = args.root / WEIGHTS[part].path
+        words = ["--val-path", lines, "--resume", weights, "--output", output, "--overwrite"]
+        _call("main_finetune.py", "--eval", "--cfg", RELEASE_CONFIG, *words)
+        found = json.loads((output / "report/metrics.json").read_text())["metrics"]
+        here = 100 * found["accuracy_at_half"]
+        return f"{here:.1f}: off by {here - ACCURACY[part]:+.1f}"
+
+    name = f"{part}: accuracy after epoch 29, percent"
+    return Item(name, f"{ACCURACY[part]:.1f}", missing, run)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def table_item(args: argparse.Namespace, model: str) -> Item:
+    """A video model's Human Anatomy over 120 prompts x 3 videos."""
+    folders = {}
+    if args.videos and args.videos.is_dir():
+        folders = {_plain(p.name): p for p in sorted(args.videos.iterdir()) if p.is_dir()}
+    folder = folders.get(_plain(model))
+    missing = _weights_missing(("detector", *PARTS), args.root)
+    if folder is None:
+        where = args.videos / model if args.videos else f"--videos FOLDER with FOLDER/{model}/"
+        missing.append(f"{model}'s videos, {where} (<prompt>-<index>.mp4, 120 prompts x 3)")
+
+    def run() -> str:
+        output = args.output / _plain(model)
+        _call("inference.py", "--release", "--video", folder, "--output", output)
+        summary = summarise(read_scores(output))
+        print(format_table(summary, [], f"{model} here"))
+        if summary["human_anatomy"] is None:
+            return "no video in the benchmark's naming has a score"
+        off = summary["human_anatomy"] - PUBLISHED[model]
+        return (
+            f"{summary['human_anatomy']:.2f}, {summary['videos']} of 360 videos: off by {off:+.2f}"
+        )
+
+    return Item(f"Human Anatomy of {model}", f"{PUBLISHED[model]:.2f}", missing, run)
+
+
+def reproduce(items: list[Item], *, dry_run: bool = False) -> int:
+    """Run what can be run, print a table, and return how many items have no number."""
+    results = []
+    for item in items:
+        if item.missing:
+            results.append("not run: something is missing")
+        elif dry_run:
+            results.append("would run")
+        else:
+            try:
+                results.append(item.run())
+            except (RunError, OSError, KeyError, IndexError, ValueError) as error:
+                results.append(f"failed: {error}")
+    width = max(len(item.name) for item in items)
+    print(f"\n{'what':{width}}  {'published':42}  here")
+    for item, result in zip(items, results, strict=True):
+        print(f"{item.name:{width}}  {item.published:42}  {result}")
+    missing = list(dict.fromkeys(line for item in items for line in item.missing))
+    if missing:
+        print("\nmissing:")
+        print("\n".join(f"  {line}" for line in missing))
+    return sum(r.startswith(("not run", "failed")) for r in results)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "VBench-2.0_human_anomaly", help="the public data set"
+    )
+    parser.add_argument("--clip", type=Path, help=f"the example clip, {CLIP}")
+    parser.add_argument("--videos", type=Path, help="folder with a folder of videos per model")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "results/reproduce", help="folder for results"
+    )
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="folder that has pretrain/ and checkpoint/release/"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what is there")
+    args = parser.parse_args()
+    for name in ("data", "clip", "videos", "output"):
+        if (value := getattr(args, name)) is not None:
+            setattr(args, name, value.absolute())
+    items = [clip_item(args)]
+    items += [accuracy_item(args, part) for part in PARTS]
+    items += [table_item(args, model) for model in PUBLISHED]
+    return 1 if reproduce(items, dry_run=args.dry_run) else 0
+
+
+if __name__ == "__main__":
+    run_main(main)
