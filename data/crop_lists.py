@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.defaults import PARTS
-from utils import UsageError, read_jsonl, write_json, write_jsonl
+from utils import UsageError, write_json, write_jsonl
 
 LABELS = {"normal": 0, "abnormal": 1}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -65,6 +66,16 @@ def list_crops(folder: Path, part: str) -> list[str]:
     return sorted(places)
 
 
+def stream_jsonl(path: Path) -> Iterator:
+    """Yield the rows of a JSON lines file of any length; raises UsageError with the line."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise UsageError(f"{path}:{number}: not JSON: {error}") from error
+
+
 def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
     """Return {part: {file name: Crop}} of the images there, and the files nobody knows.
 
@@ -73,7 +84,7 @@ def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
     crops: dict[str, dict[str, Crop]] = {part: {} for part in PARTS}
     boxes, unknown = folder / "boxes.jsonl", []
     listed = boxes.is_file()
-    for row in read_jsonl(boxes) if listed else ():
+    for row in stream_jsonl(boxes) if listed else ():
         try:
             part, name = row["file"].split("/", 1) if row["file"] else (None, None)
             if part:

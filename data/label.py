@@ -11,6 +11,7 @@ A CSV has the columns `file,label` (`hand/a_f000012_p0_1.jpg,abnormal`) and is `
 
 import argparse
 import csv
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ def read_csv_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read as UTF-8 text: {error}") from error
     first = text.split("\n", 1)[0]
-    reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     columns, rows = ["file", "label"], []
     for cells in reader:
         words = [cell.strip() for cell in cells]

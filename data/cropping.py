@@ -1,0 +1,127 @@
+"""From a video to its crops: frames in, squares cut, encoded and written in threads."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from configs.defaults import PARTS
+from data.crops import cut
+from data.video import Frame, FrameReader, Source, batched, prefetch
+from utils import atomic_write
+
+JPEG_QUALITY = 95
+
+
+class CropWriter:
+    """Encodes crops and writes them in threads; at most `depth` of them wait.
+
+    A crop that is there already is kept: an interrupted run wrote it whole. Errors come out of
+    `write` or `flush`.
+    """
+
+    def __init__(self, folder: Path, threads: int = 2, depth: int = 64):
+        self.folder = folder
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
+        self._room = threading.Semaphore(depth)
+        self._waiting: list[Future] = []
+
+    def write(self, file: str, crop: np.ndarray) -> None:
+        """Write `crop` (h, w, 3) uint8 BGR to `file` below the folder, in the suffix's format."""
+        self._room.acquire()
+        finished = [future for future in self._waiting if future.done()]
+        self._waiting = [future for future in self._waiting if not future.done()]
+        self._waiting.append(self._pool.submit(self._encode, file, crop))
+        for future in finished:
+            future.result()
+
+    def flush(self) -> None:
+        """Return when all crops are on disk; raises the first error of those that are not."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            future.exception()
+        for future in waiting:
+            future.result()
+
+    def _encode(self, file: str, crop: np.ndarray) -> None:
+        try:
+            path = self.folder / file
+            if path.exists():
+                return
+            options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+            encoded = cv2.imencode(path.suffix, crop, options)[1]
+            with atomic_write(path, "wb") as out:
+                out.write(encoded.data)
+        finally:
+            self._room.release()
+
+
+@dataclass
+class Cropper:
+    """Turns a video into rows of boxes.jsonl, and its squares into crops.
+
+    `detect` is `PartDetector.detect`, so squares are those that scoring judges. Crops whose square
+    has a side below `min_size` pixels are listed but not written.
+    """
+
+    detect: Callable[[Sequence[np.ndarray]], Sequence]
+    writer: CropWriter
+    suffix: str = ".jpg"
+    min_size: int = 0
+    stride: int = 1
+    fps: float = 25.0
+    batch_size: int = 4
+    on_frame: Callable[[Frame, int], None] = lambda frame, crops: None
+
+    def rows(self, source: Source, label: int | None, summary: dict) -> Iterator[dict]:
+        """Yield the rows of `source` in order, crops on disk at the end; fill in `summary`.
+
+        Raises VideoError where no frame can be decoded.
+        """
+        reader = FrameReader(source, stride=self.stride, fps=self.fps)
+        summary |= {"frames": 0, "people": 0, "crops": 0, "skipped_crops": 0}
+        try:
+            for frames in batched(prefetch(reader, 2 * self.batch_size), self.batch_size):
+                found = self.detect([frame.image for frame in frames])
+                for frame, detections in zip(frames, found, strict=True):
+                    before = summary["crops"]
+                    summary["frames"] += 1
+                    summary["people"] += len(detections.people)
+                    summary["skipped_crops"] += detections.skipped
+                    for row in self._frame_rows(source.stem, frame, detections.people, summary):
+                        yield row | {"label": label}
+                    self.on_frame(frame, summary["crops"] - before)
+        finally:
+            self.writer.flush()
+        summary["warnings"] = reader.warnings
+
+    def _frame_rows(self, stem: str, frame: Frame, people, summary: dict) -> Iterator[dict]:
+        written: dict[tuple, str] = {}  # the two texts of the first pass often find one box twice
+        for number, person in enumerate(people):
+            count = dict.fromkeys(PARTS, 0)
+            for box in person.parts:
+                name = f"{stem}_f{frame.index:06d}_p{number}"
+                if box.part != "human":
+                    name += f"_{count[box.part]}"
+                count[box.part] += 1
+                x1, y1, x2, y2 = box.square
+                file = written.get((box.part, box.square))
+                if file is None and min(x2 - x1, y2 - y1) >= self.min_size:
+                    file = written[box.part, box.square] = f"{box.part}/{name}{self.suffix}"
+                    self.writer.write(file, cut(frame.image, box.square))
+                    summary["crops"] += 1
+                yield {
+                    "source": stem,
+                    "frame": frame.index,
+                    "time": frame.time,
+                    "person": number,
+                    "part": box.part,
+                    "box": [float(v) for v in box.bbox],
+                    "score": box.score,
+                    "square": list(box.square),
+                    "file": file,
+                }

@@ -1,0 +1,477 @@
+"""From videos to crops: the same squares as at scoring, in any number of processes."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import RELEASE_YAML, ROOT, detector_config, golden
+from fake_detector import FakeDetector
+from PIL import Image
+
+import preprocess
+from configs.defaults import PARTS, get_config
+from data import label
+from data.crop_folder import CropFolder
+from data.crops import cut
+from data.transforms import build_eval_transform
+from data.video import FrameReader, Source, find_sources
+from utils import UsageError
+
+FAKE = ROOT / "tests/fake_detector.py"
+
+
+def write_video(path: Path, frames: int, seed: int, size: tuple[int, int] = (96, 72)) -> None:
+    rng = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, size)
+    for _ in range(frames):
+        small = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        out.write(cv2.resize(small, size, interpolation=cv2.INTER_CUBIC))
+    out.release()
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Return a folder of six videos of 3 to 13 frames."""
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(6):
+        write_video(folder / ("sub" if i % 2 else "") / f"v{i}.mp4", 3 + 2 * i, i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "detector.pth"
+    path.write_bytes(b"weights")
+    return path
+
+
+def flags(videos, output: Path, weights: Path, *more: str) -> list[str]:
+    inputs = [str(path) for path in (videos if isinstance(videos, list) else [videos])]
+    fixed = ["--output", str(output), "--detector_config", "s.py"]
+    return ["--input", *inputs, *fixed, "--detector_weights", str(weights), *more]
+
+
+@pytest.fixture
+def crop(weights, monkeypatch):
+    """Return a function that runs preprocess.py here, with the fake detector."""
+    monkeypatch.setattr(preprocess, "load_detector", lambda args, config: FakeDetector())
+
+    def run(videos, output: Path, *more: str) -> int:
+        return preprocess.main(flags(videos, output, weights, *more))
+
+    return run
+
+
+def start(arguments: list[str], *, rank: int = 0, world: int = 1, pause: float = 0.0, **options):
+    """Start preprocess.py with the fake detector as one process of `world`."""
+    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)}
+    command = [sys.executable, str(FAKE), str(pause), *arguments]
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        **options,
+    )  # fmt: skip
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return every file in `folder` but what it remembers for itself (times, mainly)."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "merged.json" and "item." not in path.name
+    }
+
+
+def rows_of(path: Path) -> list:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(videos, weights, tmp_path_factory) -> dict[str, bytes]:
+    """Return the output of one unbroken process."""
+    output = tmp_path_factory.mktemp("whole") / "crops"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocess, "load_detector", lambda args, config: FakeDetector())
+        assert preprocess.main(flags(videos, output, weights)) == 0
+    return tree(output)
+
+
+def test_rows_files_and_lists_agree(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    assert crop(videos, output, "--format", "png", "--label", "0") == 0
+    rows = rows_of(output / "boxes.jsonl")
+    keys = ["source", "frame", "time", "person", "part", "box", "score", "square", "file", "label"]
+    assert {tuple(row) for row in rows} == {tuple(keys)}
+    assert rows == sorted(rows, key=lambda r: (r["source"], r["frame"], r["person"]))
+    assert {row["source"] for row in rows} == {"v0", "v2", "v4", "sub__v1", "sub__v3", "sub__v5"}
+    sources, _ = find_sources([videos])
+    frames = {
+        (source.stem, frame.index): frame.image
+        for source in sources
+        for frame in FrameReader(source)
+    }
+    listed: dict[str, dict] = {}
+    for row in rows:
+        x1, y1, x2, y2 = row["square"]
+        image = frames[row["source"], row["frame"]][y1:y2, x1:x2]
+        assert np.array_equal(cv2.imread(str(output / row["file"])), image)
+        listed.setdefault(row["file"], row)
+    on_disk = {f"{part}/{path.name}" for part in PARTS for path in (output / part).iterdir()}
+    assert on_disk == set(listed)
+    for part in PARTS:
+        expected = sorted(
+            [file.split("/")[1], 0, row["score"]]
+            for file, row in listed.items()
+            if row["part"] == part
+        )
+        assert rows_of(output / f"{part}.jsonl") == expected
+    assert json.loads((output / "dataset.json").read_text()) == {"abnormal_label": 1}
+
+
+def test_one_box_found_twice_is_one_crop(videos, crop, tmp_path):
+    crop(videos, tmp_path / "crops")
+    rows = rows_of(tmp_path / "crops/boxes.jsonl")
+    places = {(r["source"], r["frame"], r["part"], *r["square"]) for r in rows}
+    files = Counter(row["file"] for row in rows)
+    assert len(rows) > len(places)  # the padding text finds the first person again
+    assert len(files) == len(places)
+    names = {row["file"] for row in rows if row["part"] == "human"}
+    assert all("_p0." in name or "_p1." in name for name in names)
+    assert any(name.endswith("_p0_1.jpg") for name in files)
+
+
+def test_stride_min_size_and_format(videos, crop, tmp_path):
+    crop(videos, tmp_path / "all", "--min-size", "0")
+    crop(videos, tmp_path / "some", "--frame-stride", "3", "--min-size", "20")
+    every = [row for row in rows_of(tmp_path / "all/boxes.jsonl") if row["frame"] % 3 == 0]
+    some = rows_of(tmp_path / "some/boxes.jsonl")
+    assert [row | {"file": 0} for row in some] == [row | {"file": 0} for row in every]
+    small = [min(np.subtract(r["square"][2:], r["square"][:2])) < 20 for r in some]
+    assert 0 < sum(small) < len(some)
+    assert [row["file"] is None for row in some] == small
+    written = list((tmp_path / "some").glob("*/*.jpg"))
+    assert len(written) == len({row["file"] for row in some} - {None})
+    assert min(min(cv2.imread(str(path)).shape[:2]) for path in written) >= 20
+
+
+def test_a_folder_of_images_is_one_video(crop, tmp_path):
+    for i in range(4):
+        image = np.random.default_rng(i).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        (tmp_path / "shots").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"shots/{i}.png"), image)
+    assert crop(tmp_path / "shots", tmp_path / "crops", "--fps", "2") == 0
+    rows = rows_of(tmp_path / "crops/boxes.jsonl")
+    assert {row["source"] for row in rows} == {"shots"}
+    assert all(row["time"] == row["frame"] / 2 for row in rows)
+
+
+def test_three_processes_give_the_output_of_one(videos, weights, whole, tmp_path):
+    output = tmp_path / "crops"
+    arguments = flags(videos, output, weights)
+    processes = [start(arguments, rank=rank, world=3) for rank in (1, 2, 0)]
+    assert [(p.communicate()[1], p.returncode)[1] for p in processes] == [0, 0, 0]
+    assert tree(output) == whole
+
+
+def test_the_longest_videos_are_dealt_first(videos, monkeypatch):
+    sources, _ = find_sources([videos])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shares = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        shares.append(sorted(source.path.stem for source in preprocess.my_sources(sources)))
+    # Of 13, 11, 9, 7, 5 and 3 frames: 13 + 7 + 5 and 11 + 9 + 3.
+    assert shares == [["v1", "v2", "v5"], ["v0", "v3", "v4"]]
+
+
+def test_killed_five_times_at_random_it_ends_with_the_same_output(videos, weights, whole, tmp_path):
+    output, draw = tmp_path / "crops", random.Random(0)
+    arguments = flags(videos, output, weights)
+    done = []
+    for attempt in range(5):
+        process = start(arguments, pause=0.02)
+        deadline = time.monotonic() + 30
+        while not (output / ".state").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.05, 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"attempt {attempt} came to its end"
+        done.append(len(list((output / ".state").glob("item.*.json"))))
+    assert done == sorted(done)
+    stamps = {path: path.stat().st_mtime_ns for path in output.glob("*/*.jpg")}
+    assert stamps, "killed too early to have written anything"
+    process = start(arguments)
+    assert process.communicate()[0] is None
+    assert process.returncode == 0
+    assert tree(output) == whole
+    # What was written whole is not written again.
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_unreadable_inputs_are_named_and_the_rest_goes_on(videos, crop, whole, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "empty.mp4").touch()
+    (bad / "text.mp4").write_text("no video")
+    odd = bad / os.fsdecode(b"\xff.mp4")
+    shutil.copy(videos / "v0.mp4", odd)
+    inputs = [videos, bad, tmp_path / "gone.mp4"]
+    output = tmp_path / "crops"
+    assert crop(inputs, output) == 1
+    failed = {Path(r["video_path"]).name: r["error"] for r in rows_of(output / "failed.jsonl")}
+    assert failed["empty.mp4"] == "the file is empty (0 bytes)"
+    assert "not a video" in failed["text.mp4"]
+    assert "not UTF-8" in failed["\\xff.mp4"]
+    assert "no such file" in failed["gone.mp4"]
+    assert len(failed) == 4
+    assert (output / "boxes.jsonl").read_bytes() == whole["boxes.jsonl"]
+    for name in ("empty.mp4", "text.mp4"):
+        write_video(bad / name, 3, 99)
+    odd.unlink()
+    assert crop([videos, bad], output) == 0
+    assert not (output / "failed.jsonl").exists()
+    assert {"empty", "text"} < {row["source"] for row in rows_of(output / "boxes.jsonl")}
+
+
+def test_other_settings_need_another_folder(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos, output)
+    before = tree(output)
+    with pytest.raises(UsageError, match=r"holds results of other settings .*frame_stride"):
+        crop(videos, output, "--frame-stride", "2")
+    assert tree(output) == before
+    assert crop(videos / "v2.mp4", output, "--frame-stride", "2", "--overwrite") == 0
+    crop(videos / "v2.mp4", tmp_path / "fresh", "--frame-stride", "2")
+    assert tree(output) == tree(tmp_path / "fresh")  # nothing of the others is left
+
+
+def test_other_weights_are_other_settings(videos, crop, weights, tmp_path):
+    crop(videos / "v0.mp4", tmp_path / "crops")
+    (tmp_path / weights.name).write_bytes(b"WEIGHTS")
+    with pytest.raises(UsageError, match="detector_weights differ"):
+        preprocess.main(flags(videos / "v0.mp4", tmp_path / "crops", tmp_path / weights.name))
+
+
+def test_sorted_crops_are_never_overwritten(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos, output)
+    row = next(r for r in rows_of(output / "boxes.jsonl") if r["part"] == "hand")
+    (output / "hand/normal").mkdir()
+    sorted_crop = output / "hand/normal" / Path(row["file"]).name
+    (output / row["file"]).rename(sorted_crop)
+    with pytest.raises(UsageError, match="sorted by hand; move those folders away first"):
+        crop(videos, output, "--frame-stride", "2", "--overwrite")
+    assert sorted_crop.exists()
+
+
+def test_another_video_of_the_same_name_is_refused(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos / "v0.mp4", output)
+    write_video(tmp_path / "other/v0.mp4", 8, 77)
+    with pytest.raises(UsageError, match="crops of 'v0' made from another file"):
+        crop(tmp_path / "other/v0.mp4", output)
+    assert crop(tmp_path / "other/v0.mp4", output, "--overwrite") == 0
+    crop(tmp_path / "other/v0.mp4", tmp_path / "fresh")
+    assert tree(output) == tree(tmp_path / "fresh")
+
+
+def test_real_and_generated_videos_in_one_folder(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos / "v4.mp4", output, "--label", "0")
+    crop(videos / "sub", output)
+    labels = {(r["source"], r["label"]) for r in rows_of(output / "boxes.jsonl")}
+    assert labels == {("v4", 0), ("v1", None), ("v3", None), ("v5", None)}
+    with pytest.raises(UsageError, match="crops of 'v4' made with --label 0, now None"):
+        crop(videos / "v4.mp4", output)
+
+
+def test_labels_outlive_a_rerun_and_more_videos(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos / "v4.mp4", output)
+    names = [path.name for path in sorted((output / "hand").iterdir())][:2]
+    for name, word in zip(names, ("normal", "abnormal"), strict=True):
+        (output / "hand" / word).mkdir()
+        (output / "hand" / name).rename(output / "hand" / word / name)
+    label.main([str(output)])
+    labelled = (output / "hand.jsonl").read_bytes()
+    assert [row[1] for row in rows_of(output / "hand.jsonl")] == [0, 1]
+    crop(videos / "v4.mp4", output)
+    assert (output / "hand.jsonl").read_bytes() == labelled  # nothing to add: left as it is
+    crop(videos / "sub", output)
+    rows = {Path(row[0]).name: row[:2] for row in rows_of(output / "hand.jsonl")}
+    assert [rows[name] for name in names] == [
+        [f"normal/{names[0]}", 0],
+        [f"abnormal/{names[1]}", 1],
+    ]
+    assert sum(row[1] is None for row in rows.values()) == len(rows) - 2
+
+
+def test_lists_are_split_by_video(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos, output, "--train-test-split", "0.4")
+    rows = {row["file"]: row["source"] for row in rows_of(output / "boxes.jsonl")}
+    sides = [
+        {
+            rows[f"{part}/{row[0]}"]
+            for part in PARTS
+            for row in rows_of(output / f"{part}_{side}.jsonl")
+        }
+        for side in ("train", "test")
+    ]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+    for part in PARTS:
+        both = [r for s in ("train", "test") for r in rows_of(output / f"{part}_{s}.jsonl")]
+        assert sorted(both) == rows_of(output / f"{part}.jsonl")
+    crop(videos, output)  # the split is remembered
+    assert (output / "hand_test.jsonl").exists()
+    crop(videos, output, "--train-test-split", "0")
+    assert not (output / "hand_test.jsonl").exists()
+
+
+def test_a_full_disk_loses_nothing(weights, tmp_path):
+    write_video(tmp_path / "in/a.mp4", 4, 1)
+    write_video(tmp_path / "in/b.mp4", 4, 2, size=(640, 480))  # its crops are larger
+    arguments = flags(tmp_path / "in", tmp_path / "crops", weights, "--format", "png")
+    limit = (20_000, 20_000)
+    process = start(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    error = process.communicate()[1]
+    assert process.returncode == 1, error
+    assert "cannot write the crops of 'b'" in error
+    assert "Make room and run the same command again" in error
+    assert "Traceback" not in error
+    state = tmp_path / "crops/.state"
+    assert (state / "item.a.json").exists()
+    assert not (state / "item.b.json").exists()
+    for folder in ("crops", "fresh"):
+        again = start(flags(tmp_path / "in", tmp_path / folder, weights, "--format", "png"))
+        assert (again.communicate()[1], again.returncode)[1] == 0
+    assert tree(tmp_path / "crops") == tree(tmp_path / "fresh")
+
+
+def test_processes_that_died_are_given_up_and_a_rerun_completes(videos, weights, whole, tmp_path):
+    output = tmp_path / "crops"
+    alone = start(flags(videos, output, weights, "--wait", "1"), rank=0, world=2)
+    error = alone.communicate()[1]
+    assert alone.returncode == 1
+    assert "videos of other processes are not done" in error
+    assert not (output / "boxes.jsonl").exists()
+    again = start(flags(videos, output, weights))
+    assert (again.communicate()[1], again.returncode)[1] == 0
+    assert tree(output) == whole
+
+
+def test_waiting_takes_an_old_failure_only_after_a_while(tmp_path):
+    folder = CropFolder(tmp_path / "crops", {})
+    source = Source(tmp_path / "a.mp4", "a")
+    source.path.touch()
+    state = tmp_path / "crops/.state/failed.a.json"
+    state.write_text("{}")
+    stale = folder.failures()
+    assert folder.wait([source], stale, seconds=0.2) == [source]
+    assert folder.wait([source], stale, seconds=5, stale_seconds=0.2) == []
+    os.utime(state, ns=(1, 1))  # written again
+    assert folder.wait([source], stale, seconds=0.2) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--frame-stride", "0"], "--frame-stride: expected at least 1, got 0"),
+        (["--fps", "0"], "--fps: expected a number between 0 and 1000"),
+        (["--train-test-split", "1"], "--train-test-split: expected a share below 1"),
+        (["--label", "2"], "--label: invalid choice: 2"),
+    ],
+)
+def test_wrong_flags(more, message, crop, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        crop(tmp_path, tmp_path / "crops", *more)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_inputs_and_weights(crop, videos, tmp_path):
+    with pytest.raises(UsageError, match=r"--input: .*gone.mp4.*: no such file or folder"):
+        crop(tmp_path / "gone.mp4", tmp_path / "crops")
+    with pytest.raises(UsageError, match=r"--detector-weights: no such file: .*none.pth"):
+        preprocess.main(flags(videos, tmp_path / "crops", tmp_path / "none.pth"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="--output"):
+        crop(videos, tmp_path / "file")
+
+
+@pytest.fixture(scope="module")
+def golden_crops(clip, golden_weights, tmp_path_factory) -> Path:
+    """Return the real clip's crops as PNG, with the golden detector of size S."""
+    output = tmp_path_factory.mktemp("golden") / "crops"
+    detector = golden_weights("pipeline_clip.expected.json") / "detector.pth"
+    arguments = flags(clip, output, detector, "--format", "png", "--device", "cpu")
+    arguments[arguments.index("s.py")] = str(detector_config("s"))
+    assert preprocess.main(arguments) == 0
+    return output
+
+
+def test_the_real_clip_gives_the_golden_squares(golden_crops):
+    from test_goldens import _near_whole
+
+    expected, loose = Counter(), set()
+    for frame in golden("pipeline_clip.expected.json")["frames"]:
+        for person in frame["persons"]:
+            for part in person["parts"]:
+                key = (frame["frame"], part["part"], *part["square"])
+                expected[key] += 1
+                if _near_whole(part):
+                    loose.add(key)
+    found = Counter(
+        (row["frame"], row["part"], *row["square"]) for row in rows_of(golden_crops / "boxes.jsonl")
+    )
+    assert found.total() == expected.total() == 69
+    assert set(expected - found) <= loose
+
+
+def test_crops_are_the_pixels_that_scoring_judges(golden_crops, golden_weights, clip):
+    from models.detector import PartDetector
+    from models.scorer import VideoScorer
+
+    class Spy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen: list[torch.Tensor] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen += list(x)
+            return torch.zeros(len(x))
+
+    weights = golden_weights("pipeline_clip.expected.json") / "detector.pth"
+    detector = PartDetector(detector_config("s"), weights)
+    spies = {part: Spy() for part in PARTS}
+    result = VideoScorer(detector, spies, get_config(RELEASE_YAML), stride=4).score(clip)
+    rows = [row for row in rows_of(golden_crops / "boxes.jsonl") if row["frame"] % 4 == 0]
+    scored = [
+        (frame["frame"], number, part["part"], part["square"])
+        for frame in result.frames
+        for number, person in enumerate(frame["people"])
+        for part in person["parts"]
+    ]
+    assert [(r["frame"], r["person"], r["part"], r["square"]) for r in rows] == scored
+    frames = {frame.index: frame.image for frame in FrameReader(Source(clip, "clip"))}
+    transform = build_eval_transform()
+    for file, row in {row["file"]: row for row in rows}.items():
+        crop = cv2.imread(str(golden_crops / file))
+        assert np.array_equal(crop, cut(frames[row["frame"]], row["square"]))
+        judged = transform(Image.fromarray(crop))  # the release feeds BGR
+        difference = min((judged - x).abs().max().item() for x in spies[row["part"]].seen)
+        assert difference < 1e-3, file
