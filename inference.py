@@ -8,11 +8,10 @@ Run again with the same settings to continue. Results: scores.json and <stem>.fr
 
 import argparse
 import logging
-import os
 from pathlib import Path
 
 from configs.defaults import PARTS, ConfigError, get_config
-from utils import run_main, setup_logging
+from utils import quiet_libraries, run_main, setup_logging
 
 logger = logging.getLogger("inference")
 
@@ -40,6 +39,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--batch-size", type=int, default=4, help="frames per detector batch (4)")
     p.add_argument("--frame-stride", type=int, default=1, help="score every n-th frame (1)")
     p.add_argument("--fps", type=float, default=25.0, help="frame rate of image folders (25)")
+    p.add_argument("--fast", action="store_true", help="16-bit networks and frames letterboxed to "
+                   "their own aspect: scores deviate slightly (README)")  # fmt: skip
+    p.add_argument("--compile", action="store_true", help="compile the networks: a minute at the "
+                   "start, for long runs")  # fmt: skip
+    p.add_argument("--annotate", action="store_true", help="write an annotated video per video")
+    p.add_argument("--report", action="store_true", help="write report/index.html: the evidence "
+                   "per video, annotated videos included")  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="replace results of other settings")
     p.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE",
                    help="settings, such as SCORE.THRESHOLDS.HAND 0.5")  # fmt: skip
@@ -55,8 +61,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     setup_logging()
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a bad file gets one line, ours
-    from models.scoring_run import ScoringRun, choose_weights
+    quiet_libraries()
+    from models.run_options import choose_weights
+    from models.scoring_run import ScoringRun
 
     weights = choose_weights(args, ROOT)
     config = get_config(weights.cfg, args.opts)

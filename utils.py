@@ -4,7 +4,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,6 +165,30 @@ def setup_logging(log_file: str | Path | None = None) -> None:
         handlers=handlers,
         force=True,
     )
+
+
+class Stopwatch:
+    """Adds up the seconds spent per stage; `wait` is called before each reading (GPU work)."""
+
+    def __init__(self, wait: Callable[[], None] = lambda: None):
+        self.wait = wait
+        self.seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.wait()
+            self.seconds[name] += time.perf_counter() - start
+
+
+def quiet_libraries() -> None:
+    """Silence known warnings of libraries that a user can do nothing about."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a bad file gets one line, ours
+    for message in (".*pkg_resources is deprecated", "torch.meshgrid: in an upcoming"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:

@@ -19,24 +19,31 @@ def resize_size(size: int, crop: bool) -> int:
     return int(256 / 224 * size) if crop else size
 
 
+class EvalTransform:
+    """Resize the short side to 256/224 of `size`, cut the centre, normalise.
+
+    `pixels` gives (size, size, 3) uint8, to be normalised as a batch; a call does both.
+    """
+
+    def __init__(self, size: int, crop: bool, interpolation: str):
+        mode = InterpolationMode(interpolation)
+        steps = [v2.Resize(resize_size(size, True), mode), v2.CenterCrop(size)]
+        self._cut = v2.Compose(steps) if crop else v2.Resize((size, size), mode)
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Return (size, size, 3) uint8, in the channel order of `image`."""
+        return np.array(self._cut(image))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return (3, size, size) float32, normalised, of an RGB image."""
+        return normalize(torch.from_numpy(self.pixels(image))[None])[0]
+
+
 def build_eval_transform(
     *, size: int = 224, crop: bool = True, interpolation: str = "bicubic"
-) -> Callable[[Image.Image], Tensor]:
+) -> EvalTransform:
     """Return PIL image (RGB) -> (3, size, size) float32, normalised by ImageNet's statistics."""
-    mode = InterpolationMode(interpolation)
-    resize = (
-        [v2.Resize(resize_size(size, True), mode), v2.CenterCrop(size)]
-        if crop
-        else [v2.Resize((size, size), mode)]
-    )
-    return v2.Compose(
-        [
-            *resize,
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
+    return EvalTransform(size, crop, interpolation)
 
 
 def build_train_transform(

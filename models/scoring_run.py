@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from argparse import Namespace
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -12,92 +12,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from configs.defaults import differences
+from configs.defaults import differences, thresholds
 from data.jobs import JobFolder, deal
-from data.video import FrameReader, Source, VideoError, find_sources
+from data.video import Frame, FrameReader, Source, VideoError, find_sources
 from models.classifier import load_classifier
 from models.detector import PartDetector
+from models.evidence import Evidence
+from models.report import build_report
+from models.run_options import Weights, choose_device, fast_dtype
 from models.scorer import SCORES, VideoResult, VideoScorer
 from utils import (
-    UsageError,
     atomic_write,
     cores_per_process,
-    local_rank,
     rank,
     world_size,
     write_json,
 )
 
 logger = logging.getLogger(__name__)
-
-CONFIGS = Path("configs")
-YOLO_WORLD_XL = Path(
-    "third_party/YOLO-World/"
-    "yolo_world_v2_xl_vlpan_bn_2e-3_100e_4x8gpus_obj365v1_goldg_train_lvis_minival.py"
-)
-RELEASED_DETECTOR = Path("pretrain/yolo_world_v2_xl_obj365v1_goldg_cc3mlite_pretrain-5daf1395.pth")
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The files that a run scores with; `models` maps each judged part to its checkpoint."""
-
-    cfg: str | None
-    detector_config: str
-    detector_weights: str
-    models: dict[str, str]
-
-
-def choose_weights(args: Namespace, root: Path) -> Weights:
-    """Return the files that the flags name; the demo's where no weight flag is given.
-
-    Raises UsageError naming the missing flags.
-    """
-    given = {part: getattr(args, f"{part}_model") for part in args.parts}
-    named = [args.detector_config, args.detector_weights, *given.values()]
-    if args.release:
-        models = {p: str(root / "checkpoint/release" / f"{p}.pth") for p in args.parts}
-        return Weights(
-            args.cfg or str(root / CONFIGS / "vbench2_release.yaml"),
-            args.detector_config or str(root / YOLO_WORLD_XL),
-            args.detector_weights or str(root / RELEASED_DETECTOR),
-            {part: given[part] or models[part] for part in args.parts},
-        )
-    if not any(named):
-        logger.info("no weights given: using the demo's, which know drawn people only")
-        demo = root / "demo" / "weights"
-        return Weights(
-            args.cfg or str(root / CONFIGS / "demo" / "demo.yaml"),
-            str(root / CONFIGS / "demo" / "yolo_world_demo.py"),
-            str(demo / "detector.pth"),
-            {part: str(demo / f"{part}.pth") for part in args.parts},
-        )
-    flags = ["--detector_config", "--detector_weights", *(f"--{p}_model" for p in given)]
-    missing = [flag for flag, value in zip(flags, named, strict=True) if not value]
-    if missing:
-        raise UsageError(
-            f"{', '.join(missing)}: missing; give all of {', '.join(flags)}, or fewer --parts"
-        )
-    return Weights(args.cfg, args.detector_config, args.detector_weights, given)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; auto takes cuda, then mps, then cpu."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name == "cpu" and torch.backends.mps.is_available():
-            name = "mps"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device: expected auto, cpu, cuda or mps, got {name!r}") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UsageError("--device: no CUDA device is usable here")
-        if device.index is None:
-            device = torch.device("cuda", local_rank() % torch.cuda.device_count())
-        torch.cuda.set_device(device)
-    return device
 
 
 def _stamp(path: str) -> list:
@@ -119,6 +51,17 @@ class ScoringRun:
             "files": [_stamp(p) for p in (weights.detector_weights, *weights.models.values())]
         }
         self.jobs = JobFolder(self.folder, identity, overwrite=args.overwrite)
+        self.evidence = (
+            Evidence(
+                self.folder,
+                thresholds(config),
+                report=args.report,
+                stride=args.frame_stride,
+                fps=args.fps,
+            )
+            if args.annotate or args.report
+            else None
+        )
 
     def settings(self) -> dict:
         """Return what the results depend on, as scores.json records it."""
@@ -131,21 +74,30 @@ class ScoringRun:
             "models": weights.models,
             "thresholds": dict(self.config.SCORE.THRESHOLDS),
             "channels": self.config.TEST.CHANNELS,
+            "fast": args.fast,
             "frame_stride": args.frame_stride,
             "fps": args.fps,
         }
 
     def run(self) -> int:
         mine = self._mine()
-        todo = [s for s in mine if self.args.overwrite or self.jobs.row(s) is None]
+        todo = [s for s in mine if self.args.overwrite or self._row(s) is None]
+        unseen = [s for s in mine if s not in todo and self.evidence and self.evidence.missing(s)]
         if len(todo) < len(mine):
             logger.info("%d of %d videos are scored already", len(mine) - len(todo), len(mine))
-        if todo:
+        if todo or unseen:
             scorer = self._scorer()
             for source in todo:
                 self.jobs.forget(source)
             self._score_all(scorer, todo)
+            for source in unseen:
+                self.evidence.catch_up(source)
         return self._merge()
+
+    def _row(self, source: Source) -> dict | None:
+        """Return the row of a video that was scored; one that failed is tried again."""
+        row = self.jobs.row(source)
+        return None if row is None or "error" in row else row
 
     def _mine(self) -> list[Source]:
         """Return this process's videos: the longest are dealt first."""
@@ -155,7 +107,7 @@ class ScoringRun:
         owners = deal(sizes, world_size())
         return [s for s, owner in zip(self.sources, owners, strict=True) if owner == rank()]
 
-    def _length(self, source: Source) -> float:
+    def _length(self, source: Source) -> int:
         try:
             return FrameReader(source).frames_expected or 1
         except VideoError:
@@ -166,6 +118,7 @@ class ScoringRun:
         config, args = self.config, self.args
         device = choose_device(args.device)
         threads = cores_per_process()
+        dtype = fast_dtype(device) if args.fast else torch.float32
         classifiers = {
             part: load_classifier(path, config, device)
             for part, path in self.weights.models.items()
@@ -178,6 +131,9 @@ class ScoringRun:
             keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
             batch_size=args.batch_size,
             threads=threads,
+            dtype=dtype,
+            to_aspect=args.fast,
+            compile=args.compile,
         )
         return VideoScorer(
             detector,
@@ -187,10 +143,11 @@ class ScoringRun:
             stride=args.frame_stride,
             fps=args.fps,
             threads=threads,
+            dtype=dtype,
         )
 
     def _score_all(self, scorer: VideoScorer, sources: list[Source]) -> None:
-        total = sum(int(self._length(s) / self.args.frame_stride + 1) for s in sources)
+        total = sum(-(-self._length(source) // self.args.frame_stride) for source in sources)
         with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
             for source in sources:
                 bar.set_description(source.stem[:30])
@@ -203,10 +160,15 @@ class ScoringRun:
 
     def _score_one(self, scorer: VideoScorer, source: Source, bar: tqdm) -> VideoResult:
         people = 0
-        with atomic_write(self.folder / f"{source.stem}.frames.jsonl") as lines:
+        with (
+            self.evidence.watch(source) if self.evidence else nullcontext() as watch,
+            atomic_write(self.folder / f"{source.stem}.frames.jsonl") as lines,
+        ):
 
-            def on_frame(_frame, row: dict) -> None:
+            def on_frame(frame: Frame, row: dict) -> None:
                 nonlocal people
+                if watch is not None:
+                    watch(frame, row)
                 lines.write(json.dumps(row) + "\n")
                 people += len(row["people"])
                 bar.set_postfix(people=people, refresh=False)
@@ -231,6 +193,8 @@ class ScoringRun:
         }
         write_json(self.folder / "scores.json", scores)
         _print_table(scores, self.folder / "scores.json")
+        if self.args.report:
+            print(f"report: {build_report(self.folder, self.sources)}")
         return 1 if failed else 0
 
 

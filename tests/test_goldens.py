@@ -122,12 +122,11 @@ def test_raw_outputs_of_size_xl(tmp_path):
     torch.save({"meta": {}, "state_dict": state}, tmp_path / "xl.pth")
     del state
     detector = PartDetector(detector_config("xl"), tmp_path / "xl.pth")
-    image, _ = detector.letterbox(scene_frame(0))
-    x = torch.from_numpy(image[None]).permute(0, 3, 1, 2).flip(1).float() / 255
+    image, _ = detector.predictor.letterbox(scene_frame(0))
     texts = {"human": detector.people_texts, "face": detector.part_texts}
     for case in expected["cases"]:
         with torch.inference_mode():
-            outputs = detector.model.raw(x, texts[case["texts"][0]])
+            outputs = detector.predictor.raw([image], texts[case["texts"][0]])
         for level, logits, boxes in zip(case["levels"], *outputs, strict=True):
             std = level["logit_std"]
             assert list(logits.shape) == level["shape"]

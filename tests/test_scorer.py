@@ -1,5 +1,7 @@
 """The scoring rules, on rows whose scores are known by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from configs.defaults import get_config
 from data.video import Frame
 from models.detector import FrameDetections, PartBox, Person
 from models.scorer import Tally, VideoScorer
+from utils import Stopwatch
 
 LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 
@@ -63,6 +66,7 @@ class _FakeDetector:
 
     def __init__(self, people):
         self.people = people
+        self.predictor = SimpleNamespace(clock=Stopwatch())
 
     def detect(self, frames):
         return [FrameDetections(self.people, skipped=1) for _ in frames]

@@ -24,7 +24,8 @@ def register() -> None:
     import models.yolo_world.head
     import models.yolo_world.neck  # noqa: F401
 
-    DefaultScope.get_instance("human_anomaly", scope_name="mmyolo")
+    if not DefaultScope.check_instance_created("human_anomaly"):
+        DefaultScope.get_instance("human_anomaly", scope_name="mmyolo")
 
 
 def read_config(path: str | Path) -> Config:

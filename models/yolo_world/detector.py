@@ -38,11 +38,7 @@ class YOLOWorldDetector(YOLODetector):
 
     def raw(self, image: Tensor, text: Tensor) -> tuple[list[Tensor], ...]:
         """Return per level logits (B, N, H, W) and box distances (B, 4, H, W) in strides."""
-        return self.bbox_head(self.features(image, text), text)
-
-    def predict_boxes(self, image: Tensor, text: Tensor, metas: list[dict]) -> list:
-        """Return per image mmengine's InstanceData: bboxes (xyxy, pixels), scores, labels."""
-        return self.bbox_head.predict(self.features(image, text), text, metas)
+        return self.bbox_head.head_module(self.features(image, text), text)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples) -> dict:
         text = self.embeddings[None]

@@ -25,7 +25,7 @@ class BatchNormContrast(BaseModule):
         """Return logits (B, N, H, W) of features (B, 512, H, W) and texts (B or 1, N, 512)."""
         batch, _, height, width = x.shape
         x = self.norm(x).flatten(2)  # (B, 512, HW)
-        logits = F.normalize(text, dim=-1) @ x  # (B, N, HW)
+        logits = F.normalize(text.float(), dim=-1) @ x  # (B, N, HW)
         logits = logits * self.logit_scale.exp() + self.bias
         return logits.view(batch, -1, height, width)
 
@@ -56,13 +56,25 @@ class YOLOWorldHeadModule(YOLOv8HeadModule):
             nn.init.constant_(contrast.bias, math.log(5 / 80 / (640 / stride) ** 2))
 
     def forward(self, features: Sequence[Tensor], text: Tensor) -> tuple[list[Tensor], ...]:
-        """Return per level the logits (B, N, H, W) and boxes (B, 4, H, W) in strides."""
-        levels = zip(features, self.cls_preds, self.reg_preds, self.cls_contrasts, strict=True)
+        """Return per level the logits (B, N, H, W) and boxes (B, 4, H, W) in strides.
+
+        In training the boxes' bins (B, HW, 4, bins) too. Contrast and box decoding run in float32
+        whatever the convolutions' type: a coarser sum over 16 bins moves boxes by pixels.
+        """
         outs = []
-        for x, classes, boxes, contrast in levels:
-            _, *box_outs = self.forward_single(x, nn.Identity(), boxes)
-            outs.append((contrast(classes(x), text), *box_outs))
+        for x, classes, boxes, contrast in zip(
+            features, self.cls_preds, self.reg_preds, self.cls_contrasts, strict=True
+        ):
+            distances, bins = self._distances(boxes(x).float())
+            level = (contrast(classes(x).float(), text), distances)
+            outs.append((*level, bins) if self.training else level)
         return tuple(map(list, zip(*outs, strict=True)))
+
+    def _distances(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the expected distances (B, 4, H, W) and the bins (B, HW, 4, bins) of a level."""
+        bins = raw.unflatten(1, (4, self.reg_max)).flatten(3).permute(0, 3, 1, 2)
+        expected = bins.softmax(3) @ self.proj  # (B, HW, 4)
+        return expected.transpose(1, 2).unflatten(2, raw.shape[2:]), bins
 
 
 @MODELS.register_module()
@@ -77,10 +89,4 @@ class YOLOWorldHead(YOLOv8Head):
         outs = self(features, text)
         return self.loss_by_feat(
             *outs, batch_data_samples["bboxes_labels"], batch_data_samples["img_metas"]
-        )
-
-    def predict(self, features: Sequence[Tensor], text: Tensor, batch_img_metas: list[dict]):
-        """Return per image the kept boxes (xyxy, pixels of the original image)."""
-        return self.predict_by_feat(
-            *self(features, text), batch_img_metas=batch_img_metas, rescale=True
         )
