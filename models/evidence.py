@@ -8,6 +8,7 @@ One decoding serves both. A video that was scored earlier is decoded again by `E
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +21,10 @@ import numpy as np
 
 from data.crops import cut
 from data.video import Frame, Source
-from models.annotate import GREEN, RED, AnnotatedVideo, probe, replay
+from models.annotate import GREEN, RED, AnnotatedVideo, AnnotateError, probe, replay
 from utils import atomic_write, read_jsonl, write_json
+
+logger = logging.getLogger(__name__)
 
 WORST = 10
 CROP_SIZE, THUMB_WIDTH = 256, 240
@@ -202,7 +205,7 @@ class Evidence:
 
     `report`: keep what `models.report` shows, in `<folder>/report/`. The annotated video is
     `<folder>/<stem>.annotated.webm`. `explain(part, crops)` gives the heatmaps of BGR crops.
-    `stride` and `fps` are those of the scoring.
+    `stride` and `fps` are those of the scoring. What could not be written is in `failed`.
     """
 
     def __init__(
@@ -217,6 +220,7 @@ class Evidence:
     ):
         self.folder, self.limits, self.report = Path(folder), dict(limits), report
         self.explain, self.timing = explain, {"stride": stride, "fps": fps}
+        self.failed: list[str] = []
 
     def annotated(self, source: Source) -> Path:
         """Return where the annotated video of `source` is or will be."""
@@ -241,9 +245,10 @@ class Evidence:
 
     @contextmanager
     def watch(self, source: Source) -> Iterator[Callable[[Frame, Mapping], None]]:
-        """Yield what takes each frame and its row; on an error nothing is left behind.
+        """Yield what takes each frame and its row; the result file must be whole at the end.
 
-        The evidence is written by `finish`, after the result file.
+        On an error inside, nothing is left behind. Evidence that cannot be written is not worth
+        the scores: it is named in `failed`, and `missing` stays true.
         """
         rate, expected = probe(source, **self.timing)
         video = AnnotatedVideo(
@@ -258,12 +263,16 @@ class Evidence:
 
         try:
             yield on_frame
-            if self.report:
-                worst.save(self.page(source), self.rows(source), self.explain)
         except BaseException:
             video.abort()
             raise
-        video.close()
+        try:
+            video.close()
+            if self.report:
+                worst.save(self.page(source), self.rows(source), self.explain)
+        except (AnnotateError, OSError) as error:
+            self.failed.append(f"{source.path}: {error}")
+            logger.error("%s: no evidence: %s", source.path, error)
 
     def catch_up(self, source: Source) -> None:
         """Make the evidence of a video scored earlier, decoding it again."""

@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from configs.defaults import PARTS
 from data.video import Source
 from models.evidence import Evidence
@@ -81,11 +83,12 @@ def histograms(values: Mapping[str, Sequence[float]], limits: Mapping[str, float
     with mpl.rc_context({"svg.hashsalt": "report", "font.size": 8}):
         figure = Figure(figsize=(10, 2.6), layout="constrained")
         for axes, part in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            axes.hist(values[part], bins=50, range=(0, 1), color=colours[part])
+            found = np.asarray(values[part], np.float32)
+            axes.hist(found, bins=50, range=(0, 1), color=colours[part])
             axes.axvspan(limits[part] - MARGIN, limits[part] + MARGIN, color="#f3d9a4", zorder=0)
             axes.axvline(limits[part], color="#1d2430", linewidth=1.2)
-            flagged = sum(v > limits[part] for v in values[part])
-            title = f"{part}: {flagged} of {len(values[part])} crops above {limits[part]:.3g}"
+            above = int((found > limits[part]).sum())
+            title = f"{part}: {above} of {len(found)} crops above {limits[part]:.3g}"
             axes.set_title(title)
             axes.set_xlim(0, 1)
             axes.set_xlabel("p(abnormal)")
