@@ -2,7 +2,6 @@
 
 import logging
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
@@ -50,6 +49,7 @@ def build_loader(config, dataset: CropDataset, order, device: torch.device) -> D
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         pin_memory=config.DATA.PIN_MEMORY and device.type == "cuda",
+        generator=torch.Generator(),  # else it draws from ours, and a resumed run once more
     )
 
 
@@ -87,7 +87,6 @@ def build_val_loader(config, manifest: Manifest, device) -> DataLoader:
 def build_model(config, device: torch.device) -> torch.nn.Module:
     """Return the network to train, from the pre-training file if one is set."""
     torch.manual_seed(config.SEED)  # the same new weights in every process
-    np.random.seed(config.SEED)
     model = build_classifier(config)
     if config.PRETRAINED:
         new = load_pretrained(model, config.PRETRAINED)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import random
 import time
 from pathlib import Path
 
@@ -48,8 +49,10 @@ class Run:
         self.threshold = threshold_of(config, val)
         self.start, self.best = 0, None
         # From here on the processes' random numbers differ, as their crops do.
-        torch.manual_seed(config.SEED + rank())
-        np.random.seed(config.SEED + rank())
+        seed = config.SEED + rank()
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint of the folder, else from MODEL.RESUME."""
@@ -82,8 +85,11 @@ class Run:
             )
         for epoch in epochs:
             train_loss = self._train_epoch(epoch, batches)
+            # Measuring may draw random numbers (an import does); training must not notice.
+            states = run_folder.random_states(self.device)
             logits = self._predict(val_loader)
-            self._finish_epoch(epoch, train_loss, logits)
+            self._finish_epoch(epoch, train_loss, logits, states)
+            run_folder.set_random_states(states, self.device)
         if not (self.folder / "report" / "metrics.json").is_file():
             logits = self._predict(val_loader) if logits is None else logits
             if rank() == 0:
@@ -162,12 +168,12 @@ class Run:
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def _finish_epoch(self, epoch: int, train_loss: float, logits: np.ndarray) -> None:
+    def _finish_epoch(self, epoch: int, train_loss: float, logits: np.ndarray, states) -> None:
         """Measure, log and save one epoch."""
         metrics = measure(self.val.targets, logits, self.threshold)
         if self.best is None or metrics["auroc"] > self.best["auroc"]:
             self.best = {"epoch": epoch, **metrics}
-        states = gather_objects(run_folder.random_states(self.device))
+        states = gather_objects(states)
         if rank() != 0:
             return
         self._add_row({"epoch": epoch, "train_loss": train_loss, "val": metrics})

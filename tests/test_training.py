@@ -68,7 +68,7 @@ def test_parameter_groups(vit_b):
         assert found["initial_lr"] == pytest.approx(expected["lr"], rel=1e-9)
         assert found["betas"] == tuple(OPTIM["betas"])
         assert found["eps"] == OPTIM["eps"]
-    assert get_config().TRAIN.CLIP_GRAD == OPTIM["clip_grad"]
+    assert OPTIM["clip_grad"] == get_config().TRAIN.CLIP_GRAD
 
 
 def test_rates_after_each_step(vit_b):
