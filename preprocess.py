@@ -13,14 +13,23 @@ the labels that a person gave.
 import argparse
 import hashlib
 import logging
-import os
 import time
 from pathlib import Path
 
 from configs.defaults import ConfigError, get_config
-from utils import UsageError, cores_per_process, rank, run_main, setup_logging, world_size
+from utils import (
+    UsageError,
+    cores_per_process,
+    quiet_libraries,
+    rank,
+    run_main,
+    setup_logging,
+    world_size,
+)
 
 logger = logging.getLogger("preprocess")
+
+MOST_WORKERS = 8  # detections at once in a process on CPU: each needs memory for a batch
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -90,13 +99,17 @@ def load_detector(args: argparse.Namespace, config):
     import torch
 
     from models.detector import PartDetector
-    from models.scoring_run import choose_device
+    from models.run_options import choose_device
 
-    torch.set_num_threads(cores_per_process())  # torchrun would leave one to each process
+    device = choose_device(args.device)
+    if device.type == "cpu":
+        # Convolutions sum in another order for another number of threads, so their last bits, and
+        # rarely a square, would depend on it. `Cropper` uses the other cores by whole batches.
+        torch.set_num_threads(1)
     return PartDetector(
         args.detector_config,
         args.detector_weights,
-        choose_device(args.device),
+        device,
         score_thr=config.DETECTOR.SCORE_THR,
         keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
         batch_size=args.batch_size,
@@ -140,6 +153,10 @@ def crop_all(args: argparse.Namespace, config, folder, sources: list) -> None:
     from data.cropping import Cropper, CropWriter
 
     detector = load_detector(args, config)
+    cores = cores_per_process()
+    workers = min(cores, MOST_WORKERS) if detector.device.type == "cpu" else 1
+    if workers < cores and detector.device.type == "cpu":
+        logger.info(f"using {workers} of {cores} cores; torchrun --nproc-per-node N uses more")
     total = sum(-(-frames_of(source) // args.frame_stride) for source in sources)
     crops, beaten = 0, time.monotonic()
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
@@ -155,12 +172,13 @@ def crop_all(args: argparse.Namespace, config, folder, sources: list) -> None:
 
         cropper = Cropper(
             detector.detect,
-            CropWriter(folder.folder, threads=min(4, cores_per_process())),
+            CropWriter(folder.folder, threads=min(4, cores)),
             suffix=f".{args.format}",
             min_size=args.min_size,
             stride=args.frame_stride,
             fps=args.fps,
             batch_size=args.batch_size,
+            workers=workers,
             on_frame=on_frame,
         )
         for source in sources:
@@ -194,7 +212,7 @@ def merge(args: argparse.Namespace, folder, sources: list, failed: list, stale: 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logging()
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a bad file gets one line, ours
+    quiet_libraries()
     from data.crop_folder import CropFolder, DiskError
     from data.video import find_sources
 

@@ -1,7 +1,8 @@
 """From a video to its crops: frames in, squares cut, encoded and written in threads."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,9 @@ class CropWriter:
 class Cropper:
     """Turns a video into rows of boxes.jsonl, and its squares into crops.
 
-    `detect` is `PartDetector.detect`, so squares are those that scoring judges. Crops whose square
-    has a side below `min_size` pixels are listed but not written.
+    `detect` is `PartDetector.detect`, so squares are those that scoring judges; `workers` threads
+    call it on batches of frames at once. Crops whose square has a side below `min_size` pixels are
+    listed but not written.
     """
 
     detect: Callable[[Sequence[np.ndarray]], Sequence]
@@ -75,6 +77,7 @@ class Cropper:
     stride: int = 1
     fps: float = 25.0
     batch_size: int = 4
+    workers: int = 1
     on_frame: Callable[[Frame, int], None] = lambda frame, crops: None
 
     def rows(self, source: Source, label: int | None, summary: dict) -> Iterator[dict]:
@@ -85,8 +88,8 @@ class Cropper:
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
         summary |= {"frames": 0, "people": 0, "crops": 0, "skipped_crops": 0}
         try:
-            for frames in batched(prefetch(reader, 2 * self.batch_size), self.batch_size):
-                found = self.detect([frame.image for frame in frames])
+            ahead = prefetch(reader, 2 * self.batch_size)
+            for frames, found in self._detected(batched(ahead, self.batch_size)):
                 for frame, detections in zip(frames, found, strict=True):
                     before = summary["crops"]
                     summary["frames"] += 1
@@ -98,6 +101,19 @@ class Cropper:
         finally:
             self.writer.flush()
         summary["warnings"] = reader.warnings
+
+    def _detected(self, batches: Iterable[list[Frame]]) -> Iterator[tuple[list[Frame], Sequence]]:
+        """Yield each batch and what was found in it, in order; `workers` are looked at ahead."""
+        waiting: deque[tuple[list[Frame], Future]] = deque()
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="detect") as pool:
+            for frames in batches:
+                images = [frame.image for frame in frames]
+                waiting.append((frames, pool.submit(self.detect, images)))
+                if len(waiting) > self.workers:
+                    frames, found = waiting.popleft()
+                    yield frames, found.result()
+            for frames, found in waiting:
+                yield frames, found.result()
 
     def _frame_rows(self, stem: str, frame: Frame, people, summary: dict) -> Iterator[dict]:
         written: dict[tuple, str] = {}  # the two texts of the first pass often find one box twice

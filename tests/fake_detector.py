@@ -22,6 +22,7 @@ class FakeDetector:
 
     def __init__(self, seconds: float = 0.0):
         self.seconds = seconds
+        self.device = Plain(type="cpu")
 
     def detect(self, frames: Sequence[np.ndarray]) -> list[Plain]:
         time.sleep(self.seconds * len(frames))

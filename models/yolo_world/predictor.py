@@ -1,5 +1,6 @@
 """One prompt set at a time over many images: letterbox, batch, network, boxes."""
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Letterbox:
 
 
 class Predictor:
-    """A YOLO-World checkpoint, ready to find boxes of the given texts.
+    """A YOLO-World checkpoint, ready to find boxes of the given texts; several threads may call it.
 
     `dtype` is the convolutions' type; float32 gives the reference's numbers. `compile` pays off
     after a minute or more of work.
@@ -111,6 +112,7 @@ class Predictor:
         self.batch_size, self.fill = batch_size, compile
         self._raw = _compiled(self.model.raw) if compile else self.model.raw
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="letterbox")
+        self._head_lock = threading.Lock()  # the head remembers how many texts there are
 
     def __call__(
         self, images: Sequence[np.ndarray], texts: Tensor, stage: str = "detect"
@@ -145,10 +147,11 @@ class Predictor:
         with torch.inference_mode():
             outs = self.raw([image for image, _ in prepared], texts)
             head = self.model.bbox_head
-            head.num_classes = texts.shape[1]
             outs = [[level[: len(prepared)] for level in levels] for levels in outs]
             metas = [meta for _, meta in prepared]
-            found = head.predict_by_feat(*outs, batch_img_metas=metas, rescale=True)
+            with self._head_lock:
+                head.num_classes = texts.shape[1]
+                found = head.predict_by_feat(*outs, batch_img_metas=metas, rescale=True)
             return [_to_numpy(boxes) for boxes in found]
 
     def raw(self, images: Sequence[np.ndarray], texts: Tensor) -> tuple[list[Tensor], ...]:
