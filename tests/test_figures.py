@@ -14,7 +14,7 @@ from data.figures.canvas import Canvas, capsule, ellipse
 from data.figures.hand import digits
 from data.figures.people import sample_person
 from data.figures.skeleton import pose_at
-from data.figures.video import HEIGHT, WIDTH, World
+from data.figures.video import HEIGHT, WIDTH, World, _truth
 
 ALL_KINDS = sorted(PART_OF)
 
@@ -196,6 +196,36 @@ def test_hidden_hands_and_hands_out_of_the_frame_are_not_listed():
     assert entry["hand"][0][0] > person.x
     person.x = -400.0
     assert world.render(0)[1] == []
+
+
+def test_a_hand_is_listed_from_two_fifths_of_it_on():
+    canvas = Canvas(np.full((HEIGHT, WIDTH, 3), 120, np.uint8))
+    person = person_of(4)
+    drawn = draw_person(canvas, person, pose_at(person, 0.0), 1, 0.0)
+    labels = canvas.frame_labels
+    rows, columns = np.nonzero(labels == 1 + HANDS[0])
+    assert len(rows) == pytest.approx(drawn.hand_pixels[0], rel=0.1)  # The cuff covers the rest.
+    for hidden, listed in ((0.5, 2), (0.7, 1)):
+        covered = labels.copy()
+        cut = int(hidden * len(rows))
+        covered[rows[:cut], columns[:cut]] = 0
+        assert len(_truth(covered, person, drawn, 1)["hand"]) == listed
+
+
+def test_anomaly_boxes_lie_around_the_limb():
+    for seed in range(12):
+        for kind in ("third_arm", "bent_wrong", "detached"):
+            canvas = Canvas(np.full((HEIGHT, WIDTH, 3), 120, np.uint8))
+            person = person_of(seed, kind)
+            pose = pose_at(person, 0.0)
+            drawn = draw_person(canvas, person, pose, 1, 0.0)
+            (box,) = _truth(canvas.frame_labels, person, drawn, 1)["anomaly_boxes"]
+            (limb,) = [m for m in [*pose.arms, *pose.legs] if m.role in ("odd", "extra")]
+            end = limb.wrist if hasattr(limb, "wrist") else limb.ankle
+            end = end + (0 if limb.gap is None else limb.gap)
+            assert inside((*end, *end), box)
+            size = max(box[2] - box[0], box[3] - box[1])
+            assert 0.12 * person.height < size < 0.55 * person.height
 
 
 def test_labels_follow_the_paint():

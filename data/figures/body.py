@@ -130,10 +130,13 @@ class _Painter:
             )
             self.canvas.fill(cap, darker(cloth, 0.8))
             return
+        low = leg.knee
+        if leg.gap is not None:  # A short thigh leaves a gap, and the foot stays on the ground.
+            leg = replace(leg, knee=leg.hip + 0.55 * (leg.knee - leg.hip))
         upper = (leg.hip, leg.knee, hip, knee)
         if wear in ("skirt", "dress"):  # The cloth hides the rest.
             upper = (leg.hip + 0.4 * (leg.knee - leg.hip), leg.knee, 0.6 * hip + 0.4 * knee, knee)
-        lower = (leg.knee + gap, leg.ankle + gap, knee, ankle)
+        lower = (low + gap, leg.ankle + gap, knee, ankle)
         self.shoe(leg, gap, lower_label)
         if wear == "trousers":
             lower = (*lower[:2], knee * 1.05, ankle * 1.35)

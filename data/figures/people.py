@@ -149,6 +149,8 @@ def _arm(rng, side, turn, gait):
 def sample_person(rng, *, height, x, floor, kinds=()):
     """One person at a place, posed so that each anomaly asked for can be seen."""
     gait = str(rng.choice(["walk", "front", "stand"], p=[0.42, 0.18, 0.4]))
+    if {"missing_lower_leg", "detached"} & set(kinds):  # Crossing legs would hide it.
+        gait = str(rng.choice(["front", "stand"]))
     if gait == "walk":
         turn = float(rng.choice([-1, 1])) * rng.uniform(0.5, 1.0)
     else:
@@ -188,5 +190,10 @@ def _make_odd(rng, person):
         }
         if PART_OF[kind] == "hand":
             person.odd[kind]["both"] = False
-        if kind == "missing_lower_leg" and person.look["legwear"] in ("skirt", "dress"):
+        if kind == "detached":  # Held away from the body, so that the gap can be seen.
+            person.arms[person.odd[kind]["arm"]]["mode"] = str(rng.choice(["out", "wave"]))
+        if kind in ("missing_lower_leg", "detached") and person.look["legwear"] in (
+            "skirt",
+            "dress",
+        ):
             person.look["legwear"] = "shorts"

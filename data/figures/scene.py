@@ -112,9 +112,9 @@ def _ball(rng, canvas, x, horizon):
 
 
 def _stick(rng, canvas, x, horizon):
-    y, angle, length = rng.uniform(40, 660), rng.uniform(0, 6.28), rng.uniform(50, 200)
+    y, angle, length = rng.uniform(40, 660), rng.uniform(0, 6.28), rng.uniform(40, 110)
     end = (x + length * np.cos(angle), y + length * np.sin(angle))
-    canvas.fill(capsule((x, y), end, rng.uniform(4, 14), rng.uniform(3, 12)), _color(rng))
+    canvas.fill(capsule((x, y), end, rng.uniform(3, 6), rng.uniform(3, 6)), _color(rng))
 
 
 OUTDOOR = (_building, _building, _tree, _tree, _pole, _ball, _stick)
@@ -148,8 +148,8 @@ def draw_background(rng, width, height):
     coarse = rng.normal(0, 1, (height // 40, full // 40, 1)).astype(np.float32)
     grain = cv2.resize(coarse, (full, height), interpolation=cv2.INTER_CUBIC)[..., None]
     image = np.clip(canvas.image + rng.uniform(2, 9) * grain, 0, 255).astype(np.uint8)
-    sigma = rng.uniform(0.0, 3.0)
-    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.4 else image
+    sigma = rng.uniform(0.6, 3.5)
+    return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
 def draw_shadow(image, center, half_width, strength):

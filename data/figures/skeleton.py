@@ -8,6 +8,8 @@ from .canvas import direction
 
 THIGH, SHANK, FOOT = 0.51, 0.49, 0.045  # shares of the leg, and the foot's height
 
+ARM_SHARE = 0.6  # of the detached limbs are arms, the others legs
+
 
 @dataclass
 class Arm:
@@ -94,13 +96,13 @@ def _leg_angles(person, beat):
         out = []
         for offset in (0.0, np.pi):
             thigh = swing * np.sin(beat + offset) + 0.05
-            bend = 0.12 + 0.75 * max(0.0, np.cos(beat + offset)) ** 1.5
+            bend = 0.12 + 0.6 * max(0.0, np.cos(beat + offset)) ** 1.5
             out.append((facing * thigh, facing * (thigh - bend), 1.0))
         return out
-    splay = 0.06 + 0.05 * np.sin(3.1 * person.phase)
+    splay = 0.1 + 0.035 * np.sin(3.1 * person.phase)
     if person.gait == "front":
         return [
-            (side * 0.05, side * 0.02, 1 - 0.28 * max(0.0, side * np.sin(beat))) for side in (-1, 1)
+            (side * 0.08, side * 0.05, 1 - 0.28 * max(0.0, side * np.sin(beat))) for side in (-1, 1)
         ]
     return [(side * splay, side * splay * 0.6, 1.0) for side in (-1, 1)]
 
@@ -132,7 +134,7 @@ def arm_angles(person, settings, side, beat, time):
         upper = side * (0.3 + 0.45 * lift) + 0.04 * np.sin(beat)
         # A walker's arm that is held out behind keeps straight: an elbow does not bend back.
         behind = abs(person.turn) > 0.45 and side != facing
-        fore = upper + side * (0.15 * flex if behind else 0.3 + 0.9 * flex)
+        fore = upper + side * (0.15 * flex if behind else 0.2 + 0.6 * flex)
         return upper, fore, fore + settings["twist"]
     if person.gait == "walk":
         offset = np.pi if side < 0 else 0.0
@@ -187,39 +189,30 @@ def _third_arm(person, pose, odd, beat, time):
     side = (-1, 1)[odd["arm"]]
     u = odd["u"]
     base = shoulder_at(person, pose, side)
-    depth = (0.02 + 0.13 * u[0]) * pose.scale  # between shoulder and ribs
+    # At ribs or waist and nearly level: no regular arm comes from there.
+    depth = (0.09 + 0.1 * u[0]) * pose.scale
     shoulder = base + (pose.pelvis - pose.neck) * depth / np.hypot(*(pose.pelvis - pose.neck))
     shoulder = shoulder - np.array([side * 0.012 * pose.scale, 0.0])
-    # Away from the regular arm of that side, so that the two do not cover each other.
-    lowered = person.arms[odd["arm"]]["mode"] != "wave"
-    settings = dict(person.arms[odd["arm"]], rate=1.0 + u[1], thumb=1.0 if u[2] > 0.5 else -1.0)
+    settings = dict(person.arms[odd["arm"]], thumb=float(side))
     sway = 0.08 * np.sin(2 * np.pi * 0.5 * time + 6 * u[3])
-    upper = side * ((1.5 + 0.7 * u[1]) if lowered else (0.55 + 0.45 * u[1])) + sway
-    fore = upper + side * ((0.3 + 0.6 * u[2]) if lowered else (0.2 + 0.5 * u[2])) + sway
+    upper = side * (1.3 + 0.45 * u[1]) + sway
+    fore = upper + side * (0.1 + 0.45 * u[2]) + sway
     elbow, wrist, hand = _bend(shoulder, (upper, fore, fore), pose.scale, person.size["arm"])
     pose.arms.append(Arm(shoulder, elbow, wrist, hand, 2, True, settings, role="extra"))
 
 
 def _missing(person, pose, odd, beat, time):
-    pose.legs[odd["leg"]].missing = 0.6 + 0.3 * odd["u"][0]
+    pose.legs[odd["leg"]].missing = 0.45 + 0.3 * odd["u"][0]
 
 
 def _bent(person, pose, odd, beat, time):
     scale, u = pose.scale, odd["u"]
     facing = 1.0 if person.turn >= 0 else -1.0
-    if abs(person.turn) > 0.45 and u[0] < 0.4:
-        arm = pose.arms[odd["arm"]]
-        upper = -facing * (0.3 + 0.3 * u[1] + 0.1 * np.sin(beat))
-        fore = upper - facing * (1.35 + 0.55 * u[2])
-        joints = _bend(arm.shoulder, (upper, fore, fore), scale, person.size["arm"])
-        arm.elbow, arm.wrist, arm.hand = joints
-        arm.role, arm.front = "odd", True
-        return
     leg = pose.legs[odd["leg"]]
     along = leg.knee - leg.hip
     thigh = np.arctan2(along[0], along[1])
     side = facing if abs(person.turn) > 0.45 else (-1, 1)[odd["leg"]]
-    leg.shank = thigh + side * (1.05 + 0.6 * u[1] + 0.08 * np.sin(beat))
+    leg.shank = thigh + side * (1.2 + 0.5 * u[1] + 0.08 * np.sin(beat))
     length = scale * (person.size["leg"] - FOOT) * SHANK
     leg.ankle = leg.knee + length * direction(leg.shank)
     leg.role, leg.toe = "odd", side
@@ -227,8 +220,8 @@ def _bent(person, pose, odd, beat, time):
 
 def _detached(person, pose, odd, beat, time):
     u, scale = odd["u"], pose.scale
-    distance = scale * (0.1 + 0.05 * u[1])
-    if u[0] < 0.6:
+    distance = scale * (0.13 + 0.06 * u[1])
+    if u[0] < ARM_SHARE:
         arm = pose.arms[odd["arm"]]
         along = arm.wrist - arm.elbow
         arm.gap = along / np.hypot(*along) * distance
@@ -237,5 +230,5 @@ def _detached(person, pose, odd, beat, time):
     leg = pose.legs[odd["leg"]]
     along = leg.ankle - leg.knee
     side = (-1, 1)[odd["leg"]]
-    leg.gap = along / np.hypot(*along) * distance * 0.8 + np.array([side * distance * 0.5, 0.0])
+    leg.gap = along / np.hypot(*along) * distance * 0.15 + np.array([side * distance * 0.4, 0.0])
     leg.role = "odd"

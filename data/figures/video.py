@@ -9,7 +9,7 @@ from .body import FACE, HANDS, IDS, ODD, draw_person
 from .canvas import LABEL_SCALE, Canvas
 from .people import sample_person
 from .scene import PAN, Camera, draw_background, draw_shadow
-from .skeleton import pose_at
+from .skeleton import ARM_SHARE, pose_at
 
 WIDTH, HEIGHT, FPS = 1280, 720, 24
 MIN_VISIBLE = 0.4  # share of a hand that must be seen for it to be listed
@@ -57,16 +57,16 @@ class World:
 def _cast(rng, count, kind, each, seconds):
     """The people of a video from far to near; the abnormal one is in front of the others."""
     edges = np.linspace(0, WIDTH, count + 1)
-    tall = {1: 620, 2: 580, 3: 480}[count]
+    tall = {1: 620, 2: 540, 3: 410}.get(count, 360)
     people = []
     for slot in range(count):
         kinds = (kind,) if kind is not None and slot == 0 else ()
         if each:
-            part = (None, *KINDS)[rng.choice(4, p=[0.15, 0.3, 0.25, 0.3])]
+            part = (None, *KINDS)[rng.choice(4, p=[0.08, 0.4, 0.2, 0.32])]
             kinds = () if part is None else (str(rng.choice(KINDS[part])),)
         height = rng.uniform(300, tall) if rng.random() < 0.92 else rng.uniform(230, 300)
         floor = np.interp(height, (230, 620), (560, 705)) + rng.uniform(-20, 10)
-        close = not any(PART_OF[k] == "human" for k in kinds) and rng.random() < 0.1
+        close = count == 1 and not any(PART_OF[k] == "human" for k in kinds) and rng.random() < 0.2
         if close:
             height = rng.uniform(700, 900)
             floor = height + rng.uniform(60, 140)
@@ -149,9 +149,7 @@ def _limb(person, kind, hands):
     if kind == "third_arm":
         return (ODD, HANDS[2])
     odd = person.odd[kind]
-    arm = odd["u"][0] < (0.6 if kind == "detached" else 0.4)
-    if kind == "bent_wrong":
-        arm = arm and abs(person.turn) > 0.45
+    arm = kind == "detached" and odd["u"][0] < ARM_SHARE
     return (ODD, HANDS[odd["arm"]]) if arm else (ODD,)
 
 
