@@ -15,6 +15,7 @@ import itertools
 import json
 import logging
 import os
+import time
 from pathlib import Path
 
 from configs.defaults import PARTS, ConfigError, differences, get_config
@@ -132,9 +133,9 @@ def read_settings(args):
     return config
 
 
-def read_data(config, path: str, *, check: bool):
-    """Return the manifest of `path` after checking its lines and, with `check`, its images."""
-    from data.checks import contradictions, find_unreadable
+def read_data(config, path: str):
+    """Return the manifest of `path` after checking its lines, and say what is in it."""
+    from data.checks import contradictions
     from data.dataset import read_manifest
 
     manifest = read_manifest(
@@ -146,18 +147,20 @@ def read_data(config, path: str, *, check: bool):
     abnormal = int(manifest.targets.sum())
     logger.info(
         "%s: %d crops, %d normal and %d abnormal; label %d is abnormal (%s); images in %s",
-        path,
-        len(manifest),
-        len(manifest) - abnormal,
-        abnormal,
-        manifest.abnormal_label,
-        manifest.label_source,
-        manifest.root,
+        *(path, len(manifest), len(manifest) - abnormal, abnormal),
+        *(manifest.abnormal_label, manifest.label_source, manifest.root),
     )
     if both := contradictions(manifest):
         logger.warning("%s: %d images have both labels (first: %s)", path, len(both), both[0])
-    if check:
-        mine = slice(rank(), None, world_size())
+    return manifest
+
+
+def check_images(*manifests) -> None:
+    """Open every image, each process its share; raise UsageError with the first broken one."""
+    from data.checks import find_unreadable
+
+    mine = slice(rank(), None, world_size())
+    for manifest in manifests:
         found = find_unreadable(
             manifest, workers=cores_per_process(), share=mine, quiet=rank() != 0
         )
@@ -165,21 +168,6 @@ def read_data(config, path: str, *, check: bool):
         if broken:
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             raise UsageError(f"{broken[0][1]}{more}")
-    return manifest
-
-
-def prepare_output(config, *, overwrite: bool) -> Path:
-    """Make the run's folder, or raise UsageError if it holds a run with other settings."""
-    from models import run_folder
-
-    folder = Path(config.OUTPUT)
-    if rank() == 0:
-        if overwrite:
-            run_folder.clear(folder)
-        run_folder.check_settings(folder, config)
-        folder.mkdir(parents=True, exist_ok=True)
-        run_folder.remove_leftovers(folder)
-    return folder
 
 
 def print_settings(config) -> None:
@@ -189,35 +177,49 @@ def print_settings(config) -> None:
 
 
 def train(config, args, device) -> int:
-    """Check the data, show the labels, train."""
+    """Check everything, show the labels, train; a dry run stops before the first step."""
     from data.checks import draw_labels, shared_images
+    from models import run_folder
     from models.finetune import images_per_step
     from models.training_run import Run
 
-    folder = prepare_output(config, overwrite=args.overwrite)
-    setup_logging(folder / "log.txt")
+    folder = Path(config.OUTPUT)
+    conflict = gather_objects(run_folder.find_conflict(folder, config))[0]
+    if conflict and not args.overwrite:
+        raise UsageError(conflict)
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        run_folder.remove_leftovers(folder)
+    setup_logging(None if args.dry_run else folder / "log.txt")
     print_settings(config)
-    manifest = read_data(config, config.DATA.TRAIN_PATH, check=not args.skip_check)
-    val = read_data(config, config.DATA.VAL_PATH, check=not args.skip_check)
+    manifest, val = (
+        read_data(config, config.DATA.TRAIN_PATH),
+        read_data(config, config.DATA.VAL_PATH),
+    )
     if both := shared_images(manifest, val):
         logger.warning(
             "%d images are in both %s and %s (first: %s): the figures will flatter",
             *(len(both), manifest.path, val.path, both[0]),
         )
+    run = Run(config, manifest, val, device)
+    if not conflict:
+        run.resume()
+    if not args.skip_check:
+        check_images(manifest, val)
     if rank() == 0:
         with atomic_write(folder / "labels.jpg", "wb") as file:
             draw_labels(manifest, seed=config.SEED).save(file, "JPEG", quality=90)
         logger.info("look at %s: are the labels the right way round?", folder / "labels.jpg")
-    run = Run(config, manifest, val, device)
-    run.resume()
     logger.info(
-        "%d processes on %s, %d images a step, %d steps an epoch, epochs %d to %d, rate %.4g",
-        *(world_size(), device, images_per_step(config), run.steps, run.start),
-        *(config.TRAIN.EPOCHS - 1, run.trainer.optimizer.param_groups[-1]["initial_lr"]),
+        "%d process(es) on %s, %d images a step, %d steps an epoch, epoch %d of %d, lr %.4g",
+        *(world_size(), device.type, images_per_step(config), run.steps, run.start),
+        *(config.TRAIN.EPOCHS, run.trainer.optimizer.param_groups[-1]["initial_lr"]),
     )
     if args.dry_run:
         return 0
     if rank() == 0:
+        if conflict:  # only now, when nothing is left that could stop the new run
+            run_folder.clear(folder)
         with atomic_write(folder / "config.yaml") as file:
             file.write(config.dump())
     run.train()
@@ -230,7 +232,9 @@ def evaluate(config, args, device) -> int:
 
     setup_logging()
     print_settings(config)
-    val = read_data(config, config.DATA.VAL_PATH, check=not args.skip_check)
+    val = read_data(config, config.DATA.VAL_PATH)
+    if not args.skip_check:
+        check_images(val)
     metrics = judge(config, val, device, overwrite=args.overwrite)
     logger.info("report: %s", Path(config.OUTPUT) / "report")
     if rank() == 0:
@@ -251,9 +255,12 @@ def main(argv=None) -> int:
     try:
         with distributed() as device:
             return (evaluate if args.eval else train)(config, args, device)
-    except CheckpointError as error:
-        raise UsageError(str(error)) from error
+    except (UsageError, ConfigError, CheckpointError, OSError) as error:
+        if rank() == 0:
+            raise UsageError(str(error)) from error
+        time.sleep(5)  # process 0 mostly says the same, and torchrun then ends this one
+        raise UsageError(f"process {rank()}: {error}") from error
 
 
 if __name__ == "__main__":
-    run_main(main, (ConfigError, OSError))
+    run_main(main, (ConfigError,))

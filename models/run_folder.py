@@ -55,29 +55,30 @@ def newest_whole(folder: Path) -> tuple[Path, dict] | None:
     return None
 
 
-def check_settings(folder: Path, config) -> None:
-    """Raise UsageError if `folder` holds checkpoints of a run with other settings."""
+def find_conflict(folder: Path, config) -> str:
+    """Return why the checkpoints in `folder` are of no run with these settings, or nothing."""
     if not checkpoints(folder):
-        return
+        return ""
     saved = folder / "config.yaml"
     if not saved.is_file():
-        raise UsageError(
+        return (
             f"--output: {folder} holds checkpoints but no config.yaml of a run that could go on; "
-            "choose another folder, or --overwrite to delete what is there"
+            "choose another folder, or --overwrite to delete them"
         )
     changed = differences(config, get_config(saved))
     changed = {key: pair for key, pair in changed.items() if key not in FREE}
-    if changed:
-        listed = ", ".join(f"{k} {old!r}, now {new!r}" for k, (old, new) in changed.items())
-        raise UsageError(
-            f"--output: {folder} holds a run with other settings ({listed}); "
-            "choose another folder, or --overwrite to delete that run"
-        )
+    if not changed:
+        return ""
+    listed = ", ".join(f"{key} {old!r}, now {new!r}" for key, (old, new) in changed.items())
+    return (
+        f"--output: {folder} holds a run with other settings ({listed}); "
+        "choose another folder, or --overwrite to delete that run"
+    )
 
 
 def clear(folder: Path) -> None:
-    """Delete the files of the run in `folder`, and nothing else."""
-    names = ("config.yaml", "metrics.jsonl", "log.txt", "labels.jpg", "nonfinite_batch.txt")
+    """Delete the files of the run in `folder`, its log apart, and nothing else."""
+    names = ("config.yaml", "metrics.jsonl", "nonfinite_batch.txt")
     for path in [*checkpoints(folder), *(folder / name for name in names)]:
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / "report", ignore_errors=True)
@@ -151,9 +152,9 @@ def restore(
     A numbered checkpoint has no optimiser state: its weights go on with fresh moments, and a
     warning says so. Raises UsageError if the images in a step differ, or it is no run of ours.
     """
-    load_weights(trainer.model, content, path)
     if "epoch" not in content or "global_batch" not in content:
-        raise UsageError(f"{path}: expected a checkpoint of a run of ours, to continue it")
+        raise UsageError(f"{path}: expected a checkpoint that main_finetune.py wrote")
+    load_weights(trainer.model, content, path)
     if content["global_batch"] != global_batch:
         raise UsageError(
             f"{path}: trained with {content['global_batch']} images a step, now {global_batch}; "

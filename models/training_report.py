@@ -53,7 +53,15 @@ def write_predictions(path: Path, manifest: Manifest, logits: np.ndarray, thresh
         ):
             flagged = int(score > threshold)
             table.writerow(
-                [name, label, target, f"{score:.6f}", f"{logit:.6f}", flagged, flagged == target]
+                [
+                    name,
+                    label,
+                    target,
+                    f"{score:.6f}",
+                    f"{logit:.6f}",
+                    flagged,
+                    int(flagged == target),
+                ]
             )
 
 

@@ -60,17 +60,18 @@ class Run:
         if found is None and self.config.MODEL.RESUME:
             path = Path(self.config.MODEL.RESUME)
             found = path, run_folder.read_checkpoint(path)
-        if found is None:
-            return
-        path, content = found
-        self.start, self.best = run_folder.restore(
-            self.trainer,
-            content,
-            path,
-            global_batch=images_per_step(self.config),
-            steps_per_epoch=self.steps,
-        )
-        logger.info("going on from %s after epoch %d", path, self.start)
+        if found is not None:
+            path, content = found
+            self.start, self.best = run_folder.restore(
+                self.trainer,
+                content,
+                path,
+                global_batch=images_per_step(self.config),
+                steps_per_epoch=self.steps,
+            )
+            logger.info("going on from %s with epoch %d", path, self.start)
+        if len(set(starts := gather_objects(self.start))) > 1:
+            raise UsageError(f"--output: not shared by all machines, they go on at {starts}")
 
     def train(self) -> None:
         """Train the epochs that are left, then write the report if it is not there."""
@@ -165,8 +166,11 @@ class Run:
         )
 
     def _add_row(self, row: dict) -> None:
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise UsageError(f"{self.metrics_file}: cannot write: {error}") from error
 
     def _finish_epoch(self, epoch: int, train_loss: float, logits: np.ndarray, states) -> None:
         """Measure, log and save one epoch."""

@@ -1,0 +1,57 @@
+"""What is said about the crops before training: broken images, both labels, the sheets."""
+
+import numpy as np
+from drawn_crops import write_crops
+from PIL import Image
+
+from data.checks import contradictions, draw_labels, draw_tiles, find_unreadable, shared_images
+from data.dataset import read_manifest
+
+
+def test_unreadable_images_are_found_by_line(tmp_path):
+    manifest = read_manifest(write_crops(tmp_path, "hand_train", 8, size=40))
+    assert find_unreadable(manifest, workers=2, quiet=True) == []
+    (tmp_path / "all_images" / manifest.names[2]).unlink()
+    cut = tmp_path / "all_images" / manifest.names[5]
+    cut.write_bytes(cut.read_bytes()[:-300])
+    found = find_unreadable(manifest, workers=2, quiet=True)
+    assert [line for line, _ in found] == [3, 6]
+    assert "no such image" in found[0][1] and "cannot read image" in found[1][1]
+    # A process checks its share only.
+    assert [n for n, _ in find_unreadable(manifest, workers=1, share=slice(1, None, 2))] == [6]
+
+
+def test_shared_and_contradictory_images(tmp_path):
+    train = write_crops(tmp_path, "hand_train", 4, size=16)
+    test = write_crops(tmp_path, "hand_test", 2, size=16)
+    test.write_text(test.read_text() + '["hand_train_0001.png", 1]\n["hand_train_0001.png", 0]\n')
+    one, two = read_manifest(train), read_manifest(test)
+    assert shared_images(one, two) == ["hand_train_0001.png"]
+    assert shared_images(one, read_manifest(write_crops(tmp_path, "hand_val", 2))) == []
+    assert contradictions(two) == ["hand_train_0001.png"]
+    assert contradictions(one) == []
+
+
+def test_label_sheet_puts_abnormal_on_the_right(tmp_path):
+    """Normal crops are black, abnormal ones white; the label that means abnormal is 0 here."""
+    (tmp_path / "all_images").mkdir()
+    rows = []
+    for i in range(20):
+        Image.new("RGB", (20, 20), "white" if i % 2 else "black").save(
+            tmp_path / "all_images" / f"{i}.png"
+        )
+        rows.append(f'["{i}.png", {1 - i % 2}]')
+    path = tmp_path / "hand_train.jsonl"
+    path.write_text("\n".join(rows))
+    sheet = np.asarray(draw_labels(read_manifest(path, abnormal_label="0"), size=64))
+    middle = sheet.shape[1] // 2
+    left, right = sheet[50:, : middle - 20], sheet[50:, middle + 20 :]
+    assert (left == 0).all(2).mean() > 0.5  # eight black squares on white paper
+    assert (right == 0).all(2).mean() < 0.1
+
+
+def test_tiles_keep_their_shape():
+    sheet = draw_tiles([(Image.new("RGB", (40, 10), "red"), "wide\ntwo lines")] * 3, columns=2)
+    assert sheet.width == 2 * 168 and sheet.height == 2 * (160 + 32 + 8)
+    red = (np.asarray(sheet) == (255, 0, 0)).all(2)
+    assert red.sum() == 3 * 160 * 40
