@@ -65,6 +65,7 @@ def _defaults() -> Node:
     c.MODEL.ABNORMAL_INDEX = 0  # which logit of a two-logit file is abnormal
     c.MODEL.VIT = Node()
     c.MODEL.VIT.PATCH_SIZE = 16
+    c.MODEL.VIT.CONV_STEM = False  # cut patches by 3x3 convolutions: learns from far less data
     c.MODEL.VIT.EMBED_DIM = 768
     c.MODEL.VIT.DEPTH = 12
     c.MODEL.VIT.NUM_HEADS = 12

@@ -1,5 +1,6 @@
 """The anomaly classifier: SimMIM's ViT with one logit, p(abnormal) = sigmoid(logit)."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models.beit import Beit
 from torch import nn
 
+from configs.defaults import ConfigError
 from models.checkpoint import (
     CheckpointError,
     State,
@@ -24,8 +26,12 @@ NEW_IN_FINETUNE = ("fc_norm.", "head.")
 class AnomalyClassifier(Beit):
     """ViT with relative position bias and mean pooling: (B, 3, S, S) to (B,) abnormal logits."""
 
-    def __init__(self, *, head_hidden: int = 0, **beit):
-        super().__init__(num_classes=1, global_pool="avg", **beit)
+    def __init__(self, *, head_hidden: int = 0, conv_stem: bool = False, **beit):
+        # Beit starts the head at a thousandth, which pre-trained layers below do not mind.
+        scale = {"head_init_scale": 1.0} if conv_stem else {}
+        super().__init__(num_classes=1, global_pool="avg", **scale, **beit)
+        if conv_stem:
+            self.patch_embed.proj = build_conv_stem(beit["patch_size"], beit["embed_dim"])
         if head_hidden:
             self.head = nn.Sequential(
                 nn.Linear(self.num_features, head_hidden), nn.GELU(), nn.Linear(head_hidden, 1)
@@ -36,6 +42,30 @@ class AnomalyClassifier(Beit):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return super().forward(image).squeeze(-1)  # (B, 1) to (B,)
+
+
+def build_conv_stem(patch_size: int, embed_dim: int) -> nn.Sequential:
+    """Return 3x3 convolutions and poolings down to one position per patch (arXiv 2106.14881).
+
+    A few thousand pictures teach them what a cut into patches does not learn from so few.
+    """
+    steps = int(math.log2(patch_size))
+    if 2**steps != patch_size or steps < 2:
+        raise ConfigError(
+            f"MODEL.VIT.PATCH_SIZE: a convolutional stem needs 4, 8, 16, ..., got {patch_size}"
+        )
+    layers: list[nn.Module] = []
+    channels = 3
+    for step in range(1, steps):
+        width, stride = embed_dim >> (steps - 1 - step), 2 if step == 1 else 1
+        layers += [
+            nn.Conv2d(channels, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        ]
+        channels = width
+    return nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1))
 
 
 def build_classifier(config) -> AnomalyClassifier:
@@ -56,6 +86,7 @@ def build_classifier(config) -> AnomalyClassifier:
         drop_rate=config.MODEL.DROP_RATE,
         drop_path_rate=config.MODEL.DROP_PATH_RATE,
         head_hidden=config.MODEL.HEAD_HIDDEN,
+        conv_stem=vit.CONV_STEM,
     )
 
 

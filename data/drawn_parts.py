@@ -1,0 +1,148 @@
+"""Detector samples from drawn stills: whole frames with people, person crops with their parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from data.stills import read_stills
+
+FRAME, CROP = "frame", "crop"
+LONG_SIDE = 400  # pixels at which samples are kept in memory
+MARGIN = 0.08  # share of a person's box kept around it, from which training cuts its windows
+MIN_INSIDE = 0.5  # share of a box that must lie inside a window to be looked for there
+PAD = 114
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture as JPEG bytes, its kind, its boxes (N, 4) xyxy with labels (N,), and a window.
+
+    Labels are indices of the kind's prompt set; the window xyxy is what scoring would look at.
+    """
+
+    kind: str
+    jpeg: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    window: np.ndarray
+
+
+def _sample(kind: str, image: np.ndarray, origin, boxes, labels, window) -> Sample:
+    """Return `image` shrunk to LONG_SIDE, all boxes moved from `origin` and scaled with it."""
+    scale = min(1.0, LONG_SIDE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    shift = np.array([*origin, *origin], np.float32)
+    boxes = (np.array(boxes, np.float32).reshape(-1, 4) - shift) * scale
+    return Sample(
+        kind,
+        cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 95])[1],
+        boxes,
+        np.array(labels, np.float32),
+        (np.array(window, np.float32) - shift) * scale,
+    )
+
+
+def samples_of(frame: np.ndarray, people: Sequence[dict]) -> list[Sample]:
+    """Return one sample for `frame` (H, W, 3) BGR and one for each of its `people` (truth)."""
+    height, width = frame.shape[:2]
+    humans = [person["human"] for person in people]
+    whole = [0, 0, width, height]
+    samples = [_sample(FRAME, frame, (0, 0), humans, [0] * len(humans), whole)]
+    faces = [box for person in people for box in person["face"]]
+    hands = [box for person in people for box in person["hand"]]
+    for x1, y1, x2, y2 in humans:
+        dx, dy = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
+        left, top = max(0, int(x1 - dx)), max(0, int(y1 - dy))
+        image = frame[top : int(y2 + dy) + 1, left : int(x2 + dx) + 1]
+        labels = [0] * len(faces) + [1] * len(hands)
+        samples.append(_sample(CROP, image, (left, top), faces + hands, labels, (x1, y1, x2, y2)))
+    return samples
+
+
+def place(window: np.ndarray, size: int, zoom: float = 1.0, flip: bool = False) -> np.ndarray:
+    """Return the (2, 3) affine that puts `window` (xyxy) in the middle of a `size` square."""
+    x1, y1, x2, y2 = (float(v) for v in window)
+    scale = zoom * size / max(x2 - x1, y2 - y1)
+    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
+    sign = -1.0 if flip else 1.0
+    return np.array(
+        [[sign * scale, 0, size / 2 - sign * scale * cx], [0, scale, size / 2 - scale * cy]],
+        np.float32,
+    )
+
+
+def move_boxes(boxes: np.ndarray, affine: np.ndarray, inside: np.ndarray) -> tuple:
+    """Return boxes (N, 4) after `affine`, clipped to `inside` (xyxy), and which of them remain."""
+    corners = boxes.reshape(-1, 2, 2) * np.diag(affine[:, :2]) + affine[:, 2]
+    boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
+    clipped = np.concatenate(
+        [np.maximum(boxes[:, :2], inside[:2]), np.minimum(boxes[:, 2:], inside[2:])], 1
+    )
+    area = np.prod(np.maximum(clipped[:, 2:] - clipped[:, :2], 0), 1)
+    full = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
+    return clipped, area > MIN_INSIDE * np.maximum(full, 1e-6)
+
+
+class DrawnParts(Dataset):
+    """Samples of `seeds` in a folder of stills: (3, size, size) uint8 BGR with boxes and kind.
+
+    An item is {"inputs", "boxes_labels": (N, 5) label and xyxy in pixels, "kind"}.
+    """
+
+    def __init__(self, folder: Path, seeds: range, *, size: int = 320, augment: bool = True):
+        self.size, self.augment = size, augment
+        self.samples = [
+            sample
+            for path, people in read_stills(folder, seeds)
+            for sample in samples_of(cv2.imread(str(path)), people)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict:
+        sample = self.samples[index]
+        image = cv2.imdecode(sample.jpeg, cv2.IMREAD_COLOR)
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        window, zoom, flip = sample.window, 1.0, False
+        if self.augment:
+            window, zoom, flip = _vary(window, sample.kind, rng)
+            image = _recolour(image, rng)
+        affine = place(window, self.size, zoom, flip)
+        # Outside its window a person's crop is grey, as at scoring; a frame has no outside.
+        corners, _ = move_boxes(window[None], affine, np.array([0, 0, self.size, self.size]))
+        boxes, keep = move_boxes(sample.boxes, affine, corners[0])
+        border = (PAD,) * 3
+        out = cv2.warpAffine(image, affine, (self.size,) * 2, borderValue=border)
+        _grey_outside(out, corners[0])
+        found = np.concatenate([sample.labels[keep, None], boxes[keep]], 1)
+        return {
+            "inputs": torch.from_numpy(out).permute(2, 0, 1),
+            "boxes_labels": torch.from_numpy(found.astype(np.float32)),
+            "kind": sample.kind,
+        }
+
+
+def _grey_outside(image: np.ndarray, box: np.ndarray) -> None:
+    x1, y1, x2, y2 = (round(float(v)) for v in box)
+    image[:y1], image[y2:], image[:, :x1], image[:, x2:] = PAD, PAD, PAD, PAD
+
+
+def _vary(window: np.ndarray, kind: str, rng: np.random.Generator) -> tuple:
+    """Return (window, zoom, flip): a person's box is never exact, and people come in all sizes."""
+    size = np.tile(window[2:] - window[:2], 2)
+    spread = 0.03 if kind == CROP else 0.08
+    window = window + (rng.normal(0, spread, 4) * size).clip(-0.2 * size, 0.2 * size)
+    zoom = rng.uniform(0.8, 1.0) if kind == CROP else rng.uniform(0.75, 1.1)
+    return window.astype(np.float32), zoom, bool(rng.random() < 0.5)
+
+
+def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.92, 1.08, 3)
+    return np.clip(image * gain + rng.uniform(-15, 15), 0, 255).astype(np.uint8)

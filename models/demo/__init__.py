@@ -1,0 +1,1 @@
+"""The demo on drawn people: training its weights, measuring them, showing its videos."""

@@ -1,0 +1,197 @@
+"""Train the demo's four checkpoints on drawn people, from nothing: `python -m models.demo.train`.
+
+Stills are drawn, the detector is trained on them, preprocess.py cuts their parts out with that
+detector, the drawn world's truth labels the crops, and main_finetune.py trains a classifier per
+part. Running the same command again continues where it broke off.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from configs.defaults import PARTS
+from models.demo.world import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
+from utils import UsageError, atomic_write, read_jsonl, run_main, write_jsonl
+
+STILLS, DETECTOR_STILLS = 3000, 2000  # drawn for the classifiers; the detector sees the first
+EPOCHS = {"human": 10, "face": 6, "hand": 6}  # bodies are the hardest to learn
+HELD_OUT = 0.1  # share of the stills on which the classifiers are measured while they train
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.demo.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build/demo", help="folder for all that lies between"
+    )
+    parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for the checkpoints")
+    parser.add_argument("--stills", type=int, default=STILLS, help="pictures for the classifiers")
+    parser.add_argument(
+        "--detector-stills", type=int, default=DETECTOR_STILLS, help="of these for the detector"
+    )
+    parser.add_argument("--detector-epochs", type=int, help="(default: the detector's config)")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings of the classifiers"
+    )
+    args = parser.parse_args(argv)
+    if not 0 < args.detector_stills <= args.stills:
+        parser.error("--detector-stills: expected 1 to --stills")
+    return args
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Draw the stills that are missing."""
+    from data.stills import draw_stills
+
+    for done in draw_stills(args.work / "stills", range(args.stills), workers=_cores()):
+        if done % 500 == 0 or done == args.stills:
+            say(f"drawn: {done} of {args.stills} stills")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def train_detector(args: argparse.Namespace) -> Path:
+    """Return the trained detector's file."""
+    target = args.work / "detector.pth"
+    if target.exists():
+        return target
+    import torch
+
+    from data.drawn_parts import DrawnParts
+    from models.yolo_world.build import read_config
+    from models.yolo_world.train import train
+
+    config = read_config(DETECTOR_CONFIG)
+    config.max_epochs = args.detector_epochs or config.max_epochs
+    samples = DrawnParts(
+        args.work / "stills", range(args.detector_stills), size=config.img_scale[0]
+    )
+    say(f"detector: {config.max_epochs} epochs of {len(samples)} samples")
+    content = train(config, samples, args.work / "detector")
+    with atomic_write(target, "wb") as file:
+        torch.save(content, file)
+    return target
+
+
+def run_script(name: str, *words: object) -> None:
+    """Run one of the project's scripts; its failure is ours."""
+    say(f"{name} {' '.join(map(str, words))}"[:160])
+    done = subprocess.run([sys.executable, ROOT / name, *map(str, words)], check=False)
+    if done.returncode:
+        raise UsageError(f"{name} ended with status {done.returncode}")
+
+
+def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
+    """Return the folder of crops that preprocess.py finds in the stills."""
+    from data.stills import chunks
+
+    folders = [folder for folder, _ in chunks(args.work / "stills", range(args.stills))]
+    crops = args.work / "crops"
+    run_script(
+        "preprocess.py",
+        *("--input", *folders),
+        *("--output", crops),
+        *("--detector-config", DETECTOR_CONFIG),
+        *("--detector-weights", detector),
+    )
+    return crops
+
+
+def write_lists(args: argparse.Namespace, crops: Path) -> None:
+    """Write {part}_train.jsonl and {part}_val.jsonl: crops labelled by the truth, by still."""
+    from data.stills import chunks, truth_file
+
+    folders = [folder for folder, _ in chunks(args.work / "stills", range(args.stills))]
+    held_out = {folder.name for folder in folders[-max(1, round(HELD_OUT * len(folders))) :]}
+    truth = {
+        (row["video"], row["frame"]): row["people"]
+        for folder in folders
+        for row in read_jsonl(truth_file(folder))
+    }
+    boxes = read_jsonl(crops / "boxes.jsonl")
+    for part in PARTS:
+        _write_list(crops / f"{part}_val.jsonl", boxes, truth, part, held_out)
+        rest = {folder.name for folder in folders} - held_out
+        _write_list(crops / f"{part}_train.jsonl", boxes, truth, part, rest)
+
+
+def _write_list(path: Path, boxes: Sequence[dict], truth, part: str, sources: Iterable) -> None:
+    from data.drawn_truth import label_crops
+
+    wanted = [row for row in boxes if row["source"] in sources]
+    rows = [
+        [file.removeprefix(f"{part}/"), label, score]
+        for file, label, score in label_crops(wanted, truth, part)
+    ]
+    write_jsonl(path, rows)
+    say(f"{path.name}: {len(rows)} crops, {sum(row[1] for row in rows)} abnormal")
+
+
+def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
+    """Return the last checkpoint of the part's classifier."""
+    from configs.defaults import get_config
+
+    opts = ["TRAIN.EPOCHS", str(EPOCHS[part]), *args.opts]
+    config = get_config(CONFIG, opts)
+    output = args.work / part
+    target = output / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
+    if not target.exists():
+        run_script(
+            "main_finetune.py",
+            *("--cfg", CONFIG),
+            *("--train-path", crops / f"{part}_train.jsonl"),
+            *("--val-path", crops / f"{part}_val.jsonl"),
+            *("--image-root", crops / part),
+            *("--output", output, "--skip-check"),
+            *("--opts", *opts),
+        )
+    return target
+
+
+def pack(args: argparse.Namespace, detector: Path, classifiers: dict[str, Path]) -> None:
+    """Write the four files in float16: weights and vocabulary, no optimiser."""
+    import torch
+
+    from models.checkpoint import pick_state, read_checkpoint
+    from models.yolo_world.export_vocabulary import export_vocabulary
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    export_vocabulary(detector, args.output / "detector.pth", half=True)
+    for part, path in classifiers.items():
+        content = read_checkpoint(path)
+        state = pick_state(content, ("model",), path)
+        state = {k: v.half() if v.is_floating_point() else v.clone() for k, v in state.items()}
+        with atomic_write(args.output / f"{part}.pth", "wb") as file:
+            torch.save({"model": state, "epoch": content["epoch"]}, file)
+    total = sum((args.output / f"{n}.pth").stat().st_size for n in ("detector", *classifiers))
+    say(f"{args.output}: four checkpoints, {total / 1e6:.1f} MB")
+
+
+def main() -> int:
+    args = parse_args()
+    start = time.monotonic()
+    args.work.mkdir(parents=True, exist_ok=True)
+    draw(args)
+    detector = train_detector(args)
+    crops = cut_crops(args, detector)
+    write_lists(args, crops)
+    pack(args, detector, {part: train_classifier(args, crops, part) for part in PARTS})
+    say(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main, (OSError,))

@@ -1,0 +1,91 @@
+"""Replace a detector's text tower by the embeddings of its prompts ("prompt, then detect").
+
+    python -m models.yolo_world.export_vocabulary IN OUT
+
+OUT holds no text tower (63 M parameters less) and finds the same boxes for the same texts.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+TEXTS = ("human", "face", "hand", " ")
+
+
+def with_vocabulary(state: Mapping, texts: Sequence[str], embeddings, *, half: bool = False):
+    """Return our checkpoint layout: `state` (half: in float16) and a vocabulary beside it."""
+    import torch
+
+    def store(value):
+        value = value.detach().cpu()
+        return value.half() if half and value.is_floating_point() else value.clone()
+
+    return {
+        "meta": {},
+        "state_dict": {name: store(value) for name, value in state.items()},
+        "vocabulary": {
+            "texts": list(texts),
+            "embeddings": embeddings.detach().cpu().to(torch.float16 if half else torch.float32),
+        },
+    }
+
+
+def export_vocabulary(
+    source: str | Path, target: str | Path, texts: Sequence[str] = TEXTS, *, half: bool = False
+) -> None:
+    """Write the detector at `source` to `target` with embeddings of `texts`, without text tower.
+
+    Raises CheckpointError where `source` is no detector or cannot embed the texts.
+    """
+    import torch
+
+    from models.checkpoint import pick_state, read_checkpoint
+    from models.yolo_world.build import embed, split_state
+    from utils import atomic_write
+
+    content = read_checkpoint(source)
+    state, text_state = split_state(pick_state(content, ("state_dict",), source))
+    embeddings = embed(texts, content, text_state, source)
+    with atomic_write(target, "wb") as file:
+        torch.save(with_vocabulary(state, texts, embeddings, half=half), file)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.yolo_world.export_vocabulary",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="IN", type=Path, help="a YOLO-World checkpoint")
+    parser.add_argument("target", metavar="OUT", type=Path, help="the file to write")
+    parser.add_argument(
+        "--texts",
+        nargs="+",
+        default=list(TEXTS),
+        metavar="TEXT",
+        help="prompts to keep (default: human face hand and the padding text)",
+    )
+    parser.add_argument("--half", action="store_true", help="store weights in float16")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.target.is_dir() or not args.target.resolve().parent.is_dir():
+        print(f"OUT: expected a file in a folder that exists, got {args.target}", file=sys.stderr)
+        return 2
+    from models.checkpoint import CheckpointError
+
+    try:
+        export_vocabulary(args.source, args.target, args.texts, half=args.half)
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    megabytes = [path.stat().st_size / 1e6 for path in (args.source, args.target)]
+    print(f"{args.target}: {megabytes[1]:.1f} MB (with text tower {megabytes[0]:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""What YOLO-World needs to train on several prompt sets; import after `build.register()`."""
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseDataPreprocessor
+from mmyolo.registry import HOOKS, MODELS
+from torch import Tensor
+
+from models.yolo_world.detector import YOLOWorldDetector
+
+
+@MODELS.register_module()
+class PromptedPreprocessor(BaseDataPreprocessor):
+    """Brings (B, 3, H, W) uint8 BGR to 0..1 RGB, channels last in memory."""
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        inputs = data["inputs"].flip(1).float().div_(255)
+        return {**data, "inputs": inputs.contiguous(memory_format=torch.channels_last)}
+
+
+@MODELS.register_module()
+class PromptedDetector(YOLOWorldDetector):
+    """YOLO-World whose samples each bring their own prompt set; `precision` fp32 or bf16."""
+
+    def __init__(self, *, precision: str = "fp32", **detector):
+        super().__init__(**detector)
+        self.precision = precision
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: dict) -> dict:
+        """Return YOLOv8's losses.
+
+        `batch_data_samples`: "prompts" (B, N) indices of `texts`, "bboxes_labels" (M, 6) sample,
+        label (an index of the sample's prompts) and xyxy in pixels, "img_metas".
+        """
+        text = self.embeddings[batch_data_samples["prompts"]]
+        bf16 = self.precision == "bf16"
+        with torch.autocast(batch_inputs.device.type, torch.bfloat16, enabled=bf16):
+            outs = self.raw(batch_inputs, text)
+        outs = [[level.float() for level in kind] for kind in outs]
+        self.bbox_head.num_classes = text.shape[1]
+        return self.bbox_head.loss_by_feat(
+            *outs, batch_data_samples["bboxes_labels"], batch_data_samples["img_metas"]
+        )
+
+
+@HOOKS.register_module()
+class PlainCheckpoint(Hook):
+    """Keeps the message hub's objects out of checkpoints, so that `weights_only` reads them."""
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint.pop("message_hub", None)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint["message_hub"] = runner.message_hub.state_dict()

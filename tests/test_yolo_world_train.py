@@ -1,0 +1,212 @@
+"""YOLO-World trains on fixed prompts, resumes, and scores what it trained without a text tower."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, detector_config
+from seeded_weights import scene_frame
+
+from data.drawn_parts import CROP, FRAME, DrawnParts, Sample, move_boxes, place, samples_of
+from models.checkpoint import read_checkpoint
+from models.detector import PartDetector
+from models.yolo_world import export_vocabulary
+from models.yolo_world.build import read_config
+from models.yolo_world.train import build_runner, fixed_embeddings, prompt_table, train
+from utils import UsageError
+
+DEMO = ROOT / "configs/demo/yolo_world_demo.py"
+
+
+def tiny_config(epochs: int = 2):
+    config = read_config(DEMO)
+    config.max_epochs, config.batch_size, config.warmup_iters = epochs, 4, 2
+    return config
+
+
+class Squares(torch.utils.data.Dataset):
+    """Bright squares on black: in frames called people, in crops called hands."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict:
+        image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+        x = 8 + 4 * index
+        image[:, 16:40, x : x + 20] = 255
+        kind, label = ((FRAME, 0.0), (CROP, 1.0))[index % 2]
+        return {
+            "inputs": image,
+            "boxes_labels": torch.tensor([[label, x, 16.0, x + 20, 40.0]]),
+            "kind": kind,
+        }
+
+
+def test_prompt_sets_are_filled_up_with_their_last_text():
+    texts = ["human", "face", "hand", " "]
+    sets = {"frame": ["human", " "], "crop": ["face", "hand", " "]}
+    assert prompt_table(texts, sets) == {"frame": [0, 3, 3], "crop": [1, 2, 3]}
+
+
+def test_fixed_embeddings_are_orthonormal_and_the_same_again():
+    found = fixed_embeddings(4, 64, seed=3)
+    torch.testing.assert_close(found @ found.T, torch.eye(4), atol=2e-3, rtol=0)
+    assert torch.equal(found, fixed_embeddings(4, 64, seed=3))
+    assert torch.equal(found, found.half().float())
+
+
+def test_a_prompt_set_filled_up_gives_the_same_scores(tmp_path):
+    model = build_runner(tiny_config(), Squares(), tmp_path, workers=0).model.eval()
+    text = model.embeddings
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        short = model.raw(image, text[[0, 3]][None])
+        filled = model.raw(image, text[[0, 3, 3]][None])
+    for a, b in zip(short[0], filled[0], strict=True):
+        torch.testing.assert_close(a, b[:, :2])
+    for a, b in zip(short[1], filled[1], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_loss_scores_each_sample_against_its_own_prompts(tmp_path):
+    """A text of no sample's set gets no gradient, and the label counts within the set."""
+    runner = build_runner(tiny_config(), Squares(), tmp_path, workers=0)
+    model = runner.model
+    model.precision = "fp32"
+    data = model.data_preprocessor(next(iter(runner.train_dataloader)), True)
+    samples = data["data_samples"]
+    samples["prompts"] = torch.tensor([[0, 3, 3]] * 4)
+    samples["bboxes_labels"][:, 1] = 0
+    model.embeddings.requires_grad_(True)
+    sum(model.loss(data["inputs"], samples).values()).backward()
+    used = model.embeddings.grad.abs().sum(1) > 0
+    assert used.tolist() == [True, False, False, True]
+    assert data["inputs"].max() == 1.0 and data["inputs"].dtype == torch.float32
+
+
+class Interrupted(Squares):
+    """Breaks off after its first 20 pictures: in the third epoch."""
+
+    given = 0
+
+    def __getitem__(self, index: int) -> dict:
+        self.given += 1
+        if self.given > 20:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+def test_training_lowers_the_loss_and_resumes(tmp_path):
+    """An interrupted run goes on after its last whole epoch, its optimiser and schedule too."""
+    config = tiny_config(30)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, Interrupted(), tmp_path, workers=0)
+    runner = build_runner(config, Squares(), tmp_path, workers=0)
+    losses = []
+    step = runner.model.train_step
+    runner.model.train_step = lambda *a, **k: losses.append(step(*a, **k)) or losses[-1]
+    runner.train()
+    assert len(losses) == 28 * 2  # 8 pictures in batches of 4, two epochs done before
+    total = [float(row["loss"]) for row in losses]
+    assert np.median(total[-10:]) < 0.6 * np.median(total[:10])
+    assert runner.optim_wrapper.get_lr()["lr"][-1] == pytest.approx(0.01 * 1.5e-3, rel=0.05)
+    last = torch.load(tmp_path / "epoch_30.pth", weights_only=True)
+    assert "message_hub" not in last and last["meta"]["iter"] == 60
+
+
+def test_a_run_of_other_settings_is_refused(tmp_path):
+    train(tiny_config(1), Squares(), tmp_path, workers=0)
+    with pytest.raises(UsageError, match="other settings"):
+        train(tiny_config(2), Squares(), tmp_path, workers=0)
+
+
+def test_what_was_trained_is_scored_without_a_text_tower(tmp_path):
+    content = train(tiny_config(1), Squares(), tmp_path / "run", workers=0)
+    assert content["vocabulary"]["texts"] == ["human", "face", "hand", " "]
+    torch.save(content, tmp_path / "detector.pth")
+    detector = PartDetector(DEMO, tmp_path / "detector.pth", score_thr=0.0)
+    frame = np.full((90, 160, 3), 90, np.uint8)
+    found = detector.predictor([frame], detector.people_texts)[0]
+    assert found.labels.max() <= 1
+    model = build_runner(tiny_config(1), Squares(), tmp_path / "run", workers=0).model
+    expected = torch.stack([model.embeddings[i] for i in (0, 3)])
+    torch.testing.assert_close(detector.people_texts[0], expected)
+
+
+def test_exporting_the_vocabulary_keeps_every_box(tmp_path, golden_weights, capsys):
+    source = golden_weights("pipeline_scene.rgb.expected.json") / "detector.pth"
+    target = tmp_path / "small.pth"
+    assert export_vocabulary.main([str(source), str(target)]) == 0
+    assert "MB" in capsys.readouterr().out
+    content = read_checkpoint(target)
+    names = list(content["state_dict"])
+    assert not any(name.startswith("backbone.text_model.") for name in names)
+    assert source.stat().st_size - target.stat().st_size > 4 * 63e6
+    frame = scene_frame(0)
+    config = detector_config("s")
+    both = [PartDetector(config, path, score_thr=0.05) for path in (source, target)]
+    for texts in ("people_texts", "part_texts"):
+        a, b = (d.predictor([frame], getattr(d, texts))[0] for d in both)
+        assert len(a.xyxy) > 0
+        np.testing.assert_allclose(a.xyxy, b.xyxy, atol=1e-3)
+        np.testing.assert_array_equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["missing.pth", "out.pth"], 1, "no such weight file"),
+        (["missing.pth", "nowhere/out.pth"], 2, "OUT: expected a file in a folder"),
+    ],
+)
+def test_export_refuses_in_one_line(tmp_path, monkeypatch, capsys, words, status, message):
+    monkeypatch.chdir(tmp_path)
+    assert export_vocabulary.main(words) == status
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_samples_of_a_frame_are_the_frame_and_each_person():
+    frame = np.zeros((720, 1280, 3), np.uint8)
+    people = [
+        {"human": [100, 100, 300, 700], "face": [[180, 120, 220, 170]], "hand": []},
+        {"human": [600, 50, 800, 600], "face": [], "hand": [[610, 300, 650, 340]]},
+    ]
+    whole, first, second = samples_of(frame, people)
+    assert (whole.kind, first.kind, second.kind) == (FRAME, CROP, CROP)
+    scale = 400 / 1280
+    np.testing.assert_allclose(whole.boxes, np.array([p["human"] for p in people]) * scale)
+    assert first.labels.tolist() == second.labels.tolist() == [0, 1]  # face, hand
+    left, top, scale = 100 - 16, 100 - 48, 400 / cv2.imdecode(first.jpeg, 1).shape[0]
+    assert cv2.imdecode(first.jpeg, 1).shape[0] == 400
+    scale = 400 / ((700 + 48) + 1 - top)
+    np.testing.assert_allclose(
+        first.boxes[0], np.array([180 - left, 120 - top, 220 - left, 170 - top]) * scale, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("flip", "x"), [(False, (70, 80)), (True, (20, 30))])
+def test_boxes_follow_the_picture(flip, x):
+    """A window of 100 x 50 on a square of 100: boxes move with it, mirrored or not."""
+    affine = place(np.array([10, 20, 110, 70]), 100, flip=flip)
+    boxes = np.array([[80, 30, 90, 40], [200, 30, 210, 40], [105, 20, 125, 30]], np.float32)
+    moved, keep = move_boxes(boxes, affine, np.array([0, 25, 100, 75]))
+    assert keep.tolist() == [True, False, False]  # the last lies outside for the most part
+    np.testing.assert_allclose(moved[0], [x[0], 35, x[1], 45], atol=1e-3)
+
+
+def test_a_sample_is_drawn_as_scoring_would_see_it():
+    """Without variation a crop is letterboxed: grey around the window, boxes on the object."""
+    image = np.zeros((200, 100, 3), np.uint8)
+    image[50:100, 20:60] = (0, 0, 255)
+    jpeg = cv2.imencode(".png", image)[1]
+    window = np.array([0, 0, 100, 200], np.float32)
+    boxes = np.array([[20, 50, 60, 100]], np.float32)
+    data = DrawnParts.__new__(DrawnParts)
+    data.size, data.augment = 320, False
+    data.samples = [Sample(CROP, jpeg, boxes, np.array([1.0], np.float32), window)]
+    item = data[0]
+    assert item["boxes_labels"].tolist() == [[1.0, 112.0, 80.0, 176.0, 160.0]]
+    assert item["inputs"][:, 100, 100].tolist() == [0, 0, 0]
+    assert item["inputs"][:, 120, 140].tolist() == [0, 0, 255]
+    assert item["inputs"][:, 10, 10].tolist() == [114] * 3
