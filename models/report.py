@@ -16,6 +16,7 @@ import numpy as np
 from configs.defaults import PARTS
 from data.video import Source
 from models.evidence import Evidence
+from models.heatmap import WORDS
 from models.report_data import FRAGILE_SHARE, MARGIN, near, timeline, video_facts
 from models.results import by_name, read_scores
 from utils import UsageError, atomic_write, read_jsonl
@@ -23,7 +24,6 @@ from utils import UsageError, atomic_write, read_jsonl
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("report_page")
-HEAT_WORDS = ""
 
 
 def _environment():
@@ -38,9 +38,7 @@ def _environment():
     env.filters["raw"] = lambda v: "" if v is None else repr(v)
     env.filters["percent"] = lambda v: f"{100 * v:.1f}%"
     env.filters["share"] = lambda n, of: f"{100 * n / of:.1f}%" if of else "-"
-    env.globals.update(
-        margin=MARGIN, fragile_share=FRAGILE_SHARE, parts=PARTS, heat_words=HEAT_WORDS
-    )
+    env.globals.update(margin=MARGIN, fragile_share=FRAGILE_SHARE, parts=PARTS, heat_words=WORDS)
     return env
 
 
@@ -83,7 +81,7 @@ def histograms(values: Mapping[str, Sequence[float]], limits: Mapping[str, float
     with mpl.rc_context({"svg.hashsalt": "report", "font.size": 8}):
         figure = Figure(figsize=(10, 2.6), layout="constrained")
         for axes, part in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            found = np.asarray(values[part], np.float32)
+            found = np.asarray(values[part], np.float64)
             axes.hist(found, bins=50, range=(0, 1), color=colours[part])
             axes.axvspan(limits[part] - MARGIN, limits[part] + MARGIN, color="#f3d9a4", zorder=0)
             axes.axvline(limits[part], color="#1d2430", linewidth=1.2)

@@ -18,6 +18,7 @@ from data.video import Frame, FrameReader, Source, VideoError, find_sources
 from models.classifier import load_classifier
 from models.detector import PartDetector
 from models.evidence import Evidence
+from models.heatmap import Explainer
 from models.report import build_report
 from models.run_options import Weights, choose_device, fast_dtype
 from models.scorer import SCORES, VideoResult, VideoScorer
@@ -87,6 +88,8 @@ class ScoringRun:
             logger.info("%d of %d videos are scored already", len(mine) - len(todo), len(mine))
         if todo or unseen:
             scorer = self._scorer()
+            if self.evidence:
+                self.evidence.explain = Explainer(scorer.classifiers, self.config)
             for source in todo:
                 self.jobs.forget(source)
             self._score_all(scorer, todo)
@@ -195,7 +198,8 @@ class ScoringRun:
         _print_table(scores, self.folder / "scores.json")
         if self.args.report:
             print(f"report: {build_report(self.folder, self.sources)}")
-        return 1 if failed else 0
+        lost = self.evidence.failed if self.evidence else []
+        return 1 if failed or lost else 0
 
 
 def _mean(values: list[float | None]) -> float | None:

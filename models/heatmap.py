@@ -1,0 +1,121 @@
+"""What in a crop drove p: relevance of the classifier's tokens, in one or two passes.
+
+Each token is led, after the first block, from the crop's mean token to its own value; its relevance
+is the logit's gradient along that way times the difference (integrated gradients on tokens, by the
+midpoint rule). Late tokens have mixed by attention and no longer stand for their place; and at the
+crop itself p is often saturated, its gradient small and wild: hence early tokens and the way there.
+Measured against other methods by `tests/benchmarks/heatmap_truth.py`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from data.transforms import build_eval_transform, resize_size
+
+BLOCK, STEPS = 1, 2
+WORDS = (
+    "The heatmap shows which places raised this p: integrated gradients on the network's tokens "
+    "after its first block, from the crop's mean token, ring at the peak. Its limits: it is as "
+    "coarse as the network's patches; it shows what this network used, right or wrong, and is no "
+    "proof of an anomaly; something that is missing has no place to light up; and it is scaled "
+    "within each crop, so colours of two crops do not compare."
+)
+
+
+def relevance(
+    model: nn.Module, images: torch.Tensor, *, block: int = BLOCK, steps: int = STEPS
+) -> torch.Tensor:
+    """Return (B, rows, columns): how much each patch of (B, 3, S, S) images raises the logit.
+
+    `model` is an AnomalyClassifier; the images are normalised as for scoring.
+    """
+    model = getattr(model, "_orig_mod", model)  # a compiled network hides its blocks
+    like = next(model.parameters())
+    with torch.inference_mode(False), torch.enable_grad():
+        with torch.no_grad():
+            images = images.clone().to(like.device, like.dtype)
+            tokens = _through(model, _embed(model, images), 0, block)
+            base = tokens.clone()
+            base[:, 1:] = tokens[:, 1:].mean(1, keepdim=True)
+        total = torch.zeros_like(tokens)
+        for step in range(steps):
+            way = base + (tokens - base) * (step + 0.5) / steps
+            way.requires_grad_(True)
+            total += torch.autograd.grad(_logits(model, way, block).sum(), way)[0]
+    found = ((tokens - base) * total).sum(-1)[:, 1:] / steps  # (B, N); the first is no patch
+    return found.reshape(-1, *model.patch_embed.grid_size).float().cpu()
+
+
+def _embed(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the tokens (B, 1 + N, C) that enter the first block."""
+    tokens = model.patch_embed(images)
+    tokens = torch.cat((model.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
+    if model.pos_embed is not None:
+        tokens = tokens + model.pos_embed
+    return model.pos_drop(tokens)
+
+
+def _through(model: nn.Module, tokens: torch.Tensor, start: int, end: int) -> torch.Tensor:
+    bias = model.rel_pos_bias() if model.rel_pos_bias is not None else None
+    for layer in model.blocks[start:end]:
+        tokens = layer(tokens, shared_rel_pos_bias=bias)
+    return tokens
+
+
+def _logits(model: nn.Module, tokens: torch.Tensor, block: int) -> torch.Tensor:
+    tokens = _through(model, tokens, block, len(model.blocks))
+    return model.forward_head(model.norm(tokens)).squeeze(-1)
+
+
+def on_crop(found: np.ndarray, shape: tuple[int, int], size: int, crop: bool) -> np.ndarray:
+    """Return relevance (rows, columns) as a heatmap (H, W) in 0..1 of the crop with this `shape`.
+
+    With `crop` the network saw the centre only: what lies outside of it is 0.
+    """
+    height, width = shape
+    heat = np.maximum(found, 0).astype(np.float32)
+    heat /= max(float(heat.max()), 1e-12)
+    scale = resize_size(size, crop) / min(height, width) if crop else None
+    seen = (size / scale, size / scale) if crop else (width, height)
+    w, h = (max(1, min(round(s), limit)) for s, limit in zip(seen, (width, height), strict=True))
+    inner = np.clip(cv2.resize(heat, (w, h), interpolation=cv2.INTER_CUBIC), 0, 1)
+    out = np.zeros((height, width), np.float32)
+    top, left = (height - h) // 2, (width - w) // 2
+    out[top : top + h, left : left + w] = inner
+    return out
+
+
+class Explainer:
+    """Gives heatmaps of crops: `explainer("hand", [crop_bgr, ...])` returns (H, W) in 0..1 each.
+
+    `classifiers` maps parts to networks on `device`; `config` is that of the scoring.
+    """
+
+    def __init__(self, classifiers: Mapping[str, nn.Module], config, batch_size: int = 8):
+        self.classifiers, self.batch_size = classifiers, batch_size
+        self.size, self.crop = config.DATA.IMG_SIZE, config.TEST.CROP
+        self._order = -1 if config.TEST.CHANNELS == "rgb" else 1  # crops are BGR
+        self._transform: Callable = build_eval_transform(
+            size=self.size, crop=self.crop, interpolation=config.DATA.INTERPOLATION
+        )
+
+    def prepare(self, crops: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return the crops (h, w, 3) BGR as the network sees them, (B, 3, S, S)."""
+        fed = [np.ascontiguousarray(crop[:, :, :: self._order]) for crop in crops]
+        return torch.stack([self._transform(Image.fromarray(image)) for image in fed])
+
+    def __call__(self, part: str, crops: Sequence[np.ndarray]) -> list[np.ndarray]:
+        heats = []
+        for start in range(0, len(crops), self.batch_size):
+            chunk = crops[start : start + self.batch_size]
+            found = relevance(self.classifiers[part], self.prepare(chunk)).numpy()
+            heats += [
+                on_crop(one, crop.shape[:2], self.size, self.crop)
+                for one, crop in zip(found, chunk, strict=True)
+            ]
+        return heats
