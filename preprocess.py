@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs.defaults import ConfigError, get_config
@@ -94,27 +95,37 @@ def describe(args: argparse.Namespace, config) -> dict:
     }
 
 
-def load_detector(args: argparse.Namespace, config):
-    """Return the detector that scoring uses, set up alike."""
+def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
+    """Return `PartDetector.detect` set up as for scoring, and how many threads should call it.
+
+    On CPU each call runs on one core: convolutions add up in another order on another number of
+    threads, so the last bits, and rarely a square, would depend on it.
+    """
     import torch
 
     from models.detector import PartDetector
     from models.run_options import choose_device
 
-    device = choose_device(args.device)
-    if device.type == "cpu":
-        # Convolutions sum in another order for another number of threads, so their last bits, and
-        # rarely a square, would depend on it. `Cropper` uses the other cores by whole batches.
-        torch.set_num_threads(1)
-    return PartDetector(
+    device, cores = choose_device(args.device), cores_per_process()
+    detector = PartDetector(
         args.detector_config,
         args.detector_weights,
         device,
         score_thr=config.DETECTOR.SCORE_THR,
         keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
         batch_size=args.batch_size,
-        threads=cores_per_process(),
+        threads=cores,
     )
+    if device.type != "cpu":
+        return detector.detect, 1
+
+    def detect(frames: Sequence) -> list:
+        torch.set_num_threads(1)  # holds for the calling thread only
+        return detector.detect(frames)
+
+    if cores > MOST_WORKERS:
+        logger.info(f"using {MOST_WORKERS} of {cores} cores; torchrun --nproc-per-node N uses more")
+    return detect, min(cores, MOST_WORKERS)
 
 
 def is_text(name: str) -> bool:
@@ -152,11 +163,7 @@ def crop_all(args: argparse.Namespace, config, folder, sources: list) -> None:
 
     from data.cropping import Cropper, CropWriter
 
-    detector = load_detector(args, config)
-    cores = cores_per_process()
-    workers = min(cores, MOST_WORKERS) if detector.device.type == "cpu" else 1
-    if workers < cores and detector.device.type == "cpu":
-        logger.info(f"using {workers} of {cores} cores; torchrun --nproc-per-node N uses more")
+    detect, workers = load_detector(args, config)
     total = sum(-(-frames_of(source) // args.frame_stride) for source in sources)
     crops, beaten = 0, time.monotonic()
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
@@ -171,8 +178,8 @@ def crop_all(args: argparse.Namespace, config, folder, sources: list) -> None:
                 beaten = time.monotonic()
 
         cropper = Cropper(
-            detector.detect,
-            CropWriter(folder.folder, threads=min(4, cores)),
+            detect,
+            CropWriter(folder.folder, threads=min(4, cores_per_process())),
             suffix=f".{args.format}",
             min_size=args.min_size,
             stride=args.frame_stride,

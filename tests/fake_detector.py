@@ -22,7 +22,6 @@ class FakeDetector:
 
     def __init__(self, seconds: float = 0.0):
         self.seconds = seconds
-        self.device = Plain(type="cpu")
 
     def detect(self, frames: Sequence[np.ndarray]) -> list[Plain]:
         time.sleep(self.seconds * len(frames))
@@ -58,5 +57,5 @@ if __name__ == "__main__":
     from utils import run_main
 
     pause = float(sys.argv[1])
-    preprocess.load_detector = lambda args, config: FakeDetector(pause)
+    preprocess.load_detector = lambda args, config: (FakeDetector(pause).detect, 2)
     run_main(lambda: preprocess.main(sys.argv[2:]))

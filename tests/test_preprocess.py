@@ -67,7 +67,9 @@ def flags(videos, output: Path, weights: Path, *more: str) -> list[str]:
 @pytest.fixture
 def crop(weights, monkeypatch):
     """Return a function that runs preprocess.py here, with the fake detector."""
-    monkeypatch.setattr(preprocess, "load_detector", lambda args, config: FakeDetector())
+    monkeypatch.setattr(
+        preprocess, "load_detector", lambda args, config: (FakeDetector().detect, 3)
+    )
 
     def run(videos, output: Path, *more: str) -> int:
         return preprocess.main(flags(videos, output, weights, *more))
@@ -103,7 +105,7 @@ def whole(videos, weights, tmp_path_factory) -> dict[str, bytes]:
     """Return the output of one unbroken process."""
     output = tmp_path_factory.mktemp("whole") / "crops"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preprocess, "load_detector", lambda args, config: FakeDetector())
+        patch.setattr(preprocess, "load_detector", lambda args, config: (FakeDetector().detect, 3))
         assert preprocess.main(flags(videos, output, weights)) == 0
     return tree(output)
 
