@@ -1,0 +1,244 @@
+"""Scoring side by side: the original's serial way, exact mode, compiled exact mode, fast mode.
+
+    python -m tests.benchmarks.bench_scoring --video clip.mp4 --size xl --people 2
+
+Weights are drawn by name, so what the networks find means nothing: every frame gets a fixed list
+of people, each with a face and two hands, after the real passes have run. Each mode runs in a
+process of its own, in turn, `--repeat` times; the table shows medians.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from configs.defaults import PARTS, get_config
+from tests.benchmarks.machine import describe, matrix_rate, peak_memory
+from utils import Stopwatch, quiet_libraries
+
+ROOT = Path(__file__).resolve().parents[2]
+MODES = ("serial", "exact", "compile", "fast", "fast+compile")
+STAGES = ("decode", "resize", "detect people", "detect parts", "classify")
+CONFIG = (
+    "third_party/YOLO-World/"
+    "yolo_world_v2_{}_vlpan_bn_2e-3_100e_4x8gpus_obj365v1_goldg_train_lvis_minival.py"
+)
+
+
+def parse_args() -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--video", type=Path, required=True, help="the video to score")
+    p.add_argument("--size", default="xl", choices=("s", "xl"), help="the detector's size (xl)")
+    p.add_argument("--people", type=int, default=2, help="people per frame (2)")
+    p.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    p.add_argument("--repeat", type=int, default=1, help="processes per mode (1)")
+    p.add_argument("--loops", type=int, default=1, help="times the video is scored in each (1)")
+    p.add_argument("--batch-size", type=int, default=4)
+    p.add_argument("--threads", type=int, default=0, help="torch threads (0: all cores)")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="drawn weights")
+    p.add_argument("--one", choices=MODES, help=argparse.SUPPRESS)
+    return p.parse_args()
+
+
+def write_weights(folder: Path, size: str) -> None:
+    """Draw the weights of the detector and of three classifiers once."""
+    sys.path.insert(0, str(ROOT / "tests" / "goldens"))
+    import make_checkpoints
+
+    folder.mkdir(parents=True, exist_ok=True)
+    expected = json.loads((ROOT / "tests/goldens/pipeline_clip.expected.json").read_text())
+    weights = expected["weights"] | {"bn": f"yolo_world_v2_{size}.bn.npz"}
+    detector = folder / f"detector_{size}.pth"
+    if not detector.is_file():
+        state = make_checkpoints.detector_state(size, weights, ROOT / "tests/goldens")
+        torch.save({"meta": {}, "state_dict": state}, detector)
+    for part in PARTS:
+        if not (folder / f"{part}.pth").is_file():
+            state = make_checkpoints.classifier_state(part, weights)
+            torch.save({"model": state}, folder / f"{part}.pth")
+
+
+class FixedPeople:
+    """The people of every frame, and a face and two hands in each person's crop."""
+
+    def __init__(self, people: int):
+        self.people = people
+
+    def boxes(self, frame: np.ndarray) -> np.ndarray:
+        """Return (people, 4) xyxy: upright boxes beside each other."""
+        height, width = frame.shape[:2]
+        step = width / self.people
+        return np.array(
+            [
+                [step * (i + 0.2), 0.1 * height, step * (i + 0.8), 0.95 * height]
+                for i in range(self.people)
+            ],
+            np.float32,
+        )
+
+    @staticmethod
+    def parts(crop: np.ndarray) -> list[tuple[str, list[float]]]:
+        height, width = crop.shape[:2]
+        places = (("face", 0.4, 0.02, 0.2), ("hand", 0.05, 0.5, 0.15), ("hand", 0.8, 0.5, 0.15))
+        return [
+            (part, [x * width, y * height, (x + s) * width, y * height + s * width])
+            for part, x, y, s in places
+        ]
+
+
+class FixedPredictor:
+    """Runs the real predictor, then answers with the fixed people."""
+
+    def __init__(self, predictor, fixed: FixedPeople):
+        self.predictor, self.fixed = predictor, fixed
+        self.clock, self.letterbox = predictor.clock, predictor.letterbox
+
+    def __call__(self, images, texts, stage):
+        from models.yolo_world.predictor import Detections
+
+        self.predictor(images, texts, stage)
+        if stage == "detect people":
+            found = [(self.fixed.boxes(image), [0] * self.fixed.people) for image in images]
+        else:
+            parts = [self.fixed.parts(image) for image in images]
+            found = [
+                (np.array([b for _, b in p], np.float32), [("face", "hand").index(n) for n, _ in p])
+                for p in parts
+            ]
+        return [
+            Detections(boxes, np.ones(len(boxes), np.float32), np.array(labels))
+            for boxes, labels in found
+        ]
+
+
+def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stopwatch):
+    """Return a function that scores the video once in `mode`."""
+    from models.classifier import load_classifier
+    from models.detector import PartDetector
+    from models.run_options import fast_dtype
+    from models.scorer import VideoScorer
+    from tests.benchmarks.serial import SerialScorer
+
+    config = get_config()
+    files = (ROOT / CONFIG.format(args.size), args.weights / f"detector_{args.size}.pth")
+    models = {p: load_classifier(args.weights / f"{p}.pth", config, device) for p in PARTS}
+    fixed = FixedPeople(args.people)
+    if mode == "serial":
+        scorer = SerialScorer(*files, models, config, device, clock)
+        return lambda: scorer.score(
+            args.video, lambda frame, *_: fixed.boxes(frame), lambda crop, *_: fixed.parts(crop)
+        )
+    fast = mode.startswith("fast")
+    dtype = fast_dtype(device) if fast else torch.float32
+    options = {"dtype": dtype, "to_aspect": fast, "compile": "compile" in mode, "clock": clock}
+    threads = args.threads or torch.get_num_threads()
+    detector = PartDetector(*files, device, batch_size=args.batch_size, threads=threads, **options)
+    detector.predictor = FixedPredictor(detector.predictor, fixed)
+    batching = {"batch_size": args.batch_size, "threads": threads, "dtype": dtype}
+    scorer = VideoScorer(detector, models, config, **batching)
+    return lambda: scorer.score(args.video, keep_frames=False)
+
+
+def run_one(args: argparse.Namespace) -> dict:
+    """Measure one mode in this process."""
+    from data.video import FrameReader, Source
+    from models.run_options import choose_device
+
+    quiet_libraries()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = choose_device(args.device)
+    clock = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
+    start = time.perf_counter()
+    score = build(args.one, args, device, clock)
+    loaded = time.perf_counter() - start
+    frames = sum(1 for _ in FrameReader(Source(args.video, "video"))) * args.loops
+    start = time.perf_counter()
+    score()  # warm up; compiles in compiled modes
+    first = time.perf_counter() - start
+    clock.seconds.clear()
+    start = time.perf_counter()
+    for _ in range(args.loops):
+        score()
+    seconds = time.perf_counter() - start
+    stages = {stage: clock.seconds[stage] / frames for stage in STAGES}
+    return {
+        "frames": frames, "seconds": seconds, "load": loaded, "first": first, "stages": stages,
+        "memory": peak_memory(device), "machine": describe(device),
+    }  # fmt: skip
+
+
+def operations(args: argparse.Namespace) -> float:
+    """Return the operations of a frame at 640x640: one pass, one per person, four crops each."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from models.classifier import build_classifier
+    from models.yolo_world.build import build_model, read_config, register
+
+    register()
+    with torch.device("meta"), FlopCounterMode(display=False) as count:
+        build_classifier(get_config())(torch.empty(1, 3, 224, 224))
+    classifier = count.get_total_flops()
+    with torch.device("meta"), FlopCounterMode(display=False) as count, torch.no_grad():
+        model = build_model(read_config(ROOT / CONFIG.format(args.size))).eval()
+        model.raw(torch.empty(1, 3, 640, 640), torch.empty(1, 3, 512))
+    return count.get_total_flops() * (1 + args.people) + classifier * 4 * args.people
+
+
+def main() -> None:
+    args = parse_args()
+    if args.one:
+        print(json.dumps(run_one(args)))
+        return
+    from models.run_options import choose_device, fast_dtype
+
+    device = choose_device(args.device)
+    write_weights(args.weights, args.size)
+    runs: dict[str, list[dict]] = {mode: [] for mode in args.modes}
+    for _ in range(args.repeat):
+        for mode in args.modes:
+            with tempfile.TemporaryFile("w+") as out:
+                command = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--one", mode]
+                subprocess.run(command, stdout=out, check=True, cwd=ROOT)
+                out.seek(0)
+                runs[mode].append(json.loads(out.read().splitlines()[-1]))
+            print(f"{mode}: {runs[mode][-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
+    rates = {t: matrix_rate(device, t) for t in (torch.float32, fast_dtype(device))}
+    work = operations(args)
+    print_table(args, runs, rates, work, fast_dtype(device))
+
+
+def print_table(args, runs, rates, work: float, fast: torch.dtype) -> None:
+    """Print a line per mode: medians over the repeats."""
+    some = next(iter(runs.values()))[0]
+    print(f"{some['machine']}; {args.video.name}, {some['frames']} frames, {args.people} people a "
+          f"frame, size {args.size}, batch {args.batch_size}")  # fmt: skip
+    print("matrix rates, GFLOP/s: "
+          + ", ".join(f"{str(t).removeprefix('torch.')} {r / 1e9:.0f}" for t, r in rates.items())
+          + f"; {work / 1e9:.0f} GFLOP a frame at 640x640")  # fmt: skip
+    head = f"{'mode':<14}{'s/frame':>9}{'ratio':>7}{'load':>7}{'first':>7}{'MiB':>8}{'share':>7}"
+    print(head + "".join(f"{stage:>15}" for stage in STAGES))
+    base = None
+    for mode, results in runs.items():
+        per_frame = statistics.median(r["seconds"] / r["frames"] for r in results)
+        base = base or per_frame
+        rate = rates[fast if mode.startswith("fast") else torch.float32]
+        row = [statistics.median(r[k] for r in results) for k in ("load", "first", "memory")]
+        stages = [statistics.median(r["stages"][s] for r in results) for s in STAGES]
+        print(f"{mode:<14}{per_frame:9.3f}{base / per_frame:7.2f}{row[0]:7.1f}{row[1]:7.1f}"
+              f"{row[2]:8.0f}{work / per_frame / rate:7.0%}"
+              + "".join(f"{s:15.3f}" for s in stages))  # fmt: skip
+    print("ratio: to the first mode. first: the first scoring, which compiles in compiled modes. "
+          "share: of the measured matrix rate.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
