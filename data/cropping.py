@@ -89,7 +89,7 @@ class Cropper:
         summary |= {"frames": 0, "people": 0, "crops": 0, "skipped_crops": 0}
         try:
             ahead = prefetch(reader, 2 * self.batch_size)
-            for frames, found in self._detected(batched(ahead, self.batch_size)):
+            for frames, found in self.detected(batched(ahead, self.batch_size)):
                 for frame, detections in zip(frames, found, strict=True):
                     before = summary["crops"]
                     summary["frames"] += 1
@@ -102,7 +102,7 @@ class Cropper:
             self.writer.flush()
         summary["warnings"] = reader.warnings
 
-    def _detected(self, batches: Iterable[list[Frame]]) -> Iterator[tuple[list[Frame], Sequence]]:
+    def detected(self, batches: Iterable[list[Frame]]) -> Iterator[tuple[list[Frame], Sequence]]:
         """Yield each batch and what was found in it, in order; `workers` are looked at ahead."""
         waiting: deque[tuple[list[Frame], Future]] = deque()
         with ThreadPoolExecutor(self.workers, thread_name_prefix="detect") as pool:

@@ -106,7 +106,7 @@ def measure(detector: tuple, source: Source, args, folder: Path) -> tuple[Costs,
     with costs.stage("decode"):
         frames = list(FrameReader(source))
     with costs.stage("detect"):
-        found = list(cropper._detected(batched(frames, args.batch_size)))
+        found = list(cropper.detected(batched(frames, args.batch_size)))
     squares = [
         (frame.image, part, square)
         for batch, results in found
