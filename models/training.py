@@ -139,6 +139,13 @@ def set_matmul_precision(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the running statistics of process 0, which the checkpoint holds."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
 @dataclass
 class StepResult:
     """Loss (mean over all processes) and gradient norm of a step, on their way to the CPU."""

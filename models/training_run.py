@@ -23,6 +23,7 @@ from models.finetune import (
     count_steps,
     images_per_step,
 )
+from models.training import share_buffers
 from models.training_report import write_report
 from utils import UsageError, gather_objects, rank, read_jsonl
 
@@ -97,6 +98,7 @@ class Run:
                 self._report(logits)
 
     def _predict(self, loader) -> np.ndarray:
+        share_buffers(self.model)
         return predict(
             self.model,
             loader,
