@@ -1,0 +1,172 @@
+"""The demo: shipped weights order its videos and name the part; its figures are counted right."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from configs.defaults import PARTS, ConfigError, get_config
+from data.drawn_truth import iou, label_crops, match, true_parts
+from data.stills import chunks, draw_stills, read_stills, truth_file
+from models.checkpoint import CheckpointError, read_checkpoint
+from models.classifier import build_classifier, load_classifier
+from models.demo.evaluate import Detections, auroc, right_part
+from models.demo.show import read_truth, table
+from models.demo.world import CONFIG, VIDEOS, WEIGHTS, load_scorer
+
+PERSON = {
+    "human": [100, 100, 200, 400],
+    "face": [[130, 110, 170, 160]],
+    "hand": [[100, 250, 120, 270], [180, 250, 200, 270]],
+    "abnormal_parts": ["hand"],
+    "anomaly_boxes": [[180, 250, 200, 270]],
+}
+
+
+def test_the_shipped_weights_order_two_videos_and_name_the_part():
+    """The whole way from file to score, on a normal video and one with a hand anomaly."""
+    truth = read_truth()
+    normal = min(video for video, part in truth.items() if part is None)
+    hand = min(video for video, part in truth.items() if part == "hand")
+    scorer = load_scorer(stride=6)
+    rows = {v: scorer.score(VIDEOS / v, keep_frames=False).summary for v in (normal, hand)}
+    assert rows[normal]["people"] > 0 and rows[hand]["people"] > 0
+    assert rows[normal]["score_soft"] > rows[hand]["score_soft"] + 0.1
+    assert right_part(rows, {normal: None, hand: "hand"}) == 1.0
+
+
+def test_the_embedded_files_are_small_whole_and_plain():
+    weights = [WEIGHTS / f"{name}.pth" for name in ("detector", *PARTS)]
+    assert sum(path.stat().st_size for path in weights) <= 16e6
+    for path in weights:
+        content = read_checkpoint(path)
+        state = content.get("state_dict") or content["model"]
+        floats = {v.dtype for v in state.values() if v.is_floating_point()}
+        assert floats == {torch.float16}
+    videos = sorted(VIDEOS.glob("*.mp4"))
+    assert sum(path.stat().st_size for path in videos) <= 6e6
+    truth = read_truth()
+    assert sorted(truth) == [path.name for path in videos]
+    assert sorted(truth.values(), key=str) == [None, None, "hand", "human"]
+
+
+def test_the_table_names_truth_and_scores():
+    rows = {
+        "a.mp4": {
+            "video_results": 0.25,
+            "score_soft": 0.5,
+            "abnormal_by_part": {"human": 0.0, "face": 0.1, "hand": 0.75},
+        },
+        "b.mp4": {
+            "video_results": None,
+            "score_soft": None,
+            "abnormal_by_part": dict.fromkeys(PARTS, 0.0),
+        },
+    }
+    text = table(rows, {"a.mp4": "hand", "b.mp4": None}).splitlines()
+    words = [line.split() for line in text]
+    assert words[1] == ["a.mp4", "hand", "anomaly", "0.250", "0.500", "0.0%", "10.0%", "75.0%"]
+    assert words[2] == ["b.mp4", "normal", "-", "-", "0.0%", "0.0%", "0.0%"]
+
+
+def test_overlap_of_boxes():
+    found = iou([[0, 0, 10, 10]], [[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])
+    np.testing.assert_allclose(found, [[1, 1 / 3, 0]])
+    assert iou([], [[0, 0, 1, 1]]).shape == (0, 1)
+
+
+def test_each_true_box_is_found_once_by_the_most_certain():
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [100, 100, 110, 110]]
+    assert match(boxes, [0.5, 0.9, 0.8], [[0, 0, 10, 10]]) == [None, 0, None]
+    assert match([], [], [[0, 0, 10, 10]]) == []
+
+
+def test_only_the_odd_hand_is_abnormal():
+    found = {part: [bad for _, bad, _ in true_parts([PERSON], part)] for part in PARTS}
+    assert found == {"human": [False], "face": [False], "hand": [False, True]}
+
+
+def test_crops_get_their_label_from_the_part_that_they_show():
+    def row(box, part="hand", file="hand/x.jpg"):
+        return {
+            **{"source": "s", "frame": 3, "person": 0, "part": part, "score": 0.9},
+            **{"box": box, "file": file},
+        }
+
+    rows = [
+        row([101, 250, 120, 270]),  # the normal hand
+        row([180, 251, 200, 270]),  # the odd one
+        row([500, 500, 520, 520]),  # nothing
+        row([101, 250, 120, 270], file=None),  # no square fitted
+        row([130, 110, 170, 160], part="face", file="face/y.jpg"),
+    ]
+    found = list(label_crops(rows, {("s", 3): [PERSON]}, "hand"))
+    assert found == [("hand/x.jpg", 0, 0.9), ("hand/x.jpg", 1, 0.9)]
+
+
+def test_what_the_detector_finds_is_counted_inside_found_people():
+    def part(name, box, score=0.9):
+        return {"part": name, "bbox": box, "detector_score": score}
+
+    other = {**PERSON, "human": [700, 100, 800, 400], "face": [[730, 110, 770, 160]], "hand": []}
+    people = [
+        {"parts": [part("human", [100, 100, 200, 395]), part("hand", [180, 250, 200, 271])]},
+        {"parts": [part("human", [100, 100, 200, 390], 0.5)]},  # twice the same person
+    ]
+    counts = Detections()
+    counts.add(people, [PERSON, other])
+    assert counts.figures() == {
+        "human_recall": 0.5,
+        "face_recall": 0.0,  # of one: the other person was not found
+        "hand_recall": 0.5,
+        "false_people_per_frame": 1.0,
+    }
+    assert counts.true == {"human": 2, "face": 1, "hand": 2}
+
+
+def test_the_right_part_is_the_one_that_rises_most_over_normal_videos():
+    rows = {
+        "n": {"abnormal_by_part": {"human": 0.5, "face": 0.0, "hand": 0.1}},
+        "a": {"abnormal_by_part": {"human": 0.6, "face": 0.0, "hand": 0.4}},
+        "b": {"abnormal_by_part": {"human": 0.9, "face": 0.3, "hand": 0.1}},
+    }
+    assert right_part(rows, {"n": None, "a": "hand", "b": "face"}) == 0.5
+
+
+def test_ties_count_half():
+    assert auroc([True, True, False, False], [0.9, 0.5, 0.5, 0.1]) == 0.875
+
+
+def test_stills_are_drawn_once_and_known_by_their_seed(tmp_path):
+    seeds = range(3)
+    assert list(draw_stills(tmp_path, seeds)) == [0, 3]
+    ((folder, part),) = chunks(tmp_path, seeds)
+    assert sorted(p.name for p in folder.iterdir()) == [f"{s:06d}.jpg" for s in part]
+    rows = [json.loads(line) for line in truth_file(folder).read_text().splitlines()]
+    assert [(row["video"], row["frame"]) for row in rows] == [(folder.name, i) for i in part]
+    assert list(draw_stills(tmp_path, seeds)) == [3]
+    found = list(read_stills(tmp_path, seeds))
+    assert [path.name for path, _ in found] == ["000000.jpg", "000001.jpg", "000002.jpg"]
+    assert found[2][1] == rows[2]["people"]
+
+
+def test_a_convolutional_stem_is_saved_and_read_back(tmp_path):
+    config = get_config(CONFIG)
+    model = build_classifier(config).eval()
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.normal_()
+    torch.save({"model": model.state_dict(), "epoch": 0}, tmp_path / "a.pth")
+    image = torch.rand(2, 3, config.DATA.IMG_SIZE, config.DATA.IMG_SIZE)
+    again = load_classifier(tmp_path / "a.pth", config, "cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(again(image), model(image))
+    plain = get_config(CONFIG, ["MODEL.VIT.CONV_STEM", "False"])
+    with pytest.raises(CheckpointError, match="other architecture"):
+        load_classifier(tmp_path / "a.pth", plain, "cpu")
+
+
+def test_a_stem_that_does_not_fit_the_patches_is_named():
+    with pytest.raises(ConfigError, match="PATCH_SIZE"):
+        build_classifier(get_config(CONFIG, ["MODEL.VIT.PATCH_SIZE", "12"]))
