@@ -96,8 +96,13 @@ def save(path: Path, content: dict) -> None:
         with atomic_write(path, "wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError, pickle.PicklingError) as error:
+        # torch's own words for a full disk are about positions in the archive.
+        reason = next((e for e in (error.__context__, error.__cause__) if e), error)
+        free = shutil.disk_usage(path.parent).free / 1e6
         kept = "the one before it is untouched" if path.exists() else "none was there before"
-        raise UsageError(f"{path}: cannot save the checkpoint ({error}); {kept}") from error
+        raise UsageError(
+            f"{path}: cannot save the checkpoint ({reason}; {free:.1f} MB free there); {kept}"
+        ) from error
 
 
 def random_states(device: torch.device) -> dict:
