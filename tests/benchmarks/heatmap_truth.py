@@ -148,7 +148,7 @@ def main() -> int:
     for folder in args.data:
         if not (folder / "truth.jsonl").is_file():
             raise UsageError(f"{folder}: no truth.jsonl; draw with python -m data.figures")
-    print("| part | abnormal crops | flagged | box under half the crop | videos | peak in box | chance |")
+    print("| part | abnormal crops | flagged | small box | videos | peak in box | chance |")
     print("|---|---|---|---|---|---|---|")
     for row in measure(args.data, args.weights, args.cfg, args.stride):
         judged = row["judged"]
