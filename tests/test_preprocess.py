@@ -189,13 +189,13 @@ def test_three_processes_give_the_output_of_one(videos, weights, whole, tmp_path
 
 def test_the_longest_videos_are_dealt_first(videos, monkeypatch):
     sources, _ = find_sources([videos])
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "3")
     shares = []
-    for rank in "01":
+    for rank in "012":
         monkeypatch.setenv("RANK", rank)
         shares.append(sorted(source.path.stem for source in preprocess.my_sources(sources)))
-    # Of 13, 11, 9, 7, 5 and 3 frames: 13 + 7 + 5 and 11 + 9 + 3.
-    assert shares == [["v1", "v2", "v5"], ["v0", "v3", "v4"]]
+    # 13, 11 and 9 frames first, then the shorter ones to who has least: 16 frames each.
+    assert shares == [["v0", "v5"], ["v1", "v4"], ["v2", "v3"]]
 
 
 def test_killed_five_times_at_random_it_ends_with_the_same_output(videos, weights, whole, tmp_path):

@@ -230,9 +230,11 @@ def test_more_data_than_declared_stops_at_once(tmp_path: Path):
     data = bytearray(make_zip({"a": bytes(4 * CHUNK)}))
     struct.pack_into("<L", data, data.rfind(b"PK\1\2") + 24, 100)  # the size that it claims
     (tmp_path / "x.zip").write_bytes(data)
+    written: list[int] = []
     with ZipParts(tmp_path / "x.zip") as archive:
         with pytest.raises(ArchiveError, match="'a' is damaged"):
-            unpack(archive, tmp_path / "out", str)
+            unpack(archive, tmp_path / "out", str, progress=written.append)
+        assert written == []  # of the four chunks that there are
         assert list((tmp_path / "out").iterdir()) == []
 
 
