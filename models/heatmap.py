@@ -1,10 +1,12 @@
-"""What in a crop drove p: relevance of the classifier's tokens, in one or two passes.
+"""What in a crop drove p: relevance of the classifier's early features, in a few passes.
 
-Each token is led, after the first block, from the crop's mean token to its own value; its relevance
-is the logit's gradient along that way times the difference (integrated gradients on tokens, by the
-midpoint rule). Late tokens have mixed by attention and no longer stand for their place; and at the
-crop itself p is often saturated, its gradient small and wild: hence early tokens and the way there.
-Measured against other methods by `tests/benchmarks/heatmap_truth.py`.
+Every place's feature vector is led from the crop's mean vector to its own; a place's relevance is
+the logit's gradient along that way times the difference (integrated gradients, midpoint rule). The
+features are the tokens after the first block, or, where a convolutional stem makes the tokens,
+the stem's finest map of at least 16 x 16 places that still is deep. Late features have mixed and no
+longer stand for their place; and at the crop itself p is often saturated, its gradient small and
+wild: hence early features and the way there. Other methods were measured against it on the drawn
+world: `tests/benchmarks/README.md`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,20 +19,19 @@ from torch import nn
 
 from data.transforms import build_eval_transform, resize_size
 
-BLOCK, STEPS = 1, 2
+BLOCK, STEPS = 1, 3
+FINE = 16  # places a side that a convolutional stem's map must have to be looked at
 WORDS = (
-    "The heatmap shows which places raised this p: integrated gradients on the network's tokens "
-    "after its first block, from the crop's mean token, ring at the peak. Its limits: it is as "
-    "coarse as the network's patches; it shows what this network used, right or wrong, and is no "
-    "proof of an anomaly; something that is missing has no place to light up; and it is scaled "
-    "within each crop, so colours of two crops do not compare."
+    "The heatmap shows which places raised this p: integrated gradients on the network's early "
+    "features, from their mean over the crop to what is there; the ring marks the peak. Its "
+    "limits: it is no finer than those features; it shows what this network used, right or wrong, "
+    "and is no proof of an anomaly; something that is missing has no place to light up; and it is "
+    "scaled within each crop, so colours of two crops do not compare."
 )
 
 
-def relevance(
-    model: nn.Module, images: torch.Tensor, *, block: int = BLOCK, steps: int = STEPS
-) -> torch.Tensor:
-    """Return (B, rows, columns): how much each patch of (B, 3, S, S) images raises the logit.
+def relevance(model: nn.Module, images: torch.Tensor, *, steps: int = STEPS) -> torch.Tensor:
+    """Return (B, rows, columns): how much each place of (B, 3, S, S) images raises the logit.
 
     `model` is an AnomalyClassifier; the images are normalised as for scoring.
     """
@@ -38,26 +39,54 @@ def relevance(
     like = next(model.parameters())
     with torch.inference_mode(False), torch.enable_grad():
         with torch.no_grad():
-            images = images.clone().to(like.device, like.dtype)
-            tokens = _through(model, _embed(model, images), 0, block)
-            base = tokens.clone()
-            base[:, 1:] = tokens[:, 1:].mean(1, keepdim=True)
-        total = torch.zeros_like(tokens)
+            features, finish = early(model, images.clone().to(like.device, like.dtype))
+            base = features.mean((2, 3), keepdim=True).expand_as(features)
+        total = torch.zeros_like(features)
         for step in range(steps):
-            way = base + (tokens - base) * (step + 0.5) / steps
+            way = base + (features - base) * (step + 0.5) / steps
             way.requires_grad_(True)
-            total += torch.autograd.grad(_logits(model, way, block).sum(), way)[0]
-    found = ((tokens - base) * total).sum(-1)[:, 1:] / steps  # (B, N); the first is no patch
-    return found.reshape(-1, *model.patch_embed.grid_size).float().cpu()
+            total += torch.autograd.grad(finish(way).sum(), way)[0]
+    return (((features - base) * total).sum(1) / steps).float().cpu()
 
 
-def _embed(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return the tokens (B, 1 + N, C) that enter the first block."""
-    tokens = model.patch_embed(images)
+def early(
+    model: nn.Module, images: torch.Tensor
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Return the early features (B, C, rows, columns) and the way from them to (B,) logits."""
+    stem = model.patch_embed.proj
+    if isinstance(stem, nn.Sequential):
+        depth = _fine_depth(stem, images)
+        return stem[:depth](images), lambda maps: _logits(model, stem[depth:](maps))
+    tokens = _through(model, _with_class(model, stem(images)), 0, BLOCK)
+    first, rows = tokens[:, :1], model.patch_embed.grid_size[0]
+    maps = tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, -1))
+
+    def finish(maps: torch.Tensor) -> torch.Tensor:
+        whole = torch.cat((first, maps.flatten(2).transpose(1, 2)), dim=1)
+        return _head(model, _through(model, whole, BLOCK, len(model.blocks)))
+
+    return maps, finish
+
+
+def _fine_depth(stem: nn.Sequential, images: torch.Tensor) -> int:
+    """Return how many of the stem's layers lead to its last map with FINE places a side."""
+    maps, depth = images[:1], 0
+    for number, layer in enumerate(stem, 1):
+        maps = layer(maps)
+        if min(maps.shape[2:]) < FINE:
+            break
+        if isinstance(layer, nn.MaxPool2d):
+            depth = number
+    return depth
+
+
+def _with_class(model: nn.Module, patches: torch.Tensor) -> torch.Tensor:
+    """Return the tokens (B, 1 + N, C) that enter the first block, of patches (B, C, h, w)."""
+    tokens = patches.flatten(2).transpose(1, 2)
     tokens = torch.cat((model.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
     if model.pos_embed is not None:
         tokens = tokens + model.pos_embed
-    return model.pos_drop(tokens)
+    return tokens
 
 
 def _through(model: nn.Module, tokens: torch.Tensor, start: int, end: int) -> torch.Tensor:
@@ -67,9 +96,13 @@ def _through(model: nn.Module, tokens: torch.Tensor, start: int, end: int) -> to
     return tokens
 
 
-def _logits(model: nn.Module, tokens: torch.Tensor, block: int) -> torch.Tensor:
-    tokens = _through(model, tokens, block, len(model.blocks))
+def _head(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return model.forward_head(model.norm(tokens)).squeeze(-1)
+
+
+def _logits(model: nn.Module, patches: torch.Tensor) -> torch.Tensor:
+    tokens = _with_class(model, patches)
+    return _head(model, _through(model, tokens, 0, len(model.blocks)))
 
 
 def on_crop(found: np.ndarray, shape: tuple[int, int], size: int, crop: bool) -> np.ndarray:
