@@ -115,7 +115,8 @@ def draw_sheet(groups: Sequence[tuple[str, Sequence[Path]]], path: Path) -> None
         tiles = []
         for file in (files[int(i * step)] for i in range(min(16, len(files)))):
             try:
-                tiles.append((read_image(file, str(file)), file.name))
+                caption = "\nf".join(file.stem.rsplit("_f", 1))  # the video, then frame and person
+                tiles.append((read_image(file, str(file)), caption))
             except UsageError as error:
                 logger.warning(error)
         bands.append((title, draw_tiles(tiles, columns=8, size=140)))
