@@ -242,8 +242,8 @@ def evaluate(config, args, device) -> int:
     return 0
 
 
-def main(argv=None) -> int:
-    args = parse_args(argv)
+def start(args) -> int:
+    """Read the settings, join the other processes, train or evaluate."""
     config = read_settings(args)
     import torch
 
@@ -255,7 +255,15 @@ def main(argv=None) -> int:
     try:
         with distributed() as device:
             return (evaluate if args.eval else train)(config, args, device)
-    except (UsageError, ConfigError, CheckpointError, OSError) as error:
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    try:
+        return start(args)
+    except (UsageError, ConfigError, OSError) as error:
         if rank() == 0:
             raise UsageError(str(error)) from error
         time.sleep(5)  # process 0 mostly says the same, and torchrun then ends this one
@@ -263,4 +271,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, (ConfigError,))
+    run_main(main)
