@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from utils import read_jsonl, write_jsonl
@@ -52,7 +53,8 @@ def draw_stills(
     missing = [(f, part) for f, part in chunks(folder, seeds) if not truth_file(f).exists()]
     done = len(seeds) - sum(len(part) for _, part in missing)
     yield done
-    with ProcessPoolExecutor(workers) as pool:
+    # A forked copy of a process that has used OpenCV's or torch's threads may wait for ever.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         drawn = pool.map(_draw_chunk, [(f, part, anomaly) for f, part in missing])
         for (_, part), _ in zip(missing, drawn, strict=True):
             done += len(part)

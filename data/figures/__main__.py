@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from utils import UsageError, read_jsonl, write_jsonl
@@ -103,7 +104,8 @@ def run(args):
     def save():
         write_jsonl(path, (row for name in sorted(rows) for row in rows[name]))
 
-    with ProcessPoolExecutor(args.workers) if args.workers > 1 else _Here() as pool:
+    spawn = get_context("spawn")  # forking a process that has threads may hang
+    with ProcessPoolExecutor(args.workers, spawn) if args.workers > 1 else _Here() as pool:
         results = pool.map(draw_one, jobs)
         bar = tqdm(results, total=args.videos, initial=args.videos - len(jobs), unit="video")
         try:
