@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import secrets
 import sys
 import time
 import warnings
@@ -26,7 +27,8 @@ class UsageError(Exception):
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
     """Yield a file whose content appears at `path` all at once, or not at all on an error."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the process id: containers on two machines that share the folder may have the same one.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(part, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
