@@ -19,7 +19,7 @@ from torch import nn
 
 from data.transforms import build_eval_transform, resize_size
 
-BLOCK, STEPS = 1, 3
+BLOCK, STEPS = 1, 2
 FINE = 16  # places a side that a convolutional stem's map must have to be looked at
 WORDS = (
     "The heatmap shows which places raised this p: integrated gradients on the network's early "
