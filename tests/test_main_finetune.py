@@ -371,11 +371,14 @@ def test_bad_data_stops_before_the_first_step(data, tmp_path, edit, message):
     assert not (tmp_path / "run" / "last.pth").exists()
 
 
-def test_corrupt_image_met_while_training(data, tmp_path):
+def test_corrupt_image_met_on_the_way(data, tmp_path):
     """With --skip-check a worker meets it, and its error still is one line."""
-    folder = edited(data, tmp_path, BAD_DATA[4][0])
+    image = "hand_test_0004.png"  # a training crop might be met while drawing labels.jpg
+    folder = edited(data, tmp_path, lambda f: (f / "all_images" / image).write_bytes(b"\x89PNG"))
     for workers in ("0", "1"):
-        with pytest.raises(UsageError, match=BAD_DATA[4][1]) as caught:
+        with pytest.raises(
+            UsageError, match=rf"hand_test\.jsonl:5: cannot read .*{image}"
+        ) as caught:
             more = ("--skip-check", "--opts", "DATA.NUM_WORKERS", workers)
             finetune(folder, tmp_path / workers, *more)
         assert "\n" not in str(caught.value)
@@ -425,6 +428,8 @@ def test_folder_of_another_run(data, finished, tmp_path):
     finetune(data, output, "--seed", "5", "--overwrite")
     assert "SEED: 5" in (output / "config.yaml").read_text()
     assert not same_weights(output / "last.pth", finished / "last.pth")
+    report = json.loads((output / "report" / "metrics.json").read_text())["metrics"]
+    assert report == state(output / "ckpt1.pth")["metrics"]
 
 
 def test_checkpoint_of_another_architecture(data, finished, tmp_path):

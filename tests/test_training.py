@@ -178,7 +178,9 @@ def tiny_trainer(**settings) -> Trainer:
 
 def test_two_micro_batches_are_one_batch():
     one, two = tiny_trainer(), tiny_trainer()
+    expected = build_criterion()(one.model(normalize(BYTES)), TARGETS.float()).item()
     whole = one.step([(BYTES, TARGETS)], 0).read()
+    assert whole[0] == pytest.approx(expected)
     halves = two.step([(BYTES[:2], TARGETS[:2]), (BYTES[2:], TARGETS[2:])], 0).read()
     assert whole == pytest.approx(halves, rel=1e-6)
     torch.testing.assert_close(one.model.head.weight, two.model.head.weight)
