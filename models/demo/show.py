@@ -62,16 +62,12 @@ def main() -> int:
     print(
         f"\n{table(rows, read_truth())}\n\n"
         "video_results: share of normal people (1 is best); flags: share of people flagged.\n"
-        f"Look at: {args.output} (per-frame verdicts; {_pictures(args.output)}).\n"
+        f"Look at: {args.output / 'report/index.html'}\n"
+        f"and at:  {args.output}/*.annotated.*\n"
         "These weights know drawn people only. Real weights: `make weights`, then\n"
         "`python inference.py --release --video YOUR.mp4`."
     )
     return 0
-
-
-def _pictures(output: Path) -> str:
-    found = sorted(p.name for p in output.iterdir() if p.suffix in (".mp4", ".html"))
-    return ", ".join(found) or "scores.json"
 
 
 if __name__ == "__main__":
