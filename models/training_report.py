@@ -120,7 +120,8 @@ def plot_history(history: Sequence[dict]):
         "f1": "F1",
     }
     for key, label in names.items():
-        right.plot(x, [row["val"][key] for row in epochs], ".-", label=label)
+        style = ".--" if key == "balanced_accuracy" else ".-"  # often the same as accuracy
+        right.plot(x, [row["val"][key] for row in epochs], style, label=label)
     threshold = epochs[-1]["val"]["threshold"]
     right.set(xlabel="epochs", ylim=(0, 1.02), title=f"Validation at threshold {threshold:.4g}")
     right.legend(loc="lower right")

@@ -47,7 +47,12 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--steps", type=int, help="steps that are timed (20 on a GPU, else 3)")
     p.add_argument("--modes", nargs="*", default=list(MODES), choices=MODES)
     p.add_argument("--threads", type=int, default=cores_per_process(), help="torch threads")
-    p.add_argument("--workers", type=int, nargs="*", default=[1, cores_per_process()])
+    p.add_argument(
+        "--cpu-seconds",
+        action="store_true",
+        help="time one thread by its own CPU seconds, for a machine that is busy otherwise",
+    )
+    p.add_argument("--workers", type=int, nargs="*", default=[0, 1, cores_per_process()])
     p.add_argument("--crop-size", type=int, default=300, help="side of the drawn JPEG crops")
     p.add_argument(
         "--loader-images", type=int, default=1024, help="JPEG crops to draw, and at least to read"
@@ -93,15 +98,16 @@ def run_one(args) -> dict:
     images = images.pin_memory() if cuda else images
     batch = [(images, torch.arange(args.batch_size) % 2)]
 
-    started = time.perf_counter()
+    clock = time.process_time if args.cpu_seconds else time.perf_counter
+    started = clock()
     for number in range(3):  # also compiles
         trainer.step(batch, number).read()
-    warm = time.perf_counter() - started
+    warm = clock() - started
     times = []
     for number in range(args.steps):
-        start = time.perf_counter()
+        start = clock()
         trainer.step(batch, number).read()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     result = {
         "seconds": float(np.median(times)),
         "warm_up": warm,
@@ -134,6 +140,7 @@ def start(args, mode: str) -> dict | None:
         *(sys.executable, "-m", "tests.benchmarks.bench_training", "--one", mode),
         *("--cfg", args.cfg, "--batch-size", str(args.batch_size), "--steps", str(args.steps)),
         *("--threads", str(args.threads), *(["--profile"] if args.profile else [])),
+        *(["--cpu-seconds"] if args.cpu_seconds else []),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -165,10 +172,11 @@ def time_loader(args, manifest, workers: int) -> float:
     batches = iter(loader)
     for _ in range(6 * workers + 1):  # more than what is fetched ahead: the queues run dry
         next(batches)
-    start, seen = time.perf_counter(), 0
-    while seen < args.loader_images or time.perf_counter() - start < 5:
+    clock = time.process_time if args.cpu_seconds else time.perf_counter
+    start, seen = clock(), 0
+    while seen < args.loader_images or clock() - start < 5:
         seen += len(next(batches)[0])
-    return seen / (time.perf_counter() - start)
+    return seen / (clock() - start)
 
 
 def main() -> None:
@@ -177,13 +185,17 @@ def main() -> None:
     device = torch.device("cuda" if cuda else "cpu")
     args.batch_size = args.batch_size or (128 if cuda else 8)
     args.steps = args.steps or (20 if cuda else 3)
+    if args.cpu_seconds:  # what other processes and spinning threads use must not count
+        args.threads, args.workers = 1, [0]
     if args.one:
         print(json.dumps(run_one(args)))
         return
     torch.set_num_threads(args.threads)
     print(f"machine: {describe(device)}, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
     set_matmul_precision("fp32")
-    rates = {dtype: matrix_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    clock = time.process_time if args.cpu_seconds else time.perf_counter
+    kinds = (torch.float32, torch.bfloat16)
+    rates = {dtype: matrix_rate(device, dtype, clock=clock) for dtype in kinds}
     work = count_operations(get_config(ROOT / args.cfg)) * args.batch_size
     print(f"matrix rate: fp32 {rates[torch.float32] / 1e12:.3g} TFLOP/s, ", end="")
     print(f"bf16 {rates[torch.bfloat16] / 1e12:.3g} TFLOP/s; a step of {args.batch_size} images: ")
