@@ -202,8 +202,7 @@ def train(config, args, device) -> int:
             *(len(both), manifest.path, val.path, both[0]),
         )
     run = Run(config, manifest, val, device)
-    if not conflict:
-        run.resume()
+    run.resume(own=not conflict)
     if not args.skip_check:
         check_images(manifest, val)
     if rank() == 0:

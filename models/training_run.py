@@ -55,9 +55,9 @@ class Run:
         np.random.seed(seed)
         torch.manual_seed(seed)
 
-    def resume(self) -> None:
-        """Go on from the newest whole checkpoint of the folder, else from MODEL.RESUME."""
-        found = run_folder.newest_whole(self.folder)
+    def resume(self, *, own: bool = True) -> None:
+        """Go on from the folder's newest whole checkpoint (if `own`), else from MODEL.RESUME."""
+        found = run_folder.newest_whole(self.folder) if own else None
         if found is None and self.config.MODEL.RESUME:
             path = Path(self.config.MODEL.RESUME)
             found = path, run_folder.read_checkpoint(path)

@@ -328,6 +328,9 @@ def test_resume_of_a_named_checkpoint(data, finished, tmp_path):
     shutil.copy(finished / "last.pth", kept)
     run = finetune(data, tmp_path / "run", "--resume", str(kept))
     assert (run / "report").is_dir() and not (run / "ckpt1.pth").exists()  # all epochs were done
+    other = finetune(data, tmp_path / "other", "--opts", "TRAIN.EPOCHS", "1")
+    finetune(data, other, "--resume", str(kept), "--overwrite")
+    assert not (other / "last.pth").exists()  # its own run went, and is not what was resumed
 
 
 def edited(data, tmp_path, edit):
