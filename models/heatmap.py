@@ -19,7 +19,8 @@ from torch import nn
 
 from data.transforms import build_eval_transform, resize_size
 
-BLOCK, STEPS = 1, 2
+BLOCK = 1
+TOKEN_STEPS, STEM_STEPS = 1, 2  # a step costs a pass forth and back: tokens of ViT-B are dear
 FINE = 16  # places a side that a convolutional stem's map must have to be looked at
 WORDS = (
     "The heatmap shows which places raised this p: integrated gradients on the network's early "
@@ -30,12 +31,15 @@ WORDS = (
 )
 
 
-def relevance(model: nn.Module, images: torch.Tensor, *, steps: int = STEPS) -> torch.Tensor:
+def relevance(model: nn.Module, images: torch.Tensor, *, steps: int | None = None) -> torch.Tensor:
     """Return (B, rows, columns): how much each place of (B, 3, S, S) images raises the logit.
 
     `model` is an AnomalyClassifier; the images are normalised as for scoring.
     """
     model = getattr(model, "_orig_mod", model)  # a compiled network hides its blocks
+    if steps is None:
+        stem = isinstance(model.patch_embed.proj, nn.Sequential)
+        steps = STEM_STEPS if stem else TOKEN_STEPS
     like = next(model.parameters())
     with torch.inference_mode(False), torch.enable_grad():
         with torch.no_grad():
