@@ -5,8 +5,8 @@ the logit's gradient along that way times the difference (integrated gradients, 
 features are the tokens after the first block, or, where a convolutional stem makes the tokens,
 the stem's finest map of at least 16 x 16 places that still is deep. Late features have mixed and no
 longer stand for their place; and at the crop itself p is often saturated, its gradient small and
-wild: hence early features and the way there. Other methods were measured against it on the drawn
-world: `tests/benchmarks/README.md`.
+wild: hence early features and the way there. `tests/benchmarks/heatmap_truth.py` measures it
+on the drawn world, whose anomalies are known.
 """
 
 from collections.abc import Callable, Mapping, Sequence
