@@ -50,7 +50,7 @@ model = dict(
 seed = 0
 max_epochs = 3
 batch_size = 8
-precision = "bf16"  # fp32 or bf16
+precision = "fp32"  # or bf16, where it is fast
 base_lr = 1.5e-3
 warmup_iters = 100
 optimizer = dict(type="AdamW", lr=base_lr, weight_decay=0.02)

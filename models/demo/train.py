@@ -63,6 +63,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def precision() -> str:
+    """Return bf16 where this machine computes it fast, else fp32: emulated it takes days."""
+    import torch
+
+    from models.run_options import choose_device, fast_dtype
+
+    return "bf16" if fast_dtype(choose_device("auto")) == torch.bfloat16 else "fp32"
+
+
 def train_detector(args: argparse.Namespace) -> Path:
     """Return the trained detector's file."""
     target = args.work / "detector.pth"
@@ -76,6 +85,7 @@ def train_detector(args: argparse.Namespace) -> Path:
 
     config = read_config(DETECTOR_CONFIG)
     config.max_epochs = args.detector_epochs or config.max_epochs
+    config.precision = precision()
     samples = DrawnParts(
         args.work / "stills", range(args.detector_stills), size=config.img_scale[0]
     )
@@ -144,7 +154,7 @@ def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
     """Return the last checkpoint of the part's classifier."""
     from configs.defaults import get_config
 
-    opts = ["TRAIN.EPOCHS", str(EPOCHS[part]), *args.opts]
+    opts = ["TRAIN.EPOCHS", str(EPOCHS[part]), "TRAIN.PRECISION", precision(), *args.opts]
     config = get_config(CONFIG, opts)
     output = args.work / part
     target = output / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
