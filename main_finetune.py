@@ -247,7 +247,7 @@ def start(args) -> int:
     import torch
 
     from models.checkpoint import CheckpointError
-    from models.training import set_matmul_precision
+    from models.run_options import set_matmul_precision
 
     set_matmul_precision(config.TRAIN.PRECISION)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores_per_process())))

@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from configs.defaults import ConfigError, get_config
@@ -29,8 +29,6 @@ from utils import (
 )
 
 logger = logging.getLogger("preprocess")
-
-MOST_WORKERS = 8  # detections at once in a process on CPU: each needs memory for a batch
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -96,17 +94,13 @@ def describe(args: argparse.Namespace, config) -> dict:
 
 
 def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
-    """Return `PartDetector.detect` set up as for scoring, and how many threads should call it.
-
-    On CPU each call runs on one core: convolutions add up in another order on another number of
-    threads, so the last bits, and rarely a square, would depend on it.
-    """
-    import torch
-
+    """Return `PartDetector.detect` set up as for scoring, and how many threads should call it."""
     from models.detector import PartDetector
-    from models.run_options import choose_device
+    from models.run_options import choose_device, set_matmul_precision, share_cores
 
-    device, cores = choose_device(args.device), cores_per_process()
+    device = choose_device(args.device)
+    set_matmul_precision("fp32")
+    workers, threads = share_cores(device)
     detector = PartDetector(
         args.detector_config,
         args.detector_weights,
@@ -114,18 +108,9 @@ def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
         score_thr=config.DETECTOR.SCORE_THR,
         keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
         batch_size=args.batch_size,
-        threads=cores,
+        threads=threads,
     )
-    if device.type != "cpu":
-        return detector.detect, 1
-
-    def detect(frames: Sequence) -> list:
-        torch.set_num_threads(1)  # holds for the calling thread only
-        return detector.detect(frames)
-
-    if cores > MOST_WORKERS:
-        logger.info(f"using {MOST_WORKERS} of {cores} cores; torchrun --nproc-per-node N uses more")
-    return detect, min(cores, MOST_WORKERS)
+    return detector.detect, workers
 
 
 def is_text(name: str) -> bool:

@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
@@ -102,6 +103,17 @@ def cores_per_process() -> int:
     return max(1, cores // processes_here())
 
 
+def keep_to_one_core() -> None:
+    """Have torch compute on one core in the calling thread, and only there.
+
+    Convolutions add up in another order on another number of threads, so the last bits, and rarely
+    a square, would depend on it.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @contextmanager
 def distributed() -> Iterator["torch.device"]:
     """Join the other processes, if any (nccl on GPUs, gloo on CPU); yield this one's device."""
@@ -170,11 +182,15 @@ def setup_logging(log_file: str | Path | None = None) -> None:
 
 
 class Stopwatch:
-    """Adds up the seconds spent per stage; `wait` is called before each reading (GPU work)."""
+    """Adds up the seconds that all threads spend per stage.
+
+    `wait` is called before each reading (GPU work).
+    """
 
     def __init__(self, wait: Callable[[], None] = lambda: None):
         self.wait = wait
         self.seconds: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -183,7 +199,8 @@ class Stopwatch:
             yield
         finally:
             self.wait()
-            self.seconds[name] += time.perf_counter() - start
+            with self._lock:
+                self.seconds[name] += time.perf_counter() - start
 
 
 def quiet_libraries() -> None:

@@ -1,7 +1,6 @@
 """From a video to its crops: frames in, squares cut, encoded and written in threads."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import numpy as np
 
 from configs.defaults import PARTS
 from data.crops import cut
-from data.video import Frame, FrameReader, Source, batched, prefetch
-from utils import atomic_write
+from data.video import Frame, FrameReader, Source, batched, map_ahead, prefetch
+from utils import atomic_write, keep_to_one_core
 
 JPEG_QUALITY = 95
 
@@ -104,16 +103,12 @@ class Cropper:
 
     def detected(self, batches: Iterable[list[Frame]]) -> Iterator[tuple[list[Frame], Sequence]]:
         """Yield each batch and what was found in it, in order; `workers` are looked at ahead."""
-        waiting: deque[tuple[list[Frame], Future]] = deque()
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="detect") as pool:
-            for frames in batches:
-                images = [frame.image for frame in frames]
-                waiting.append((frames, pool.submit(self.detect, images)))
-                if len(waiting) > self.workers:
-                    frames, found = waiting.popleft()
-                    yield frames, found.result()
-            for frames, found in waiting:
-                yield frames, found.result()
+
+        def find(frames: list[Frame]) -> Sequence:
+            return self.detect([frame.image for frame in frames])
+
+        with ThreadPoolExecutor(self.workers, "detect", keep_to_one_core) as pool:
+            yield from map_ahead(pool, find, batches, self.workers)
 
     def _frame_rows(self, stem: str, frame: Frame, people, summary: dict) -> Iterator[dict]:
         written: dict[tuple, str] = {}  # the two texts of the first pass often find one box twice

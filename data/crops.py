@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 
 def _fit(centre: float, half: float, low: float, high: float) -> tuple[int, int]:
@@ -43,7 +44,7 @@ def square_box(xyxy: Sequence[float], width: int, height: int) -> tuple[int, int
     return square if _inside(square, width, height) else None
 
 
-def cut(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:
+def cut(frame: np.ndarray | Tensor, box: Sequence[float]) -> np.ndarray | Tensor:
     """Return the view of `frame` (H, W, 3) inside `box`, its corners cut to whole pixels."""
     x1, y1, x2, y2 = (int(v) for v in box)
     return frame[y1:y2, x1:x2]

@@ -34,6 +34,13 @@ class EvalTransform:
         """Return (size, size, 3) uint8, in the channel order of `image`."""
         return np.array(self._cut(image))
 
+    def pixels_on_device(self, image: Tensor) -> Tensor:
+        """Return (size, size, 3) uint8 of an image (h, w, 3) uint8, computed where that is.
+
+        Pillow's filter in other arithmetic: within two grey levels of `pixels`.
+        """
+        return self._cut(image.permute(2, 0, 1)).permute(1, 2, 0)
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Return (3, size, size) float32, normalised, of an RGB image."""
         return normalize(torch.from_numpy(self.pixels(image))[None])[0]

@@ -5,8 +5,9 @@ import hashlib
 import os
 import queue
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +40,7 @@ MIN_SIDE = 32  # frames smaller than this hold nothing that a detector can judge
 
 MAX_STEM = 200  # bytes; file systems allow 255 with what is added to a name
 
-T = TypeVar("T")
+T, R = TypeVar("T"), TypeVar("R")
 
 
 class VideoError(Exception):
@@ -246,3 +247,17 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
             batch = []
     if batch:
         yield batch
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[T], R], items: Iterable[T], depth: int
+) -> Iterator[tuple[T, R]]:
+    """Yield (item, function(item)) in order; `depth` items beyond the current one are under way."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append((item, pool.submit(function, item)))
+        if len(waiting) > depth:
+            item, future = waiting.popleft()
+            yield item, future.result()
+    for item, future in waiting:
+        yield item, future.result()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from data.crops import cut, square_box
+from models.yolo_world.letterbox import Image
 from models.yolo_world.predictor import Detections, Predictor
 
 PADDING = " "  # the text that pads a prompt set, a class of its own
@@ -56,7 +57,7 @@ class PartDetector:
         score_thr: float = 0.1,
         keep_padding_class: bool = True,
         batch_size: int = 4,
-        threads: int = 2,
+        threads: int = 1,
         **options,
     ):
         self.predictor = Predictor(
@@ -69,16 +70,19 @@ class PartDetector:
             threads=threads,
             **options,
         )
-        self.device = self.predictor.device
+        self.device, self.on_device = self.predictor.device, self.predictor.on_device
         self.people_texts = self.predictor.embeddings[: len(PEOPLE_TEXTS)][None]
         self.part_texts = self.predictor.embeddings[len(PEOPLE_TEXTS) :][None]
         self.keep_padding_class = keep_padding_class
 
-    def detect(self, frames: Sequence[np.ndarray]) -> list[FrameDetections]:
-        """Return per frame (H, W, 3) uint8 BGR its people, their parts and squares."""
+    def detect(self, frames: Sequence[Image]) -> list[FrameDetections]:
+        """Return per frame (H, W, 3) uint8 BGR its people, their parts and squares.
+
+        Frames are arrays, or tensors on the device where the detector is `on_device`.
+        """
         results = [FrameDetections([]) for _ in frames]
         owners: dict[tuple, list[tuple[FrameDetections, Person]]] = {}
-        crops: list[np.ndarray] = []
+        crops: list[Image] = []
         for i, found in enumerate(self.predictor(frames, self.people_texts, "detect people")):
             for box, score in self._people(found):
                 person = self._person(frames[i], results[i], box, score)
@@ -88,7 +92,7 @@ class PartDetector:
                 key = (i, *map(int, box))
                 if key not in owners:
                     crop = cut(frames[i], box)
-                    if not (crop.size and self.predictor.letterbox.fits(crop)):
+                    if not self.predictor.letterbox.fits(crop):
                         results[i].skipped += 1
                         continue
                     crops.append(crop)

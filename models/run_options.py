@@ -7,16 +7,13 @@ from pathlib import Path
 
 import torch
 
-from utils import UsageError, local_rank
+from models.weights import RELEASE_CONFIG, RELEASE_DETECTOR_CONFIG, release_files
+from utils import UsageError, cores_per_process, local_rank
 
 logger = logging.getLogger(__name__)
 
+MOST_WORKERS = 16  # batches at once in a process on CPU: each needs memory
 CONFIGS = Path("configs")
-YOLO_WORLD_XL = Path(
-    "third_party/YOLO-World/"
-    "yolo_world_v2_xl_vlpan_bn_2e-3_100e_4x8gpus_obj365v1_goldg_train_lvis_minival.py"
-)
-RELEASED_DETECTOR = Path("pretrain/yolo_world_v2_xl_obj365v1_goldg_cc3mlite_pretrain-5daf1395.pth")
 
 
 @dataclass(frozen=True)
@@ -32,17 +29,19 @@ class Weights:
 def choose_weights(args: Namespace, root: Path) -> Weights:
     """Return the files that the flags name; the demo's where no weight flag is given.
 
-    Raises UsageError naming the missing flags.
+    Raises UsageError naming the missing flags, or the released files that are needed and missing.
     """
     given = {part: getattr(args, f"{part}_model") for part in args.parts}
     named = [args.detector_config, args.detector_weights, *given.values()]
     if args.release:
-        models = {p: str(root / "checkpoint/release" / f"{p}.pth") for p in args.parts}
+        chosen = {"detector": args.detector_weights, **given}
+        needed = [name for name, file in chosen.items() if not file]
+        chosen |= {name: str(path) for name, path in release_files(root, needed).items()}
         return Weights(
-            args.cfg or str(root / CONFIGS / "vbench2_release.yaml"),
-            args.detector_config or str(root / YOLO_WORLD_XL),
-            args.detector_weights or str(root / RELEASED_DETECTOR),
-            {part: given[part] or models[part] for part in args.parts},
+            args.cfg or str(root / RELEASE_CONFIG),
+            args.detector_config or str(root / RELEASE_DETECTOR_CONFIG),
+            chosen["detector"],
+            {part: chosen[part] for part in args.parts},
         )
     if not any(named):
         logger.info("no weights given: using the demo's, which know drawn people only")
@@ -79,6 +78,26 @@ def choose_device(name: str) -> torch.device:
             device = torch.device("cuda", local_rank() % torch.cuda.device_count())
         torch.cuda.set_device(device)
     return device
+
+
+def share_cores(device: torch.device) -> tuple[int, int]:
+    """Return (batches worked on at once, threads that help each of them with its pictures).
+
+    On CPU a batch keeps to one core, so that results do not depend on how many there are. On a GPU
+    the second batch is cut and resized while the first one is computed.
+    """
+    cores = cores_per_process()
+    if device.type != "cpu":
+        return 2, cores
+    if cores > MOST_WORKERS:
+        logger.info(f"using {MOST_WORKERS} of {cores} cores; torchrun --nproc-per-node N uses more")
+    return min(cores, MOST_WORKERS), 1
+
+
+def set_matmul_precision(precision: str) -> None:
+    """Allow TF32 for everything but `fp32` (it changes nothing where there is no such unit)."""
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -19,9 +19,11 @@ from PIL import Image
 from torch import nn
 
 from configs.defaults import PARTS, thresholds
+from data.crops import cut
 from data.transforms import build_eval_transform, normalize
-from data.video import Frame, FrameReader, Source, batched, prefetch
+from data.video import Frame, FrameReader, Source, batched, map_ahead, prefetch
 from models.detector import FrameDetections, PartDetector, Person
+from utils import keep_to_one_core
 
 BOOTSTRAP_DRAWS = 1000
 CROPS_PER_BATCH = 32
@@ -92,7 +94,9 @@ class VideoScorer:
     """Scores videos with a detector and one classifier per part.
 
     `classifiers` maps "human", "face" and "hand" to modules from (B, 3, S, S) to (B,) logits; with
-    fewer of them, the other parts are not judged. `config` comes from `get_config`.
+    fewer of them, the other parts are not judged. `config` comes from `get_config`. `workers`
+    batches of frames are worked on at once, on CPU each on one core; `threads` help each of them to
+    cut and resize.
     """
 
     def __init__(
@@ -101,10 +105,11 @@ class VideoScorer:
         classifiers: Mapping[str, nn.Module],
         config,
         *,
-        batch_size: int = 8,
+        batch_size: int = 2,
         stride: int = 1,
         fps: float = 25.0,
-        threads: int = 2,
+        workers: int = 2,
+        threads: int = 1,
         dtype: torch.dtype = torch.float32,
     ):
         self.detector, self.config, self.dtype = detector, config, dtype
@@ -117,8 +122,11 @@ class VideoScorer:
             crop=config.TEST.CROP,
             interpolation=config.DATA.INTERPOLATION,
         )
-        self._order = -1 if config.TEST.CHANNELS == "rgb" else 1  # frames are BGR
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="crops")
+        self._rgb = config.TEST.CHANNELS == "rgb"  # frames are BGR
+        self.workers = workers
+        self._workers = ThreadPoolExecutor(workers, "score", keep_to_one_core)
+        in_threads = threads > 1 and not detector.on_device
+        self._map = ThreadPoolExecutor(threads, "crops").map if in_threads else map
 
     def score(
         self,
@@ -138,11 +146,10 @@ class VideoScorer:
         tally = Tally(self.config.SCORE.NO_PERSON)
         rows, skipped = [], 0
         # Frames are made ahead while the model works, and bounded, so memory stays flat.
-        ahead = batched(prefetch(reader, self.batch_size), self.batch_size)
-        while frames := self._next(ahead):
-            found = self.detector.detect([frame.image for frame in frames])
-            skipped += sum(f.skipped for f in found)
-            for frame, row in zip(frames, self._judge(frames, found), strict=True):
+        ahead = self._timed(batched(prefetch(reader, self.batch_size), self.batch_size))
+        for frames, result in map_ahead(self._workers, self._score_batch, ahead, self.workers):
+            skipped += result[1]
+            for frame, row in zip(frames, result[0], strict=True):
                 tally.add(row, self.limits)
                 if keep_frames:
                     rows.append(row)
@@ -161,12 +168,28 @@ class VideoScorer:
         }
         return VideoResult(summary, rows)
 
-    def _next(self, ahead: Iterator[list[Frame]]) -> list[Frame]:
-        with self.clock.stage("decode"):  # what is not hidden behind the model
-            return next(ahead, [])
+    def _timed(self, ahead: Iterator[list[Frame]]) -> Iterator[list[Frame]]:
+        while True:
+            with self.clock.stage("decode"):  # what is not hidden behind the model
+                frames = next(ahead, None)
+            if frames is None:
+                return
+            yield frames
 
-    def _judge(self, frames: Sequence[Frame], found: Sequence[FrameDetections]) -> list[dict]:
-        """Return the frames' rows: classify every square once, then flag people."""
+    def _score_batch(self, frames: Sequence[Frame]) -> tuple[list[dict], int]:
+        """Return the frames' rows, and how many crops were skipped."""
+        images = [self._place(frame.image) for frame in frames]
+        found = self.detector.detect(images)
+        return self._judge(frames, images, found), sum(one.skipped for one in found)
+
+    def _place(self, image: np.ndarray) -> np.ndarray | torch.Tensor:
+        """Return the frame where it is cut and resized: on the device, if the detector does so."""
+        if not self.detector.on_device:
+            return image
+        return torch.from_numpy(image).to(self.detector.device, non_blocking=True)
+
+    def _judge(self, frames: Sequence[Frame], images, found: Sequence[FrameDetections]):
+        """Return the frames' rows: classify every square of `images` once, then flag people."""
         wanted: dict[str, dict] = {part: {} for part in self.classifiers}
         for i, detections in enumerate(found):
             for person in detections.people:
@@ -174,7 +197,7 @@ class VideoScorer:
                     if box.part in wanted:
                         wanted[box.part][i, box.square] = None
         for part, squares in wanted.items():
-            crops = [self._crop(frames[i].image, square) for i, square in squares]
+            crops = [cut(images[i], square) for i, square in squares]
             squares.update(zip(squares, self._classify(part, crops), strict=True))
         rows = []
         for i, (frame, detections) in enumerate(zip(frames, found, strict=True)):
@@ -201,23 +224,23 @@ class VideoScorer:
         abnormal = any(part["p_abnormal"] > self.limits[part["part"]] for part in parts)
         return {"abnormal": abnormal, "parts": parts}
 
-    def _crop(self, frame: np.ndarray, square: tuple[int, int, int, int]) -> np.ndarray:
-        x1, y1, x2, y2 = square
-        return frame[y1:y2, x1:x2, :: self._order]
-
     @torch.inference_mode()
-    def _classify(self, part: str, crops: Sequence[np.ndarray]) -> list[float]:
-        """Return p(abnormal) of crops (h, w, 3) uint8 in the order the classifiers are fed."""
+    def _classify(self, part: str, crops: Sequence) -> list[float]:
+        """Return p(abnormal) of crops (h, w, 3) uint8 BGR."""
         probabilities: list[float] = []
         for start in range(0, len(crops), CROPS_PER_BATCH):
             chunk = crops[start : start + CROPS_PER_BATCH]
             with self.clock.stage("resize"):
-                pixels = torch.from_numpy(np.stack(list(self._pool.map(self._pixels, chunk))))
+                pixels = torch.stack(list(self._map(self._pixels, chunk)))
             with self.clock.stage("classify"):
                 images = normalize(pixels.to(self.detector.device)).to(self.dtype)
                 logits = self.classifiers[part](images)
                 probabilities += logits.float().sigmoid().tolist()
         return probabilities
 
-    def _pixels(self, crop: np.ndarray) -> np.ndarray:
-        return self.transform.pixels(Image.fromarray(np.ascontiguousarray(crop)))
+    def _pixels(self, crop: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Return the crop (S, S, 3) uint8, in the channel order that the classifiers are fed."""
+        if isinstance(crop, torch.Tensor):
+            return self.transform.pixels_on_device(crop.flip(2) if self._rgb else crop)
+        fed = np.ascontiguousarray(crop[:, :, ::-1] if self._rgb else crop)
+        return torch.from_numpy(self.transform.pixels(Image.fromarray(fed)))

@@ -20,11 +20,16 @@ from models.detector import PartDetector
 from models.evidence import Evidence
 from models.heatmap import Explainer
 from models.report import build_report
-from models.run_options import Weights, choose_device, fast_dtype
+from models.run_options import (
+    Weights,
+    choose_device,
+    fast_dtype,
+    set_matmul_precision,
+    share_cores,
+)
 from models.scorer import SCORES, VideoResult, VideoScorer
 from utils import (
     atomic_write,
-    cores_per_process,
     rank,
     world_size,
     write_json,
@@ -120,8 +125,9 @@ class ScoringRun:
         """Load the detector and the classifiers, once for all videos."""
         config, args = self.config, self.args
         device = choose_device(args.device)
-        threads = cores_per_process()
+        workers, threads = share_cores(device)
         dtype = fast_dtype(device) if args.fast else torch.float32
+        set_matmul_precision("fp32")
         classifiers = {
             part: load_classifier(path, config, device)
             for part, path in self.weights.models.items()
@@ -136,6 +142,7 @@ class ScoringRun:
             threads=threads,
             dtype=dtype,
             to_aspect=args.fast,
+            on_device=args.fast and device.type == "cuda",
             compile=args.compile,
         )
         return VideoScorer(
@@ -145,6 +152,7 @@ class ScoringRun:
             batch_size=args.batch_size,
             stride=args.frame_stride,
             fps=args.fps,
+            workers=workers,
             threads=threads,
             dtype=dtype,
         )

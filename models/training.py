@@ -133,12 +133,6 @@ def autocast(device: torch.device, precision: str):
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def set_matmul_precision(precision: str) -> None:
-    """Allow TF32 for everything but `fp32` (it changes nothing where there is no such unit)."""
-    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
-    torch.backends.cudnn.allow_tf32 = precision != "fp32"
-
-
 def share_buffers(model: nn.Module) -> None:
     """Give every process the running statistics of process 0, which the checkpoint holds."""
     if world_size() > 1:

@@ -13,6 +13,7 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +67,12 @@ class BadFile(Exception):
     """A file that is not the one wanted; the message says what was expected and what came."""
 
 
-def release_files(root: Path = ROOT) -> dict[str, Path]:
-    """Return the released files by name (detector, human, face, hand).
+def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the released files of these `names` (detector, human, face, hand).
 
     Raises UsageError naming those that are missing and the command that fetches them.
     """
-    paths = {name: root / WEIGHTS[name].path for name in ("detector", "human", "face", "hand")}
+    paths = {name: root / WEIGHTS[name].path for name in names}
     missing = [name for name, path in paths.items() if not path.is_file()]
     if missing:
         where = ", ".join(str(paths[name]) for name in missing)

@@ -62,7 +62,7 @@ def test_the_threshold_itself_is_normal():
 class _FakeDetector:
     """Finds in every frame the people it was given."""
 
-    device = torch.device("cpu")
+    device, on_device = torch.device("cpu"), False
 
     def __init__(self, people):
         self.people = people
@@ -100,7 +100,8 @@ def frames():
 
 def _judge(frames, people, classifiers, opts=()):
     scorer = VideoScorer(_FakeDetector(people), classifiers, get_config(None, opts), batch_size=2)
-    return scorer._judge(frames, scorer.detector.detect(frames))
+    images = [frame.image for frame in frames]
+    return scorer._judge(frames, images, scorer.detector.detect(images))
 
 
 def test_each_square_is_judged_once(frames):

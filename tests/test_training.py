@@ -14,13 +14,13 @@ from torch import nn
 from configs.defaults import get_config
 from data.transforms import build_eval_transform, normalize
 from models.classifier import build_classifier, convert_finetuned
+from models.run_options import set_matmul_precision
 from models.training import (
     Augment,
     Trainer,
     build_criterion,
     build_optimizer,
     build_schedule,
-    set_matmul_precision,
 )
 
 GOLDENS = Path(__file__).parent / "goldens"

@@ -263,13 +263,15 @@ def test_two_fetches_at_once_do_not_mix(world):
 
 
 def test_release_names_what_is_missing(tmp_path):
+    names = ("detector", "human", "face", "hand")
     with pytest.raises(UsageError, match=r"detector human face hand") as error:
-        weights.release_files(tmp_path)
+        weights.release_files(tmp_path, names)
     assert "make weights" in str(error.value)
     for weight in weights.WEIGHTS.values():
         (tmp_path / weight.path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / weight.path).touch()
-    assert weights.release_files(tmp_path)["face"] == tmp_path / "checkpoint/release/face.pth"
+    found = weights.release_files(tmp_path, names)
+    assert found["face"] == tmp_path / "checkpoint/release/face.pth"
 
 
 def test_released_sizes():

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from models.yolo_world.build import load_detector, register
+from models.yolo_world.build import load_detector
+from models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
 from utils import Stopwatch
 
 
@@ -32,58 +33,12 @@ class Detections:
             )
 
 
-class Letterbox:
-    """Resizes a BGR image into `size` = (width, height), keeping its aspect, and pads with 114.
-
-    With `to_aspect` the padding ends at the next multiple of 32 instead of the whole size.
-    """
-
-    def __init__(self, size: tuple[int, int], *, to_aspect: bool = False):
-        register()
-        from mmyolo.datasets.transforms import YOLOv5KeepRatioResize
-
-        self.size, self.to_aspect = tuple(size), to_aspect
-        self._resize = YOLOv5KeepRatioResize(scale=self.size)
-        self._pads: dict[tuple[int, int], object] = {}
-
-    def _resized(self, image: np.ndarray) -> tuple[int, int]:
-        """Return width and height after resizing."""
-        height, width = image.shape[:2]
-        ratio = min(max(self.size) / max(height, width), min(self.size) / min(height, width))
-        return int(width * ratio), int(height * ratio)
-
-    def fits(self, image: np.ndarray) -> bool:
-        """Return whether both sides keep at least a pixel."""
-        return min(self._resized(image)) > 0
-
-    def shape(self, image: np.ndarray) -> tuple[int, int]:
-        """Return the padded (width, height) of `image`."""
-        if not self.to_aspect:
-            return self.size
-        return tuple(-(-side // 32) * 32 for side in self._resized(image))
-
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict]:
-        """Return the padded image (H, W, 3) uint8 BGR and what is needed to map boxes back."""
-        from mmyolo.datasets.transforms import LetterResize
-
-        size = self.shape(image)
-        if size not in self._pads:
-            self._pads[size] = LetterResize(scale=size, allow_scale_up=False, pad_val={"img": 114})
-        results = {"img": image, "img_shape": image.shape[:2]}
-        results = self._pads[size](self._resize(results))
-        meta = {
-            "ori_shape": image.shape[:2],
-            "scale_factor": results["scale_factor"],
-            "pad_param": results["pad_param"],
-        }
-        return results["img"], meta
-
-
 class Predictor:
     """A YOLO-World checkpoint, ready to find boxes of the given texts; several threads may call it.
 
-    `dtype` is the convolutions' type; float32 gives the reference's numbers. `compile` pays off
-    after a minute or more of work.
+    `dtype` is the convolutions' type; float32 gives the reference's numbers. `to_aspect` pads
+    images to their own aspect only. `on_device`: images are tensors (H, W, 3) on the device and are
+    resized there. `compile` pays off after a minute or more of work.
     """
 
     def __init__(
@@ -98,6 +53,7 @@ class Predictor:
         threads: int,
         dtype: torch.dtype = torch.float32,
         to_aspect: bool = False,
+        on_device: bool = False,
         compile: bool = False,
         clock: Stopwatch | None = None,
     ):
@@ -108,14 +64,19 @@ class Predictor:
         self.embeddings = self.embeddings.to(self.device)
         # Greedy NMS keeps the same boxes above the threshold whether or not weaker ones run along.
         self.model.bbox_head.test_cfg.score_thr = score_thr
-        self.letterbox = Letterbox(model_config.img_scale, to_aspect=to_aspect)
+        self.on_device = on_device
+        # Few shapes where each costs a compilation, or an own batch on a GPU.
+        step = max(model_config.img_scale) // 5 if compile or self.device.type != "cpu" else 32
+        kind = DeviceLetterbox if on_device else Letterbox
+        self.letterbox = kind(model_config.img_scale, to_aspect=to_aspect, step=step)
         self.batch_size, self.fill = batch_size, compile
         self._raw = _compiled(self.model.raw) if compile else self.model.raw
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="letterbox")
+        in_threads = threads > 1 and not on_device
+        self._map = ThreadPoolExecutor(threads, "letterbox").map if in_threads else map
         self._head_lock = threading.Lock()  # the head remembers how many texts there are
 
     def __call__(
-        self, images: Sequence[np.ndarray], texts: Tensor, stage: str = "detect"
+        self, images: Sequence[Image], texts: Tensor, stage: str = "detect"
     ) -> list[Detections]:
         """Return the boxes per image (H, W, 3) uint8 BGR for text embeddings (1, N, 512)."""
         # Images of one padded shape share a batch; there is one shape unless `to_aspect`.
@@ -123,13 +84,13 @@ class Predictor:
         results: list[Detections | None] = [None] * len(images)
         for batch in self._batches(images, order):
             with self.clock.stage("resize"):
-                prepared = list(self._pool.map(self.letterbox, (images[i] for i in batch)))
+                prepared = list(self._map(self.letterbox, (images[i] for i in batch)))
             with self.clock.stage(stage):
                 for i, found in zip(batch, self._boxes(prepared, texts), strict=True):
                     results[i] = found
         return results
 
-    def _batches(self, images: Sequence[np.ndarray], order: Sequence[int]):
+    def _batches(self, images: Sequence[Image], order: Sequence[int]):
         batch: list[int] = []
         for i in order:
             other = batch and self.letterbox.shape(images[i]) != self.letterbox.shape(
@@ -142,7 +103,7 @@ class Predictor:
         if batch:
             yield batch
 
-    def _boxes(self, prepared: Sequence[tuple[np.ndarray, dict]], texts: Tensor):
+    def _boxes(self, prepared: Sequence[tuple[Image, dict]], texts: Tensor):
         """Return the boxes of letterboxed images of one shape."""
         with torch.inference_mode():
             outs = self.raw([image for image, _ in prepared], texts)
@@ -154,13 +115,12 @@ class Predictor:
                 found = head.predict_by_feat(*outs, batch_img_metas=metas, rescale=True)
             return [_to_numpy(boxes) for boxes in found]
 
-    def raw(self, images: Sequence[np.ndarray], texts: Tensor) -> tuple[list[Tensor], ...]:
+    def raw(self, images: Sequence[Image], texts: Tensor) -> tuple[list[Tensor], ...]:
         """Return the head's outputs for letterboxed BGR images of one shape."""
-        pixels = np.stack(images)
-        if self.fill and len(pixels) < self.batch_size:  # one shape, one compiled graph
-            missing = self.batch_size - len(pixels)
-            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], missing, 0)])
-        batch = torch.from_numpy(pixels).to(self.device, non_blocking=True)
+        missing = self.batch_size - len(images) if self.fill else 0
+        images = [*images, *[images[-1]] * missing]  # one batch size, one compiled graph
+        batch = torch.stack(images) if self.on_device else torch.from_numpy(np.stack(images))
+        batch = batch.to(self.device, non_blocking=True)
         batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255).to(self.dtype)
         batch = batch.contiguous(memory_format=torch.channels_last)
         return self._raw(batch, texts.to(self.dtype))

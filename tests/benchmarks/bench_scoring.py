@@ -21,7 +21,7 @@ import torch
 
 from configs.defaults import PARTS, get_config
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
-from utils import Stopwatch, quiet_libraries
+from utils import Stopwatch, cores_per_process, quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("serial", "exact", "compile", "fast", "fast+compile")
@@ -41,7 +41,6 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--repeat", type=int, default=1, help="processes per mode (1)")
     p.add_argument("--loops", type=int, default=1, help="times the video is scored in each (1)")
     p.add_argument("--batch-size", type=int, default=4)
-    p.add_argument("--threads", type=int, default=0, help="torch threads (0: all cores)")
     p.add_argument("--device", default="auto")
     p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="drawn weights")
     p.add_argument("--one", choices=MODES, help=argparse.SUPPRESS)
@@ -123,7 +122,7 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
     """Return a function that scores the video once in `mode`."""
     from models.classifier import load_classifier
     from models.detector import PartDetector
-    from models.run_options import fast_dtype
+    from models.run_options import fast_dtype, set_matmul_precision, share_cores
     from models.scorer import VideoScorer
     from tests.benchmarks.serial import SerialScorer
 
@@ -139,11 +138,12 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
     fast = mode.startswith("fast")
     dtype = fast_dtype(device) if fast else torch.float32
     options = {"dtype": dtype, "to_aspect": fast, "compile": "compile" in mode, "clock": clock}
-    threads = args.threads or torch.get_num_threads()
+    set_matmul_precision("fp32")
+    workers, threads = share_cores(device)
     detector = PartDetector(*files, device, batch_size=args.batch_size, threads=threads, **options)
     detector.predictor = FixedPredictor(detector.predictor, fixed)
-    batching = {"batch_size": args.batch_size, "threads": threads, "dtype": dtype}
-    scorer = VideoScorer(detector, models, config, **batching)
+    batching = {"batch_size": args.batch_size, "workers": workers, "threads": threads}
+    scorer = VideoScorer(detector, models, config, dtype=dtype, **batching)
     return lambda: scorer.score(args.video, keep_frames=False)
 
 
@@ -153,8 +153,7 @@ def run_one(args: argparse.Namespace) -> dict:
     from models.run_options import choose_device
 
     quiet_libraries()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(cores_per_process())
     device = choose_device(args.device)
     clock = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
     start = time.perf_counter()

@@ -24,7 +24,7 @@ from configs.defaults import get_config
 from data.dataset import read_manifest
 from models.classifier import build_classifier
 from models.finetune import build_model, build_train_loader, build_trainer
-from models.training import set_matmul_precision
+from models.run_options import fast_dtype, set_matmul_precision
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 from utils import cores_per_process
 
@@ -179,6 +179,16 @@ def time_loader(args, manifest, workers: int) -> float:
     return seen / (clock() - start)
 
 
+def unmeasured(device: torch.device) -> dict[str, str]:
+    """Return the number types that are not measured on `device`, and why."""
+    if device.type == "cuda":
+        return {}
+    reasons = {"tf32": "not measured: no GPU"}
+    if fast_dtype(device) != torch.bfloat16:  # emulated: a step takes minutes
+        reasons["bf16"] = "not measured: this CPU has no bf16 units"
+    return reasons
+
+
 def main() -> None:
     args = parse_args()
     cuda = torch.cuda.is_available()
@@ -194,29 +204,30 @@ def main() -> None:
     print(f"machine: {describe(device)}, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
     set_matmul_precision("fp32")
     clock = time.process_time if args.cpu_seconds else time.perf_counter
-    kinds = (torch.float32, torch.bfloat16)
-    rates = {dtype: matrix_rate(device, dtype, clock=clock) for dtype in kinds}
+    reasons = unmeasured(device)
+    fp32 = matrix_rate(device, torch.float32, clock=clock)
+    bf16 = None if "bf16" in reasons else matrix_rate(device, torch.bfloat16, clock=clock)
+    said = f"{bf16 / 1e12:.3g} TFLOP/s" if bf16 else reasons["bf16"]
+    print(f"matrix rate: fp32 {fp32 / 1e12:.3g} TFLOP/s, bf16 {said}")
     work = count_operations(get_config(ROOT / args.cfg)) * args.batch_size
-    print(f"matrix rate: fp32 {rates[torch.float32] / 1e12:.3g} TFLOP/s, ", end="")
-    print(f"bf16 {rates[torch.bfloat16] / 1e12:.3g} TFLOP/s; a step of {args.batch_size} images: ")
-    print(f"{work / 1e12:.3g} TFLOP\n")
+    print(f"a step of {args.batch_size} images: {work / 1e12:.3g} TFLOP\n")
     print("| flags | images/s | s per step | against fp32 | share of own matrix rate ", end="")
     print("| share of bf16 rate | peak memory MB | first 3 steps s |\n" + "|---" * 8 + "|")
     base = None
     for mode in args.modes:
-        if mode == "tf32" and not cuda:
-            print("| tf32 | not measured: no GPU | | | | | | |")
+        kind = mode.split()[0]
+        if kind in reasons:
+            print(f"| {mode} | {reasons[kind]} | | | | | | |", flush=True)
             continue
         found = start(args, mode)
         if found is None:
             continue
         base = base or found["seconds"]
-        own = rates[torch.bfloat16 if mode.startswith("bf16") else torch.float32]
-        rate = work / found["seconds"]
+        rate, own = work / found["seconds"], bf16 if kind == "bf16" else fp32
         print(
             f"| {mode} | {args.batch_size / found['seconds']:.2f} | {found['seconds']:.3f} "
             f"| {base / found['seconds']:.2f}x | {rate / own:.1%} "
-            f"| {rate / rates[torch.bfloat16]:.1%} | {found['memory']:.0f} "
+            f"| {f'{rate / bf16:.1%}' if bf16 else '-'} | {found['memory']:.0f} "
             f"| {found['warm_up']:.1f} |",
             flush=True,
         )

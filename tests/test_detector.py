@@ -1,0 +1,56 @@
+"""What the two passes do with boxes that have no area: skipped and counted, never fatal."""
+
+import numpy as np
+import torch
+
+from models import detector
+from models.yolo_world.letterbox import Letterbox
+from models.yolo_world.predictor import Detections
+
+
+def _found(*rows) -> Detections:
+    """Return detections of (label, box)."""
+    boxes = np.array([box for _, box in rows], np.float32).reshape(-1, 4)
+    labels = np.array([label for label, _ in rows], np.int64)
+    return Detections(boxes, np.full(len(rows), 0.9, np.float32), labels)
+
+
+class _FakePredictor:
+    """Finds `people` in every frame and `parts` in every crop."""
+
+    people, parts = _found(), _found()
+
+    def __init__(self, config, weights, texts, device, **options):
+        self.device, self.embeddings = device, torch.zeros(len(texts), 4)
+        self.on_device, self.letterbox, self.crops = False, Letterbox((320, 320)), []
+
+    def __call__(self, images, texts, stage):
+        if stage == "detect people":
+            return [self.people for _ in images]
+        assert all(image.size for image in images)
+        self.crops += images
+        return [self.parts for _ in images]
+
+
+def test_boxes_without_an_area_are_skipped_and_counted(monkeypatch):
+    whole, flat, dot = (10, 10, 50, 60), (20, 20, 20, 40), (70.2, 70.2, 70.6, 70.6)
+    faces_and_hand = ((0, (3, 3, 9, 9)), (0, (5, 5, 5, 5)), (1, (4, 8, 9, 8)))
+    monkeypatch.setattr(_FakePredictor, "people", _found((0, whole), (0, flat), (1, dot)))
+    monkeypatch.setattr(_FakePredictor, "parts", _found(*faces_and_hand))
+    monkeypatch.setattr(detector, "Predictor", _FakePredictor)
+    finder = detector.PartDetector("config", "weights")
+    (found,) = finder.detect([np.zeros((100, 100, 3), np.uint8)])
+    # The flat person is none; the dot is one whose crop is empty; a face and a hand are flat.
+    assert [[part.part for part in person.parts] for person in found.people] == [
+        ["human", "face"],
+        ["human"],
+    ]
+    assert found.skipped == 4 and len(finder.predictor.crops) == 1
+
+
+def test_nobody_and_no_frames(monkeypatch):
+    monkeypatch.setattr(detector, "Predictor", _FakePredictor)
+    finder = detector.PartDetector("config", "weights")
+    assert finder.detect([]) == []
+    (found,) = finder.detect([np.zeros((100, 100, 3), np.uint8)])
+    assert found.people == [] and found.skipped == 0
