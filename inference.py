@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS),
                    help="judge these parts only (all)")  # fmt: skip
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    p.add_argument("--batch-size", type=int, default=4, help="frames per detector batch (4)")
+    p.add_argument("--batch-size", type=int, help="frames per detector batch (2 on CPU, else 8)")
     p.add_argument("--frame-stride", type=int, default=1, help="score every n-th frame (1)")
     p.add_argument("--fps", type=float, default=25.0, help="frame rate of image folders (25)")
     p.add_argument("--fast", action="store_true", help="16-bit networks and frames letterboxed to "
@@ -51,7 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                    help="settings, such as SCORE.THRESHOLDS.HAND 0.5")  # fmt: skip
     args = p.parse_args(argv)
     for name in ("batch_size", "frame_stride"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             p.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
     if not 0 < args.fps < 1000:
         p.error(f"--fps: expected a number between 0 and 1000, got {args.fps}")

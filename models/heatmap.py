@@ -20,7 +20,7 @@ from torch import nn
 from data.transforms import build_eval_transform, resize_size
 
 BLOCK = 1
-TOKEN_STEPS, STEM_STEPS = 1, 2  # a step costs a pass forth and back: tokens of ViT-B are dear
+TOKEN_STEPS, STEM_STEPS = 1, 4  # a step costs a pass forth and back: tokens of ViT-B are dear
 FINE = 16  # places a side that a convolutional stem's map must have to be looked at
 WORDS = (
     "The heatmap shows which places raised this p: integrated gradients on the network's early "

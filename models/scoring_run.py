@@ -126,6 +126,7 @@ class ScoringRun:
         config, args = self.config, self.args
         device = choose_device(args.device)
         workers, threads = share_cores(device)
+        batch_size = args.batch_size or (2 if device.type == "cpu" else 8)
         dtype = fast_dtype(device) if args.fast else torch.float32
         set_matmul_precision("fp32")
         classifiers = {
@@ -138,7 +139,7 @@ class ScoringRun:
             device,
             score_thr=config.DETECTOR.SCORE_THR,
             keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
-            batch_size=args.batch_size,
+            batch_size=batch_size,
             threads=threads,
             dtype=dtype,
             to_aspect=args.fast,
@@ -149,7 +150,7 @@ class ScoringRun:
             detector,
             classifiers,
             config,
-            batch_size=args.batch_size,
+            batch_size=batch_size,
             stride=args.frame_stride,
             fps=args.fps,
             workers=workers,

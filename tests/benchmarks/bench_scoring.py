@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     p.add_argument("--repeat", type=int, default=1, help="processes per mode (1)")
     p.add_argument("--loops", type=int, default=1, help="times the video is scored in each (1)")
-    p.add_argument("--batch-size", type=int, default=4)
+    p.add_argument("--batch-size", type=int, default=2)
     p.add_argument("--device", default="auto")
     p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="drawn weights")
     p.add_argument("--one", choices=MODES, help=argparse.SUPPRESS)
