@@ -98,7 +98,8 @@ class Interrupted(Squares):
 
 def test_training_lowers_the_loss_and_resumes(tmp_path):
     """An interrupted run goes on after its last whole epoch, its optimiser and schedule too."""
-    config = tiny_config(30)
+    config = tiny_config(60)
+    config.batch_size = 8  # all pictures a step: with fewer the loss jumps, and so would the test
     with pytest.raises(KeyboardInterrupt):
         train(config, Interrupted(), tmp_path, workers=0)
     runner = build_runner(config, Squares(), tmp_path, workers=0)
@@ -106,11 +107,11 @@ def test_training_lowers_the_loss_and_resumes(tmp_path):
     step = runner.model.train_step
     runner.model.train_step = lambda *a, **k: losses.append(step(*a, **k)) or losses[-1]
     runner.train()
-    assert len(losses) == 28 * 2  # 8 pictures in batches of 4, two epochs done before
+    assert len(losses) == 58  # two epochs were done before
     total = [float(row["loss"]) for row in losses]
-    assert np.median(total[-10:]) < 0.6 * np.median(total[:10])
+    assert np.median(total[-10:]) < 0.5 * np.median(total[2:12])
     assert runner.optim_wrapper.get_lr()["lr"][-1] == pytest.approx(0.01 * 1.5e-3, rel=0.1)
-    last = torch.load(tmp_path / "epoch_30.pth", weights_only=True)
+    last = torch.load(tmp_path / "epoch_60.pth", weights_only=True)
     assert "message_hub" not in last and last["meta"]["iter"] == 60
 
 
