@@ -18,8 +18,6 @@ from utils import (
 
 logger = logging.getLogger(__name__)
 
-UNKNOWN_PART_THRESHOLD = 0.5
-
 
 def images_per_step(config) -> int:
     """Return the images of one optimiser step over all processes."""

@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from configs.defaults import get_config
-from data.video import Frame
+from data.video import Frame, Source
 from models.detector import FrameDetections, PartBox, Person
 from models.scorer import Tally, VideoScorer
 from utils import Stopwatch
@@ -126,3 +127,25 @@ def test_fewer_parts_judge_fewer(frames):
     rows = _judge(frames[:1], people, {"human": _Brightness()})
     assert [p["part"] for p in rows[0]["people"][0]["parts"]] == ["human"]
     assert rows[0]["score"] == 1  # a person without a judged crop counts as normal
+
+
+def test_each_batch_keeps_to_one_core(tmp_path):
+    """So that results do not depend on how many cores there are; the caller keeps its threads."""
+    before, seen = torch.get_num_threads(), set()
+
+    class Detector(_FakeDetector):
+        def detect(self, frames):
+            seen.add(torch.get_num_threads())
+            return super().detect(frames)
+
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40, 40, 3), i, np.uint8))
+    torch.set_num_threads(2)
+    try:
+        source = Source(tmp_path, "source", tuple(sorted(tmp_path.glob("*.png"))))
+        scorer = VideoScorer(Detector([Person()]), {}, get_config(), batch_size=2, workers=2)
+        frames = scorer.score(source).frames
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1} and [row["frame"] for row in frames] == list(range(5))

@@ -6,7 +6,6 @@ part. Running the same command again continues where it broke off.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from configs.defaults import PARTS
 from models.demo.world import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
-from utils import UsageError, atomic_write, read_jsonl, run_main, write_jsonl
+from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_main, write_jsonl
 
 STILLS, DETECTOR_STILLS = 3000, 2000  # drawn for the classifiers; the detector sees the first
 EPOCHS = {"human": 18, "face": 5, "hand": 6}  # bodies are the hardest to learn
@@ -54,13 +53,9 @@ def draw(args: argparse.Namespace) -> None:
     """Draw the stills that are missing."""
     from data.stills import draw_stills
 
-    for done in draw_stills(args.work / "stills", range(args.stills), workers=_cores()):
+    for done in draw_stills(args.work / "stills", range(args.stills), workers=cores_per_process()):
         if done % 500 == 0 or done == args.stills:
             say(f"drawn: {done} of {args.stills} stills")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def precision() -> str:
