@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from data.stills import read_stills
 
@@ -16,6 +16,9 @@ LONG_SIDE = 400  # pixels at which samples are kept in memory
 MARGIN = 0.08  # share of a person's box kept around it, from which training cuts its windows
 MIN_INSIDE = 0.5  # share of a box that must lie inside a window to be looked for there
 PAD = 114
+STEP = 32  # a picture's padded sides are multiples of this
+
+Size = tuple[int, int]  # width, height
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,15 @@ def samples_of(frame: np.ndarray, people: Sequence[dict]) -> list[Sample]:
     return samples
 
 
-def place(window: np.ndarray, size: int, zoom: float = 1.0, flip: bool = False) -> np.ndarray:
-    """Return the (2, 3) affine that puts `window` (xyxy) in the middle of a `size` square."""
+def place(window: np.ndarray, size: Size, zoom: float = 1.0, flip: bool = False) -> np.ndarray:
+    """Return the (2, 3) affine that puts `window` (xyxy) in the middle of (width, height)."""
     x1, y1, x2, y2 = (float(v) for v in window)
-    scale = zoom * size / max(x2 - x1, y2 - y1)
+    width, height = size
+    scale = zoom * min(width / (x2 - x1), height / (y2 - y1))
     cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
     sign = -1.0 if flip else 1.0
     return np.array(
-        [[sign * scale, 0, size / 2 - sign * scale * cx], [0, scale, size / 2 - scale * cy]],
+        [[sign * scale, 0, width / 2 - sign * scale * cx], [0, scale, height / 2 - scale * cy]],
         np.float32,
     )
 
@@ -90,9 +94,10 @@ def move_boxes(boxes: np.ndarray, affine: np.ndarray, inside: np.ndarray) -> tup
 
 
 class DrawnParts(Dataset):
-    """Samples of `seeds` in a folder of stills: (3, size, size) uint8 BGR with boxes and kind.
+    """Samples of `seeds` in a folder of stills: (3, H, W) uint8 BGR with boxes and kind.
 
-    An item is {"inputs", "boxes_labels": (N, 5) label and xyxy in pixels, "kind"}.
+    An item is {"inputs", "boxes_labels": (N, 5) label and xyxy in pixels, "kind"}; it is asked for
+    by its index, and then padded to the `size` square, or by (index, shape).
     """
 
     def __init__(self, folder: Path, seeds: range, *, size: int = 320, augment: bool = True):
@@ -106,7 +111,14 @@ class DrawnParts(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> dict:
+    def shape(self, index: int) -> Size:
+        """Return (width, height) of the sample padded to its own aspect only."""
+        x1, y1, x2, y2 = self.samples[index].window
+        scale = self.size / max(x2 - x1, y2 - y1)
+        return tuple(-(-int(side * scale) // STEP) * STEP for side in (x2 - x1, y2 - y1))
+
+    def __getitem__(self, item: int | tuple[int, Size]) -> dict:
+        index, size = item if isinstance(item, tuple) else (item, (self.size, self.size))
         sample = self.samples[index]
         image = cv2.imdecode(sample.jpeg, cv2.IMREAD_COLOR)
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
@@ -114,12 +126,12 @@ class DrawnParts(Dataset):
         if self.augment:
             window, zoom, flip = _vary(window, sample.kind, rng)
             image = _recolour(image, rng)
-        affine = place(window, self.size, zoom, flip)
+        affine = place(window, size, zoom, flip)
         # Outside its window a person's crop is grey, as at scoring; a frame has no outside.
-        corners, _ = move_boxes(window[None], affine, np.array([0, 0, self.size, self.size]))
+        corners, _ = move_boxes(window[None], affine, np.array([0, 0, *size]))
         boxes, keep = move_boxes(sample.boxes, affine, corners[0])
         border = (PAD,) * 3
-        out = cv2.warpAffine(image, affine, (self.size,) * 2, borderValue=border)
+        out = cv2.warpAffine(image, affine, size, borderValue=border)
         _grey_outside(out, corners[0])
         found = np.concatenate([sample.labels[keep, None], boxes[keep]], 1)
         return {
@@ -127,6 +139,40 @@ class DrawnParts(Dataset):
             "boxes_labels": torch.from_numpy(found.astype(np.float32)),
             "kind": sample.kind,
         }
+
+
+class ShapeBatches(Sampler):
+    """Batches of `size` items of a `DrawnParts`, in random order; the last few are left out.
+
+    With `to_aspect` half of the samples come in batches of one shape, padded to their own aspect as
+    fast scoring pads them; the others, and what fills no batch of its shape, are squares.
+    """
+
+    def __init__(self, data: DrawnParts, size: int):
+        self.data, self.size, self.to_aspect = data, size, False
+
+    def __len__(self) -> int:
+        return len(self.data) // self.size
+
+    def __iter__(self):
+        order = torch.randperm(len(self.data)).tolist()
+        squares = len(self) // 2 * self.size if self.to_aspect else len(order)
+        groups: dict[Size, list] = {}
+        for index in order[squares:]:
+            groups.setdefault(self.data.shape(index), []).append(index)
+        rest, batches = order[:squares], []
+        for shape, indices in groups.items():
+            whole = len(indices) // self.size * self.size
+            items = [(index, shape) for index in indices[:whole]]
+            batches += self._cut(items)
+            rest += indices[whole:]
+        batches += self._cut(rest)
+        for i in torch.randperm(len(batches)).tolist():
+            yield batches[i]
+
+    def _cut(self, items: list) -> list[list]:
+        whole = len(items) // self.size * self.size
+        return [items[i : i + self.size] for i in range(0, whole, self.size)]
 
 
 def _grey_outside(image: np.ndarray, box: np.ndarray) -> None:

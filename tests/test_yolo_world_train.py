@@ -7,7 +7,16 @@ import torch
 from conftest import ROOT, detector_config
 from seeded_weights import scene_frame
 
-from data.drawn_parts import CROP, FRAME, DrawnParts, Sample, move_boxes, place, samples_of
+from data.drawn_parts import (
+    CROP,
+    FRAME,
+    DrawnParts,
+    Sample,
+    ShapeBatches,
+    move_boxes,
+    place,
+    samples_of,
+)
 from models.checkpoint import read_checkpoint
 from models.detector import PartDetector
 from models.yolo_world import export_vocabulary
@@ -30,7 +39,11 @@ class Squares(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return 8
 
-    def __getitem__(self, index: int) -> dict:
+    def shape(self, index: int) -> tuple[int, int]:
+        return 64, 64
+
+    def __getitem__(self, item) -> dict:
+        index = item[0] if isinstance(item, tuple) else item
         image = torch.zeros(3, 64, 64, dtype=torch.uint8)
         x = 8 + 4 * index
         image[:, 16:40, x : x + 20] = 255
@@ -89,11 +102,11 @@ class Interrupted(Squares):
 
     given = 0
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, item) -> dict:
         self.given += 1
         if self.given > 20:
             raise KeyboardInterrupt
-        return super().__getitem__(index)
+        return super().__getitem__(item)
 
 
 def test_training_lowers_the_loss_and_resumes(tmp_path):
@@ -189,15 +202,15 @@ def test_samples_of_a_frame_are_the_frame_and_each_person():
 @pytest.mark.parametrize(("flip", "x"), [(False, (70, 80)), (True, (20, 30))])
 def test_boxes_follow_the_picture(flip, x):
     """A window of 100 x 50 on a square of 100: boxes move with it, mirrored or not."""
-    affine = place(np.array([10, 20, 110, 70]), 100, flip=flip)
+    affine = place(np.array([10, 20, 110, 70]), (100, 100), flip=flip)
     boxes = np.array([[80, 30, 90, 40], [200, 30, 210, 40], [105, 20, 125, 30]], np.float32)
     moved, keep = move_boxes(boxes, affine, np.array([0, 25, 100, 75]))
     assert keep.tolist() == [True, False, False]  # the last lies outside for the most part
     np.testing.assert_allclose(moved[0], [x[0], 35, x[1], 45], atol=1e-3)
 
 
-def test_a_sample_is_drawn_as_scoring_would_see_it():
-    """Without variation a crop is letterboxed: grey around the window, boxes on the object."""
+def still_crop() -> DrawnParts:
+    """A person's crop of 100 x 200, of which 40 x 50 are a red hand."""
     image = np.zeros((200, 100, 3), np.uint8)
     image[50:100, 20:60] = (0, 0, 255)
     jpeg = cv2.imencode(".png", image)[1]
@@ -206,8 +219,65 @@ def test_a_sample_is_drawn_as_scoring_would_see_it():
     data = DrawnParts.__new__(DrawnParts)
     data.size, data.augment = 320, False
     data.samples = [Sample(CROP, jpeg, boxes, np.array([1.0], np.float32), window)]
-    item = data[0]
+    return data
+
+
+def test_a_sample_is_drawn_as_scoring_would_see_it():
+    """Without variation a crop is letterboxed: grey around the window, boxes on the object."""
+    item = still_crop()[0]
     assert item["boxes_labels"].tolist() == [[1.0, 112.0, 80.0, 176.0, 160.0]]
     assert item["inputs"][:, 100, 100].tolist() == [0, 0, 0]
     assert item["inputs"][:, 120, 140].tolist() == [0, 0, 255]
     assert item["inputs"][:, 10, 10].tolist() == [114] * 3
+
+
+def test_a_sample_is_padded_to_its_own_aspect():
+    data = still_crop()
+    assert data.shape(0) == (160, 320)
+    item = data[0, data.shape(0)]
+    assert item["inputs"].shape == (3, 320, 160)
+    assert item["boxes_labels"].tolist() == [[1.0, 32.0, 80.0, 96.0, 160.0]]
+    assert item["inputs"][:, 120, 60].tolist() == [0, 0, 255]
+
+
+class Shapes:
+    """41 samples of two shapes."""
+
+    def __len__(self) -> int:
+        return 41
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return (320, 192) if index % 3 else (160, 320)
+
+
+def test_batches_are_of_one_shape():
+    batches = ShapeBatches(Shapes(), 4)
+    assert len(list(batches)) == len(batches) == 10
+    assert all(isinstance(i, int) for batch in batches for i in batch)
+    batches.to_aspect = True
+    for _ in range(5):
+        found = list(batches)
+        assert len(found) == len(batches) and {len(batch) for batch in found} == {4}
+        items = [i if isinstance(i, tuple) else (i, None) for batch in found for i in batch]
+        assert len({index for index, _ in items}) == 40  # each once, one left out
+        assert all(shape in (None, Shapes().shape(i)) for i, shape in items)
+        shapes = [{i[1] if isinstance(i, tuple) else None for i in batch} for batch in found]
+        assert all(len(shape) == 1 for shape in shapes)
+        assert 3 <= sum(shape != {None} for shape in shapes) <= 5
+
+
+def test_the_last_epochs_pad_to_aspect_and_keep_the_norms(tmp_path):
+    config = tiny_config(2)
+    data = Squares()
+    runner = build_runner(config, data, tmp_path, workers=0)
+    seen = []
+
+    def note(*args, **kwargs):
+        norms = [m for m in runner.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        seen.append((runner.epoch, runner.train_dataloader.batch_sampler.to_aspect,
+                     {norm.training for norm in norms}))  # fmt: skip
+        return step(*args, **kwargs)
+
+    step, runner.model.train_step = runner.model.train_step, note
+    runner.train()
+    assert seen == [(0, False, {True})] * 2 + [(1, True, {False})] * 2

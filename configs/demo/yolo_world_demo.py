@@ -49,6 +49,7 @@ model = dict(
 # What models/yolo_world/train.py reads.
 seed = 0
 max_epochs = 3
+aspect_epochs = 1  # the last ones, which see pictures padded to their own aspect too
 batch_size = 8
 precision = "fp32"  # or bf16, where it is fast
 base_lr = 1.5e-3

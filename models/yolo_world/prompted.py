@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseDataPreprocessor
 from mmyolo.registry import HOOKS, MODELS
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.yolo_world.detector import YOLOWorldDetector
 
@@ -21,11 +22,22 @@ class PromptedPreprocessor(BaseDataPreprocessor):
 
 @MODELS.register_module()
 class PromptedDetector(YOLOWorldDetector):
-    """YOLO-World whose samples each bring their own prompt set; `precision` fp32 or bf16."""
+    """YOLO-World whose samples each bring their own prompt set; `precision` fp32 or bf16.
+
+    With `frozen_norm` batch norms keep their statistics in training.
+    """
 
     def __init__(self, *, precision: str = "fp32", **detector):
         super().__init__(**detector)
-        self.precision = precision
+        self.precision, self.frozen_norm = precision, False
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.frozen_norm:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: dict) -> dict:
         """Return YOLOv8's losses.
@@ -42,6 +54,23 @@ class PromptedDetector(YOLOWorldDetector):
         return self.bbox_head.loss_by_feat(
             *outs, batch_data_samples["bboxes_labels"], batch_data_samples["img_metas"]
         )
+
+
+@HOOKS.register_module()
+class PadToAspect(Hook):
+    """In the last `epochs`, also trains on pictures padded to their own aspect.
+
+    A batch of one shape is all frames or all crops, whose statistics differ; so batch norms use
+    those gathered before, as at scoring.
+    """
+
+    def __init__(self, epochs: int):
+        self.epochs = epochs
+
+    def before_train_epoch(self, runner) -> None:
+        last = runner.epoch >= runner.max_epochs - self.epochs
+        runner.train_dataloader.batch_sampler.to_aspect = last
+        runner.model.frozen_norm = last
 
 
 @HOOKS.register_module()

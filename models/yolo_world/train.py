@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from data.drawn_parts import ShapeBatches
 from models.yolo_world.build import register
 from utils import UsageError, write_json
 
@@ -74,9 +75,7 @@ def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, work
     warmup = min(config.warmup_iters, max(1, steps // 5))
     loader = DataLoader(
         dataset,
-        batch,
-        shuffle=True,
-        drop_last=True,
+        batch_sampler=ShapeBatches(dataset, batch),
         num_workers=workers,
         collate_fn=Collate(prompt_table(config.texts, config.prompt_sets)),
     )
@@ -107,8 +106,12 @@ def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, work
         default_hooks={
             "logger": {"type": "LoggerHook", "interval": 50},
             "checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 1},
+            "sampler_seed": None,  # ShapeBatches draws from torch's generator
         },
-        custom_hooks=[{"type": "PlainCheckpoint"}],
+        custom_hooks=[
+            {"type": "PlainCheckpoint"},
+            {"type": "PadToAspect", "epochs": config.aspect_epochs},
+        ],
         randomness={"seed": config.seed},
         resume=True,
         default_scope="mmyolo",
