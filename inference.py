@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from configs.defaults import PARTS, ConfigError, get_config
+from third_party.deferred import deferred_imports
 from utils import quiet_libraries, run_main, setup_logging
 
 logger = logging.getLogger("inference")
@@ -62,8 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logging()
     quiet_libraries()
-    from models.run_options import choose_weights
-    from models.scoring_run import ScoringRun
+    with deferred_imports():
+        from models.run_options import choose_weights
+        from models.scoring_run import ScoringRun
 
     weights = choose_weights(args, ROOT)
     config = get_config(weights.cfg, args.opts)

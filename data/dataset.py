@@ -124,10 +124,16 @@ def read_manifest(
     )
 
 
-def read_image(path: str | Path, place: str) -> Image.Image:
-    """Return the decoded RGB image; raises UsageError that begins with `place`."""
+def read_image(path: str | Path, place: str, least: int = 0) -> Image.Image:
+    """Return the decoded RGB image; raises UsageError that begins with `place`.
+
+    With `least`, a JPEG is decoded at the smallest of its scales (1, 1/2, 1/4, 1/8) that keeps both
+    sides that long, which takes a fraction of the time.
+    """
     try:
         with Image.open(path) as image:
+            if least:
+                image.draft("RGB", (least, least))
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise UsageError(f"{place}: no such image: {path}") from error
@@ -156,21 +162,23 @@ class CropDataset(Dataset):
     """Crops by (epoch, index) or index: (transformed image, target, index), target 1 abnormal.
 
     What is random about a crop depends on (seed, epoch, index) alone: not on the number of
-    workers or processes, nor on where a run was broken off.
+    workers or processes, nor on where a run was broken off. `least`: as `read_image` takes it.
     """
 
-    def __init__(self, manifest: Manifest, transform: Callable, *, seed: int = 0):
+    def __init__(self, manifest: Manifest, transform: Callable, *, seed: int = 0, least: int = 0):
         self.manifest = manifest
         self.targets = manifest.targets
         self.transform = transform
         self.seed = seed
+        self.least = least
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitem__(self, key: tuple[int, int] | int):
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        image = read_image(self.manifest.image_path(index), self.manifest.place(index))
+        path, place = self.manifest.image_path(index), self.manifest.place(index)
+        image = read_image(path, place, self.least)
         with seeded(self.seed, epoch, index):
             return self.transform(image), int(self.targets[index]), index
 

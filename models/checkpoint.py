@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from utils import UsageError
 
@@ -145,18 +146,31 @@ def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Pa
     )
 
 
+class _WithoutInit(TorchFunctionMode):
+    """Skips whatever writes into a parameter: the initialising of weights to be loaded."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        target = args[0] if args else kwargs.get("tensor")  # torch.nn.init passes it by name
+        name = getattr(func, "__name__", "")
+        writes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+        if writes and isinstance(target, torch.nn.Parameter):
+            return target
+        return func(*args, **kwargs)
+
+
 def assign_state(
     build: Callable[[], torch.nn.Module],
     convert: Callable[[State, torch.nn.Module], State],
     state: State,
     path: str | Path,
 ) -> torch.nn.Module:
-    """Build a module without allocating weights, then give it the tensors of `state`.
+    """Build a module without initialising its parameters, then give it the tensors of `state`.
 
-    `convert(state, module)` maps names; the result must match exactly. Buffers that no file holds
-    are computed by the module's `init_non_persistent_buffers`.
+    `convert(state, module)` maps names; the result must match exactly. Parameters are never written
+    before they are replaced, so they take no memory; buffers are computed as usual.
     """
-    with torch.device("meta"):
+    with _WithoutInit():
         module = build()
     state = convert(state, module)
     compare(state, module.state_dict(), path)

@@ -166,9 +166,4 @@ def load_classifier(path: str | Path, config, device: str | torch.device) -> Ano
         return convert_finetuned(dict(state), config.MODEL.ABNORMAL_INDEX)
 
     model = assign_state(lambda: build_classifier(config), convert, state, path)
-    for module in model.modules():  # buffers that no file holds were built without memory
-        if hasattr(module, "init_non_persistent_buffers"):
-            for name, buffer in module.named_buffers(recurse=False):
-                module.register_buffer(name, torch.empty_like(buffer, device="cpu"), False)
-            module.init_non_persistent_buffers()
     return model.requires_grad_(False).eval().to(device)

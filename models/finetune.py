@@ -1,6 +1,7 @@
 """The parts of a training run, built from its settings."""
 
 import logging
+import math
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -69,7 +70,10 @@ def build_train_loader(config, manifest: Manifest, epochs: range, device) -> Dat
         world=world_size(),
         accumulation=config.TRAIN.ACCUMULATION_STEPS,
     )
-    return build_loader(config, CropDataset(manifest, transform, seed=config.SEED), order, device)
+    # The smallest random crop is still shrunk to the network's input, by half or more.
+    least = math.ceil(2 * config.DATA.IMG_SIZE / math.sqrt(config.AUG.MIN_CROP or 1))
+    crops = CropDataset(manifest, transform, seed=config.SEED, least=least)
+    return build_loader(config, crops, order, device)
 
 
 def build_val_loader(config, manifest: Manifest, device) -> DataLoader:

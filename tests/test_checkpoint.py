@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoint import CheckpointError, compare, pick_state, read_checkpoint
+from models.checkpoint import (
+    CheckpointError,
+    assign_state,
+    compare,
+    pick_state,
+    read_checkpoint,
+)
 
 WEIGHT = {"head.weight": torch.arange(6.0).view(2, 3)}
 
@@ -132,3 +138,26 @@ def test_compare_names_first_differences():
 def test_ordered_dicts_are_plain(tmp_path):
     torch.save({"model": collections.OrderedDict(WEIGHT)}, tmp_path / "a.pth")
     assert "model" in read_checkpoint(tmp_path / "a.pth")
+
+
+def test_weights_are_assigned_to_parameters_that_were_never_initialised():
+    """Parameters' initialising is skipped, by every way of calling it; buffers are computed."""
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 3)
+            torch.nn.init.constant_(tensor=self.linear.bias, val=7.0)
+            with torch.no_grad():
+                written.append(self.linear.weight.fill_(7.0) is self.linear.weight)
+            self.register_buffer("steps", torch.arange(3.0).mul_(2), persistent=False)
+            written.append(bool((self.linear.bias == 7).all()))
+
+    written = []
+    state = {"linear.weight": torch.ones(3, 2), "linear.bias": torch.zeros(3, dtype=torch.half)}
+    module = assign_state(Module, lambda s, _: s, state, "x")
+    assert written == [True, False]
+    assert module.linear.weight is not None and torch.equal(module.linear.weight, torch.ones(3, 2))
+    assert module.linear.bias.dtype == torch.float32
+    assert module.steps.tolist() == [0, 2, 4]
+    assert torch.nn.init.constant_(torch.nn.Parameter(torch.zeros(1)), 5.0).item() == 5

@@ -14,6 +14,7 @@ from data.dataset import (
     EpochBatches,
     find_abnormal_label,
     find_image_root,
+    read_image,
     read_manifest,
     seeded,
 )
@@ -226,3 +227,17 @@ def test_rows_of_the_public_data_set_read_as_they_are(tmp_path):
     rows = [["0001_0.jpg", 0, 0.91], ["a b/Ä.jpg", 1, 0.5]]
     path = write(tmp_path, [json.dumps(row) for row in rows])
     assert read_manifest(path).names == ("0001_0.jpg", "a b/Ä.jpg")
+
+
+def test_a_large_jpeg_is_decoded_at_the_least_scale_asked_for(tmp_path):
+    path = tmp_path / "large.jpg"
+    gradient = np.linspace(0, 255, 600).astype(np.uint8)
+    Image.fromarray(np.repeat(np.tile(gradient, (640, 1))[..., None], 3, 2)).save(path, quality=95)
+    assert read_image(path, "x").size == (600, 640)
+    small = read_image(path, "x", 200)
+    assert small.size == (300, 320) and small.mode == "RGB"
+    whole = np.asarray(read_image(path, "x").resize((300, 320), Image.Resampling.BOX), int)
+    assert np.abs(np.asarray(small, int) - whole).max() <= 4
+    assert read_image(path, "x", 301).size == (600, 640)
+    Image.open(path).save(tmp_path / "large.png")
+    assert read_image(tmp_path / "large.png", "x", 200).size == (600, 640)

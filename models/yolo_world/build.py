@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from models.checkpoint import CheckpointError, State, assign_state, pick_state, read_checkpoint
 from third_party import mmcv_ext
+from third_party.deferred import deferred_imports
 
 TEXT_PREFIX = "backbone.text_model.model."
 
 
 def register() -> None:
     """Register mmyolo's and our classes; must run before any model is built."""
-    mmcv_ext.install()
-    import mmyolo.datasets
-    import mmyolo.models  # noqa: F401
+    with deferred_imports():
+        mmcv_ext.install()
+        import mmyolo.datasets
+        import mmyolo.models  # noqa: F401
 
     import models.yolo_world.detector
     import models.yolo_world.head
@@ -77,15 +79,7 @@ def load_text_tower(state: State, path: str | Path) -> nn.Module:
     """Return CLIP's text tower with the weights of `state` (official names, prefix stripped)."""
     from models.yolo_world.text import build_text_tower, convert_text_tower
 
-    def build() -> nn.Module:
-        return build_text_tower()
-
-    tower = assign_state(build, lambda s, _: convert_text_tower(s), state, path)
-    # The causal mask is computed, not stored: above the diagonal nothing is seen.
-    size = tower.attn_mask.shape[0]
-    tower.register_buffer(
-        "attn_mask", torch.full((size, size), float("-inf")).triu(1), persistent=False
-    )
+    tower = assign_state(build_text_tower, lambda s, _: convert_text_tower(s), state, path)
     return tower.requires_grad_(False).eval()
 
 
@@ -115,8 +109,5 @@ def load_detector(
     state, text_state = split_state(pick_state(content, ("state_dict",), weights))
     embeddings = embed(texts, content, text_state, weights)
     model = assign_state(lambda: build_model(config), lambda s, _: s, state, weights)
-    head = model.bbox_head.head_module
-    head.register_buffer("proj", torch.arange(head.reg_max, dtype=torch.float), persistent=False)
-    model.embeddings = torch.zeros_like(model.embeddings, device="cpu")
     model.data_preprocessor = nn.Identity()  # images come prepared
     return model.requires_grad_(False).eval(), config, embeddings
