@@ -17,7 +17,7 @@ from models.demo.world import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
 from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_main, write_jsonl
 
 STILLS, DETECTOR_STILLS = 3000, 2000  # drawn for the classifiers; the detector sees the first
-EPOCHS = {"human": 18, "face": 5, "hand": 8}  # bodies are the hardest to learn
+EPOCHS = {"human": 18, "face": 7, "hand": 8}  # bodies are the hardest to learn
 HELD_OUT = 0.1  # share of the stills on which the classifiers are measured while they train
 
 
