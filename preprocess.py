@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.defaults import ConfigError, get_config
+from third_party.deferred import deferred_imports
 from utils import (
     UsageError,
     cores_per_process,
@@ -95,8 +96,9 @@ def describe(args: argparse.Namespace, config) -> dict:
 
 def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
     """Return `PartDetector.detect` set up as for scoring, and how many threads should call it."""
-    from models.detector import PartDetector
-    from models.run_options import choose_device, set_matmul_precision, share_cores
+    with deferred_imports():
+        from models.detector import PartDetector
+        from models.run_options import choose_device, set_matmul_precision, share_cores
 
     device = choose_device(args.device)
     set_matmul_precision("fp32")
