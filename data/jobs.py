@@ -3,7 +3,8 @@
 import hashlib
 import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from data.video import Source
@@ -31,7 +32,7 @@ class JobFolder:
     """Remembers under `folder`/.state which items are done, with which settings.
 
     `settings` is plain JSON. Raises UsageError where the folder holds a run with other settings,
-    unless `overwrite`. Several processes may share the folder: each writes its own items only.
+    unless `overwrite`. Several processes may share the folder: each writes the items it claims.
     """
 
     def __init__(self, folder: str | Path, settings: dict, *, overwrite: bool = False):
@@ -73,6 +74,27 @@ class JobFolder:
         """Store the row of a finished source at once."""
         state = {"digest": self._digest, "identity": identity(source), "row": row}
         write_json(self._path(source), state, indent=None)
+
+    @contextmanager
+    def claim(self, source: Source, *, dealt: bool = True) -> Iterator[bool]:
+        """Yield whether this process may work on the source: no other one is, and it is not done.
+
+        The system lets go of a claim when its process ends, however it ends. Where files cannot be
+        locked (Windows, some network file systems), the process may that it was `dealt` to.
+        """
+        with (self._state / f"lock.{source.stem}").open("w") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except (ImportError, OSError):
+                if not dealt:
+                    yield False
+                    return
+            yield self.row(source) is None
 
     def forget(self, source: Source) -> None:
         """Have the source done again."""

@@ -53,6 +53,7 @@ class ScoringRun:
         self.args, self.weights, self.config = args, weights, config
         self.sources, self.unusable = find_sources(args.video)
         self.folder = Path(args.output)
+        self._lengths: dict[Source, int] = {}
         identity = self.settings() | {
             "files": [_stamp(p) for p in (weights.detector_weights, *weights.models.values())]
         }
@@ -87,17 +88,18 @@ class ScoringRun:
 
     def run(self) -> int:
         mine = self._mine()
-        todo = [s for s in mine if self.args.overwrite or self._row(s) is None]
-        unseen = [s for s in mine if s not in todo and self.evidence and self.evidence.missing(s)]
-        if len(todo) < len(mine):
-            logger.info("%d of %d videos are scored already", len(mine) - len(todo), len(mine))
+        stale = [s for s in mine if self.args.overwrite or self._row(s) is None]
+        unseen = [s for s in mine if s not in stale and self.evidence and self.evidence.missing(s)]
+        if len(stale) < len(mine):
+            logger.info("%d of %d videos are scored already", len(mine) - len(stale), len(mine))
+        for source in stale:
+            self.jobs.forget(source)
+        todo = [source for source in self.sources if self.jobs.row(source) is None]
         if todo or unseen:
             scorer = self._scorer()
             if self.evidence:
                 self.evidence.explain = Explainer(scorer.classifiers, self.config)
-            for source in todo:
-                self.jobs.forget(source)
-            self._score_all(scorer, todo)
+            self._score_all(scorer, todo, set(mine))
             for source in unseen:
                 self.evidence.catch_up(source)
         return self._merge()
@@ -108,7 +110,7 @@ class ScoringRun:
         return None if row is None or "error" in row else row
 
     def _mine(self) -> list[Source]:
-        """Return this process's videos: the longest are dealt first."""
+        """Return the videos dealt to this process, of about the same length as the others'."""
         if world_size() == 1:
             return self.sources
         sizes = [self._length(source) for source in self.sources]
@@ -116,10 +118,13 @@ class ScoringRun:
         return [s for s, owner in zip(self.sources, owners, strict=True) if owner == rank()]
 
     def _length(self, source: Source) -> int:
-        try:
-            return FrameReader(source).frames_expected or 1
-        except VideoError:
-            return 1
+        """Return the frames that the video should have; each is opened for that once."""
+        if source not in self._lengths:
+            try:
+                self._lengths[source] = FrameReader(source).frames_expected or 1
+            except VideoError:
+                self._lengths[source] = 1
+        return self._lengths[source]
 
     def _scorer(self) -> VideoScorer:
         """Load the detector and the classifiers, once for all videos."""
@@ -158,17 +163,27 @@ class ScoringRun:
             dtype=dtype,
         )
 
-    def _score_all(self, scorer: VideoScorer, sources: list[Source]) -> None:
-        total = sum(-(-self._length(source) // self.args.frame_stride) for source in sources)
+    def _score_all(self, scorer: VideoScorer, sources: list[Source], mine: set[Source]) -> None:
+        """Score those of `sources` that no other process scores, the longest first."""
+        if world_size() > 1:  # one process keeps the order in which videos were named
+            sources = sorted(sources, key=self._length, reverse=True)
+        stride = self.args.frame_stride
+        total = sum(-(-self._length(source) // stride) for source in mine.intersection(sources))
         with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
             for source in sources:
-                bar.set_description(source.stem[:30])
-                try:
-                    row = self._score_one(scorer, source, bar).summary
-                except (VideoError, cv2.error) as error:
-                    row = {"video_path": str(source.path), "error": " ".join(str(error).split())}
-                    bar.write(f"failed: {source.path}: {row['error']}", file=sys.stderr)
-                self.jobs.finish(source, row)
+                with self.jobs.claim(source, dealt=source in mine) as claimed:
+                    if claimed:
+                        self.jobs.finish(source, self._row_of(scorer, source, bar))
+
+    def _row_of(self, scorer: VideoScorer, source: Source, bar: tqdm) -> dict:
+        """Return the video's row of scores.json, or what is wrong with it."""
+        bar.set_description(source.stem[:30])
+        try:
+            return self._score_one(scorer, source, bar).summary
+        except (VideoError, cv2.error) as error:
+            message = " ".join(str(error).split())
+            bar.write(f"failed: {source.path}: {message}", file=sys.stderr)
+            return {"video_path": str(source.path), "error": message}
 
     def _score_one(self, scorer: VideoScorer, source: Source, bar: tqdm) -> VideoResult:
         people = 0

@@ -1,5 +1,6 @@
 """inference.py as users call it, with the embedded weights."""
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -81,8 +82,13 @@ def test_two_processes_give_what_one_gives(scored, short, tmp_path, monkeypatch)
     videos = ("--video", short / "normal_1", short / "hand_fused")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    status, scores = run(tmp_path, *videos)
-    assert (status, scores) == (0, {})  # the other one is not done yet
+    (tmp_path / ".state").mkdir()
+    with (tmp_path / ".state" / "lock.normal_1").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the other process works on it
+        status, scores = run(tmp_path, *videos)
+    assert (status, scores) == (0, {})
+    assert (tmp_path / "hand_fused.frames.jsonl").exists()
+    assert not (tmp_path / "normal_1.frames.jsonl").exists()
     monkeypatch.setenv("RANK", "0")
     status, scores = run(tmp_path, *videos)
     expected = json.loads(json.dumps(scored[2]))

@@ -1,6 +1,10 @@
 """The folder that a run fills and a later run continues."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 
 from data.jobs import JobFolder, deal
 from data.video import Source
@@ -50,3 +54,41 @@ def test_a_half_written_row_is_done_again(tmp_path, source):
     state = tmp_path / "out" / ".state" / "item.a.json"
     state.write_text(state.read_text()[:10])
     assert jobs.row(source) is None
+
+
+def test_a_source_is_claimed_by_one_process_until_it_ends(tmp_path, source):
+    """Another process waits for nothing; a killed one leaves no claim behind."""
+    jobs = JobFolder(tmp_path / "out", {"a": 1})
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from data.jobs import JobFolder; from data.video import Source\n"
+        "out, video = map(Path, sys.argv[1:])\n"
+        "with JobFolder(out, {'a': 1}).claim(Source(video, 'a')) as claimed:\n"
+        "    print(claimed, flush=True); time.sleep(60)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / "out", source.path],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stdout.readline() == "True\n"
+    with jobs.claim(source) as claimed:
+        assert not claimed
+    other.kill()
+    other.wait()
+    with jobs.claim(source) as claimed:
+        assert claimed
+        jobs.finish(source, {"x": 1})
+    with jobs.claim(source) as claimed:
+        assert not claimed  # done
+
+
+@pytest.mark.parametrize("dealt", [True, False])
+def test_where_files_cannot_be_locked_sources_are_dealt(tmp_path, source, monkeypatch, dealt):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with JobFolder(tmp_path / "out", {}).claim(source, dealt=dealt) as claimed:
+        assert claimed is dealt

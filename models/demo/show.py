@@ -39,8 +39,7 @@ def table(rows: Mapping[str, Mapping], truth: Mapping[str, str | None]) -> str:
         row = rows[video]
         shown = "normal" if part is None else f"{part} anomaly"
         scores = [row["video_results"], row["score_soft"]]
-        words = ["--video", str(VIDEOS), "--output", str(output), "--annotate", "--report"]
-    words += ["--overwrite"]  # results of earlier weights are no reason to stop
+        words = ["-" if score is None else f"{score:.3f}" for score in scores]
         flags = "".join(f"{row['abnormal_by_part'][p]:>14.1%}" for p in PARTS)
         lines.append(f"{video:<24}{shown:<18}{words[0]:>14}{words[1]:>12}{flags}")
     return "\n".join(lines)
@@ -49,15 +48,8 @@ def table(rows: Mapping[str, Mapping], truth: Mapping[str, str | None]) -> str:
 def score(output: Path) -> dict[str, dict]:
     """Run inference.py on the demo's videos; return its rows by video name."""
     script = [sys.executable, str(ROOT / "inference.py")]
-    words = [
-        "--video",
-        str(VIDEOS),
-        "--output",
-        str(output),
-        "--annotate",
-        "--report",
-        "--overwrite",
-    ]
+    words = ["--video", str(VIDEOS), "--output", str(output), "--annotate", "--report"]
+    words.append("--overwrite")  # results of earlier weights are no reason to stop
     status = subprocess.run([*script, *words], check=False).returncode
     if status:
         raise UsageError(f"inference.py ended with status {status}")
