@@ -24,7 +24,6 @@ from utils import read_jsonl
 ROOT = Path(__file__).resolve().parents[2]
 VIDEOS = ROOT / "demo" / "videos"
 LENGTHS = (200, 2000)
-CLIP = 120  # frames of a five-second clip
 TABLES = ("start-up", "length", "processes")
 
 
@@ -32,6 +31,7 @@ def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("tables", nargs="*", default=list(TABLES), help=f"{', '.join(TABLES)} (all)")
     p.add_argument("--repeat", type=int, default=3, help="runs per row (3)")
+    p.add_argument("--clip", type=int, default=120, help="frames of each of four clips (120)")
     p.add_argument("--flags", nargs="+", default=[], metavar="FLAG=VALUE",
                    help="more flags of inference.py, such as detector-config=FILE")  # fmt: skip
     args = p.parse_args()
@@ -97,7 +97,8 @@ def length(args, folder: Path) -> None:
 
 def processes(args, folder: Path) -> None:
     videos = [
-        loop(folder / path.name, frames_of(path), CLIP) for path in sorted(VIDEOS.glob("*.mp4"))
+        loop(folder / path.name, frames_of(path), args.clip)
+        for path in sorted(VIDEOS.glob("*.mp4"))
     ]
     ways = {
         "one process, one core": {"cores": "0"},
@@ -105,7 +106,7 @@ def processes(args, folder: Path) -> None:
         "one process, two cores": {"cores": "0,1"},
     }
     walls, found = {}, []
-    print(f"{len(videos)} clips of {CLIP} frames\n")
+    print(f"{len(videos)} clips of {args.clip} frames\n")
     print("| way | wall s | against one core |\n|---|---|---|")
     for name, way in ways.items():
         runs = [score(videos, folder / name, args.flags, **way) for _ in range(args.repeat)]
