@@ -92,8 +92,10 @@ def train_detector(args: argparse.Namespace) -> Path:
 
 
 def processes() -> int:
-    """Return how many processes train a classifier: two of one core each are half again as fast as
-    one of two, whose threads wait for the core that loads crops."""
+    """Return how many processes train a classifier.
+
+    On CPU two of one core each: the threads of one would wait for the core that loads crops.
+    """
     import torch
 
     from models.run_options import choose_device
