@@ -128,7 +128,7 @@ def read_image(path: str | Path, place: str, least: int = 0) -> Image.Image:
     """Return the decoded RGB image; raises UsageError that begins with `place`.
 
     With `least`, a JPEG is decoded at the smallest of its scales (1, 1/2, 1/4, 1/8) that keeps both
-    sides that long, which takes a fraction of the time.
+    sides that long, which saves time the more the larger it is.
     """
     try:
         with Image.open(path) as image:
