@@ -38,12 +38,32 @@ def test_tensors_get_the_geometry_and_nearly_the_pixels_of_arrays(shape, to_aspe
     assert np.abs(found.numpy().astype(int) - plain).mean() < 3
 
 
-def test_a_picture_keeps_its_aspect_in_whole_steps():
+def test_grey_far_from_the_picture_is_cut_off_in_whole_steps():
     box = Letterbox((640, 640), to_aspect=True)
-    assert box.shape(np.empty((1080, 1920, 3))) == (640, 384)
-    assert box.shape(np.empty((500, 100, 3))) == (128, 640)
-    assert Letterbox((640, 640), to_aspect=True, step=128).shape(np.empty((9, 5, 3))) == (384, 640)
+    assert box.shape(np.empty((1080, 1920, 3))) == (640, 448)
+    assert box.shape(np.empty((500, 100, 3))) == (192, 640)
+    assert box.shape(np.empty((640, 600, 3))) == (640, 640)
+    assert Letterbox((640, 640), to_aspect=True, step=128).shape(np.empty((9, 5, 3))) == (512, 640)
     assert not box.fits(np.empty((0, 5, 3))) and not box.fits(np.empty((2, 5000, 3)))
+    with pytest.raises(ValueError, match="multiple of 32, got 48"):
+        Letterbox((640, 640), to_aspect=True, step=48)
+
+
+@pytest.mark.parametrize("step", [32, 64, 128])
+@pytest.mark.parametrize("shape", [(1080, 1920), (720, 405), (641, 640), (97, 33), (60, 1000)])
+def test_what_is_kept_lies_on_the_squares_cells_with_a_margin(shape, step):
+    image = _photo(*shape)
+    whole, before = Letterbox((640, 640))(image)
+    box = Letterbox((640, 640), to_aspect=True, step=step)
+    columns, rows = box.window(image)
+    kept, after = box(image)
+    np.testing.assert_array_equal(kept, whole[rows, columns])
+    assert columns.start % 32 == rows.start % 32 == 0
+    assert all(side % step == 0 for side in kept.shape[:2])
+    assert (after["pad_param"] >= np.minimum(before["pad_param"], 32)).all()
+    np.testing.assert_array_equal(
+        before["pad_param"][[0, 2]] - after["pad_param"][[0, 2]], [rows.start, columns.start]
+    )
 
 
 @pytest.mark.parametrize("shape", [(300, 300), (90, 91), (224, 224), (700, 699)])

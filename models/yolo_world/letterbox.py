@@ -1,4 +1,4 @@
-"""Pictures as the detector sees them: resized into its square or to their own aspect, padded."""
+"""Pictures as the detector sees them: resized into its square, padded with grey, or less of it."""
 
 import numpy as np
 from torch import Tensor
@@ -7,23 +7,29 @@ from torchvision.transforms.v2 import functional as F
 from models.yolo_world.build import register
 
 GREY = 114  # what fills the rest of the square
+CELL = 32  # pixels of the coarsest feature map's cell
+MARGIN = CELL  # grey that stays around a picture, on the sides that have that much
 Image = np.ndarray | Tensor
 
 
 class Letterbox:
     """Resizes a BGR image into `size` = (width, height), keeping its aspect, and pads with grey.
 
-    With `to_aspect` the padding ends at the next multiple of `step` instead of the whole size.
-    This is mmyolo's own resizing, which gives the reference's numbers.
+    With `to_aspect` grey further than a margin from the picture is cut off again, in whole cells, to
+    a multiple of `step`. The picture lies on the network's cells as before, and the margin
+    keeps the convolutions' zeros off it: without one, boxes move and verdicts with them.
+    Resizing is mmyolo's own, which gives the reference's numbers.
     """
 
-    def __init__(self, size: tuple[int, int], *, to_aspect: bool = False, step: int = 32):
+    def __init__(self, size: tuple[int, int], *, to_aspect: bool = False, step: int = CELL):
         register()
-        from mmyolo.datasets.transforms import YOLOv5KeepRatioResize
+        from mmyolo.datasets.transforms import LetterResize, YOLOv5KeepRatioResize
 
+        if step % CELL:
+            raise ValueError(f"step: expected a multiple of {CELL}, got {step}")
         self.size, self.to_aspect, self.step = tuple(size), to_aspect, step
         self._resize = YOLOv5KeepRatioResize(scale=self.size)
-        self._pads: dict[tuple[int, int], object] = {}
+        self._pad = LetterResize(scale=self.size, allow_scale_up=False, pad_val={"img": GREY})
 
     def resized(self, image: Image) -> tuple[int, int]:
         """Return width and height after resizing, before padding."""
@@ -35,27 +41,42 @@ class Letterbox:
         """Return whether both sides keep at least a pixel."""
         return min(image.shape[:2]) > 0 and min(self.resized(image)) > 0
 
+    def window(self, image: Image) -> tuple[slice, slice]:
+        """Return the columns and rows of the padded square that are kept."""
+        if not self.to_aspect:
+            return slice(0, self.size[0]), slice(0, self.size[1])
+        sides = zip(self.size, self.resized(image), strict=True)
+        return tuple(self._kept(full, side) for full, side in sides)
+
+    def _kept(self, full: int, side: int) -> slice:
+        before = (full - side) // 2
+        start = max(0, before - MARGIN) // CELL * CELL
+        length = before + side + MARGIN - start
+        length = -(-length // self.step) * self.step
+        start = max(0, min(start, (full - length) // CELL * CELL))
+        return slice(start, min(full, start + length))
+
     def shape(self, image: Image) -> tuple[int, int]:
         """Return the padded (width, height) of `image`."""
-        if not self.to_aspect:
-            return self.size
-        return tuple(-(-side // self.step) * self.step for side in self.resized(image))
+        return tuple(kept.stop - kept.start for kept in self.window(image))
 
     def __call__(self, image: np.ndarray) -> tuple[Image, dict]:
         """Return the padded image (H, W, 3) uint8 BGR and what is needed to map boxes back."""
-        from mmyolo.datasets.transforms import LetterResize
-
-        size = self.shape(image)
-        if size not in self._pads:
-            self._pads[size] = LetterResize(scale=size, allow_scale_up=False, pad_val={"img": GREY})
+        columns, rows = self.window(image)
         results = {"img": image, "img_shape": image.shape[:2]}
-        results = self._pads[size](self._resize(results))
+        results = self._pad(self._resize(results))
         meta = {
             "ori_shape": image.shape[:2],
             "scale_factor": results["scale_factor"],
-            "pad_param": results["pad_param"],
+            "pad_param": self._padding(results["pad_param"], columns, rows),
         }
-        return results["img"], meta
+        return results["img"][rows, columns], meta
+
+    def _padding(self, whole: np.ndarray, columns: slice, rows: slice) -> np.ndarray:
+        """Return the kept (top, bottom, left, right) of the square's padding."""
+        ends = self.size[1] - rows.stop, self.size[0] - columns.stop
+        cut = (rows.start, ends[0], columns.start, ends[1])
+        return whole - np.array(cut, whole.dtype)
 
 
 class DeviceLetterbox(Letterbox):
@@ -67,14 +88,16 @@ class DeviceLetterbox(Letterbox):
     def __call__(self, image: Tensor) -> tuple[Tensor, dict]:
         width, height = self.resized(image)
         pixels = F.resize(image.permute(2, 0, 1), [height, width], antialias=True)
-        full_width, full_height = self.shape(image)
+        full_width, full_height = self.size
         left, top = (full_width - width) // 2, (full_height - height) // 2
-        right, bottom = full_width - width - left, full_height - height - top
+        whole = (top, full_height - height - top, left, full_width - width - left)
+        padding = self._padding(np.array(whole, np.float32), *self.window(image))
+        top, bottom, left, right = map(int, padding)
         padded = F.pad(pixels, [left, top, right, bottom], fill=GREY)
         original_height, original_width = image.shape[:2]
         meta = {
             "ori_shape": (original_height, original_width),
             "scale_factor": (width / original_width, height / original_height),
-            "pad_param": np.array([top, bottom, left, right], np.float32),
+            "pad_param": padding,
         }
         return padded.permute(1, 2, 0), meta
