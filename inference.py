@@ -40,8 +40,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--batch-size", type=int, help="frames per detector batch (2 on CPU, else 8)")
     p.add_argument("--frame-stride", type=int, default=1, help="score every n-th frame (1)")
     p.add_argument("--fps", type=float, default=25.0, help="frame rate of image folders (25)")
-    p.add_argument("--fast", action="store_true", help="16-bit networks and frames letterboxed to "
-                   "their own aspect: scores deviate (tests/benchmarks)")  # fmt: skip
+    p.add_argument("--fast", action="store_true", help="16-bit networks where fast, and frames "
+                   "padded less than to a square: scores deviate (tests/benchmarks)")  # fmt: skip
     p.add_argument("--compile", action="store_true", help="compile the networks: a minute at the "
                    "start, for long runs")  # fmt: skip
     p.add_argument("--annotate", action="store_true", help="write an annotated video per video")

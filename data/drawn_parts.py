@@ -144,8 +144,9 @@ class DrawnParts(Dataset):
 class ShapeBatches(Sampler):
     """Batches of `size` items of a `DrawnParts`, in random order; the last few are left out.
 
-    With `to_aspect` half of the samples come in batches of one shape, padded to their own aspect as
-    fast scoring pads them; the others, and what fills no batch of its shape, are squares.
+    With `to_aspect` half of the samples come in batches of one shape, padded to their own aspect,
+    tighter than fast scoring pads them; the others, and what fills no batch of its shape, are
+    squares.
     """
 
     def __init__(self, data: DrawnParts, size: int):

@@ -3,12 +3,12 @@
 import hashlib
 import heapq
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from data.video import Source
-from utils import UsageError, write_json
+from utils import UsageError, write_json, write_jsonl
 
 
 def deal(sizes: Sequence[float], workers: int) -> list[int]:
@@ -74,6 +74,7 @@ class JobFolder:
         """Store the row of a finished source at once."""
         state = {"digest": self._digest, "identity": identity(source), "row": row}
         write_json(self._path(source), state, indent=None)
+        self._records_path(source).unlink(missing_ok=True)
 
     @contextmanager
     def claim(self, source: Source, *, dealt: bool = True) -> Iterator[bool]:
@@ -96,6 +97,44 @@ class JobFolder:
                     return
             yield self.row(source) is None
 
-    def forget(self, source: Source) -> None:
-        """Have the source done again."""
+    def forget(self, source: Source, *, records: bool = True) -> None:
+        """Have the source done again: from the start, or, its `records` kept, from there."""
         self._path(source).unlink(missing_ok=True)
+        if records:
+            self._records_path(source).unlink(missing_ok=True)
+
+    def _records_path(self, source: Source) -> Path:
+        return self._state / f"part.{source.stem}.jsonl"
+
+    @contextmanager
+    def records(self, source: Source, **settings) -> Iterator[tuple[list, Callable]]:
+        """Yield (records, add): what a run that was cut off added for this source, and how to add.
+
+        Records are plain JSON. Those made with other `settings`, or of a source that has changed
+        since, do not count. `finish` and `forget` drop them.
+        """
+        path = self._records_path(source)
+        head = {"digest": self._digest, "identity": identity(source), **settings}
+        before = _whole_rows(path)
+        records = before[1:] if before[:1] == [head] else []
+        write_jsonl(path, [head, *records])  # a last line that was cut off would spoil the next
+        with path.open("a", encoding="utf-8") as file:
+
+            def add(record) -> None:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+
+            yield records, add
+
+
+def _whole_rows(path: Path) -> list:
+    """Return the rows of a JSON lines file up to the first that is not whole."""
+    rows = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break
+            rows.append(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    return rows

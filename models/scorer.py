@@ -133,23 +133,27 @@ class VideoScorer:
         source: str | Path | Source,
         *,
         on_frame: Callable[[Frame, dict], None] | None = None,
+        on_batch: Callable[[dict], None] | None = None,
+        known: Sequence[dict] = (),
         keep_frames: bool = True,
     ) -> VideoResult:
         """Return the scores of a video; `on_frame` sees each frame and its row in order.
 
-        Raises VideoError where no frame can be decoded.
+        `on_batch` sees what was found in each batch of frames, plain JSON; given back as `known`,
+        with the same batch size, it is not computed again. Raises VideoError where no frame can be
+        decoded.
         """
-        start = time.perf_counter()
+        start = time.perf_counter() - (known[-1]["seconds"] if known else 0.0)
         if not isinstance(source, Source):
             source = Source(Path(source), Path(source).stem)
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
         tally = Tally(self.config.SCORE.NO_PERSON)
         rows, skipped = [], 0
-        # Frames are made ahead while the model works, and bounded, so memory stays flat.
-        ahead = self._timed(batched(prefetch(reader, self.batch_size), self.batch_size))
-        for frames, result in map_ahead(self._workers, self._score_batch, ahead, self.workers):
-            skipped += result[1]
-            for frame, row in zip(frames, result[0], strict=True):
+        for number, frames, found in self._batches(reader, known):
+            skipped += found["skipped"]
+            if on_batch is not None and number >= len(known):
+                on_batch(found | {"seconds": time.perf_counter() - start})
+            for frame, row in zip(frames, found["rows"], strict=True):
                 tally.add(row, self.limits)
                 if keep_frames:
                     rows.append(row)
@@ -168,6 +172,19 @@ class VideoScorer:
         }
         return VideoResult(summary, rows)
 
+    def _batches(self, reader: FrameReader, known: Sequence[dict]):
+        """Yield (number, frames, what `known` or `_score_batch` says of them) in order."""
+
+        def find(numbered: tuple[int, list[Frame]]) -> dict:
+            number, frames = numbered
+            return known[number] if number < len(known) else self._score_batch(frames)
+
+        # Frames are made ahead while the model works, and bounded, so memory stays flat.
+        ahead = self._timed(batched(prefetch(reader, self.batch_size), self.batch_size))
+        batches = map_ahead(self._workers, find, enumerate(ahead), self.workers)
+        for (number, frames), found in batches:
+            yield number, frames, found
+
     def _timed(self, ahead: Iterator[list[Frame]]) -> Iterator[list[Frame]]:
         while True:
             with self.clock.stage("decode"):  # what is not hidden behind the model
@@ -176,11 +193,12 @@ class VideoScorer:
                 return
             yield frames
 
-    def _score_batch(self, frames: Sequence[Frame]) -> tuple[list[dict], int]:
-        """Return the frames' rows, and how many crops were skipped."""
+    def _score_batch(self, frames: Sequence[Frame]) -> dict:
+        """Return the frames' "rows", and how many crops were "skipped"."""
         images = [self._place(frame.image) for frame in frames]
         found = self.detector.detect(images)
-        return self._judge(frames, images, found), sum(one.skipped for one in found)
+        rows = self._judge(frames, images, found)
+        return {"rows": rows, "skipped": sum(one.skipped for one in found)}
 
     def _place(self, image: np.ndarray) -> np.ndarray | torch.Tensor:
         """Return the frame where it is cut and resized: on the device, if the detector does so."""

@@ -1,5 +1,6 @@
 """A scoring run: many videos, any number of processes, one folder of results."""
 
+import glob
 import json
 import logging
 import sys
@@ -93,7 +94,7 @@ class ScoringRun:
         if len(stale) < len(mine):
             logger.info("%d of %d videos are scored already", len(mine) - len(stale), len(mine))
         for source in stale:
-            self.jobs.forget(source)
+            self.jobs.forget(source, records=self.args.overwrite)
         todo = [source for source in self.sources if self.jobs.row(source) is None]
         if todo or unseen:
             scorer = self._scorer()
@@ -187,9 +188,14 @@ class ScoringRun:
 
     def _score_one(self, scorer: VideoScorer, source: Source, bar: tqdm) -> VideoResult:
         people = 0
+        for left in self.folder.glob(f".{glob.escape(source.stem)}.frames.jsonl.*.part"):
+            left.unlink(missing_ok=True)  # of a run that was killed: nobody else works on this one
+        same = {"batch_size": scorer.batch_size, "device": scorer.detector.device.type,
+                "compile": self.args.compile}  # fmt: skip
         with (
             self.evidence.watch(source) if self.evidence else nullcontext() as watch,
             atomic_write(self.folder / f"{source.stem}.frames.jsonl") as lines,
+            self.jobs.records(source, **same) as (known, add),
         ):
 
             def on_frame(frame: Frame, row: dict) -> None:
@@ -201,7 +207,9 @@ class ScoringRun:
                 bar.set_postfix(people=people, refresh=False)
                 bar.update()
 
-            return scorer.score(source, on_frame=on_frame, keep_frames=False)
+            return scorer.score(
+                source, on_frame=on_frame, on_batch=add, known=known, keep_frames=False
+            )
 
     def _merge(self) -> int:
         """Write scores.json once every process's videos are done; the last one to end does it."""

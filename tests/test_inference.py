@@ -12,6 +12,7 @@ from conftest import ROOT
 
 import inference
 from models.checkpoint import CheckpointError
+from models.detector import PartDetector
 from utils import UsageError, write_json
 
 VIDEOS = ROOT / "demo" / "videos"
@@ -181,3 +182,38 @@ def test_a_run_killed_in_a_video_leaves_no_half_result(short, tmp_path):
     status, scores = run(output, "--video", short / "normal_1")
     assert status == 0
     assert scores["videos"][0]["people"] == before["row"]["people"]
+    assert not list(output.glob(".*.part"))
+
+
+@pytest.mark.parametrize("flags", [[], ["--annotate"]])
+def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, monkeypatch):
+    """The frames of whole batches are not computed again, and the results are the same."""
+    detect, calls = PartDetector.detect, []
+
+    def counted(self, frames):
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        calls.append(len(frames))
+        return detect(self, frames)
+
+    monkeypatch.setattr(PartDetector, "detect", counted)
+    words = ["--video", short / "hand_fused", "--batch-size", "1", *flags]
+    monkeypatch.setattr("models.scoring_run.share_cores", lambda _device: (1, 1))
+    stop = None
+    _, whole = run(tmp_path / "whole", *words)
+    calls.clear()
+    stop, output = 4, tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        run(output, *words)
+    kept = len((output / ".state/part.hand_fused.jsonl").read_text().splitlines()) - 1
+    assert 0 < kept <= 4
+    stop = None
+    calls.clear()
+    status, scores = run(output, *words)
+    assert status == 0 and len(calls) == 5 - kept
+    rows, expected = (f / "hand_fused.frames.jsonl" for f in (output, tmp_path / "whole"))
+    assert rows.read_text() == expected.read_text()
+    first, other = scores["videos"][0], whole["videos"][0]
+    assert {**first, "seconds": 0} == {**other, "seconds": 0}
+    assert (output / "hand_fused.annotated.webm").exists() == bool(flags)
+    assert not list((output / ".state").glob("part.*"))

@@ -15,9 +15,9 @@ Image = np.ndarray | Tensor
 class Letterbox:
     """Resizes a BGR image into `size` = (width, height), keeping its aspect, and pads with grey.
 
-    With `to_aspect` grey further than a margin from the picture is cut off again, in whole cells, to
-    a multiple of `step`. The picture lies on the network's cells as before, and the margin
-    keeps the convolutions' zeros off it: without one, boxes move and verdicts with them.
+    With `to_aspect` grey further than a margin from the picture is cut off again, in whole cells,
+    to a multiple of `step`. The picture lies on the network's cells as before, and the margin keeps
+    the convolutions' zeros off it: without one, boxes move and verdicts with them.
     Resizing is mmyolo's own, which gives the reference's numbers.
     """
 

@@ -35,8 +35,9 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--clip", type=int, default=120, help="frames of each of four clips (120)")
     p.add_argument("--flags", nargs="+", default=[], metavar="FLAG=VALUE",
                    help="more flags of inference.py, such as detector-config=FILE")  # fmt: skip
-    p.add_argument("--frame", choices=("demo", "blank"), default="demo", help="what start-up "
-                   "scores: seeded weights find hundreds of people in a real frame (demo)")  # fmt: skip
+    p.add_argument("--frame", choices=("demo", "blank"), default="demo",
+                   help="what start-up scores: seeded weights find hundreds of people in a real "
+                   "frame (demo)")  # fmt: skip
     args = p.parse_args()
     if wrong := set(args.tables) - set(TABLES):
         p.error(f"expected tables of {', '.join(TABLES)}, got {', '.join(sorted(wrong))}")
