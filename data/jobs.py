@@ -3,12 +3,14 @@
 import hashlib
 import heapq
 import json
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.records import Records
 from data.video import Source
-from utils import UsageError, write_json, write_jsonl
+from utils import UsageError, write_json
 
 
 def deal(sizes: Sequence[float], workers: int) -> list[int]:
@@ -74,16 +76,20 @@ class JobFolder:
         """Store the row of a finished source at once."""
         state = {"digest": self._digest, "identity": identity(source), "row": row}
         write_json(self._path(source), state, indent=None)
-        self._records_path(source).unlink(missing_ok=True)
+        # After the row: who finds no records any more finds that.
+        shutil.rmtree(self._records_folder(source), ignore_errors=True)
 
     @contextmanager
-    def claim(self, source: Source, *, dealt: bool = True) -> Iterator[bool]:
+    def claim(self, source: Source, *, piece: int | None = None, dealt=True) -> Iterator[bool]:
         """Yield whether this process may work on the source: no other one is, and it is not done.
+
+        `piece` claims one of the pieces that processes share a source in, apart from the source.
 
         The system lets go of a claim when its process ends, however it ends. Where files cannot be
         locked (Windows, some network file systems), the process may that it was `dealt` to.
         """
-        with (self._state / f"lock.{source.stem}").open("w") as file:
+        name = "lock" if piece is None else f"piece.{piece}"
+        with (self._state / f"{name}.{source.stem}").open("w") as file:
             try:
                 import fcntl
 
@@ -101,40 +107,15 @@ class JobFolder:
         """Have the source done again: from the start, or, its `records` kept, from there."""
         self._path(source).unlink(missing_ok=True)
         if records:
-            self._records_path(source).unlink(missing_ok=True)
+            shutil.rmtree(self._records_folder(source), ignore_errors=True)
 
-    def _records_path(self, source: Source) -> Path:
-        return self._state / f"part.{source.stem}.jsonl"
+    def records(self, source: Source, **settings) -> Records:
+        """Return the records that runs which were cut off, or other processes, kept of `source`.
 
-    @contextmanager
-    def records(self, source: Source, **settings) -> Iterator[tuple[list, Callable]]:
-        """Yield (records, add): what a run that was cut off added for this source, and how to add.
-
-        Records are plain JSON. Those made with other `settings`, or of a source that has changed
-        since, do not count. `finish` and `forget` drop them.
+        Those made with other `settings`, or of a file that has changed since, do not count.
         """
-        path = self._records_path(source)
         head = {"digest": self._digest, "identity": identity(source), **settings}
-        before = _whole_rows(path)
-        records = before[1:] if before[:1] == [head] else []
-        write_jsonl(path, [head, *records])  # a last line that was cut off would spoil the next
-        with path.open("a", encoding="utf-8") as file:
+        return Records(self._records_folder(source), head)
 
-            def add(record) -> None:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-
-            yield records, add
-
-
-def _whole_rows(path: Path) -> list:
-    """Return the rows of a JSON lines file up to the first that is not whole."""
-    rows = []
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if not line.endswith("\n"):
-                break
-            rows.append(json.loads(line))
-    except (OSError, ValueError):
-        pass
-    return rows
+    def _records_folder(self, source: Source) -> Path:
+        return self._state / f"part.{source.stem}"

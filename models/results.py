@@ -1,9 +1,12 @@
-"""Reading result files: scores.json and what its names mean."""
+"""Reading result files: scores.json, what its names mean, and its table."""
 
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from utils import UsageError
 
@@ -53,3 +56,25 @@ def prompt_and_index(path: str) -> tuple[str, int] | None:
     """Return (prompt, index) of a file in the benchmark's naming, `<prompt>-<index>.mp4`."""
     match = re.fullmatch(r"(.*)-(\d+)", Path(path.replace("\\", "/")).stem, re.DOTALL)
     return (match[1], int(match[2])) if match else None
+
+
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are not None, None without any."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def print_scores(scores: dict, path: Path) -> None:
+    """Print a line per video of a scores.json on standard output."""
+    print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
+    for row in scores["videos"]:
+        score, ci = row["video_results"], row["ci95"]
+        cells = f"{score:6.3f}" if score is not None else "     -"
+        cells += f" {ci[0]:7.3f}..{ci[1]:.3f} " if ci else f"{'-':>16} "
+        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {row['video_path']}")
+        for warning in row["warnings"]:
+            print(f"{'':>41}  warning: {warning}")
+    for row in scores["failed"]:
+        print(f"{'failed':>6} {'':>33}  {row['video_path']}: {row['error']}")
+    if scores["mean"]["video_results"] is not None:
+        print(f"{scores['mean']['video_results']:6.3f} mean; results in {path}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import nn
 
 from configs.defaults import PARTS, thresholds
 from data.crops import cut
+from data.records import Span
 from data.transforms import build_eval_transform, normalize
 from data.video import Frame, FrameReader, Source, batched, map_ahead, prefetch
 from models.detector import FrameDetections, PartDetector, Person
@@ -27,7 +29,6 @@ from utils import keep_to_one_core
 
 BOOTSTRAP_DRAWS = 1000
 CROPS_PER_BATCH = 32
-SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft")
 
 
 @dataclass
@@ -133,26 +134,24 @@ class VideoScorer:
         source: str | Path | Source,
         *,
         on_frame: Callable[[Frame, dict], None] | None = None,
-        on_batch: Callable[[dict], None] | None = None,
-        known: Sequence[dict] = (),
+        on_batch: Callable[[int, dict], None] | None = None,
+        known: Mapping[int, dict] = MappingProxyType({}),
         keep_frames: bool = True,
     ) -> VideoResult:
         """Return the scores of a video; `on_frame` sees each frame and its row in order.
 
-        `on_batch` sees what was found in each batch of frames, plain JSON; given back as `known`,
-        with the same batch size, it is not computed again. Raises VideoError where no frame can be
-        decoded.
+        `on_batch` sees each batch's number and what was found in it, plain JSON; given back as
+        `known`, with the same batch size, it is not computed again. Raises VideoError where no
+        frame can be decoded.
         """
-        start = time.perf_counter() - (known[-1]["seconds"] if known else 0.0)
+        start = time.perf_counter() - sum(found["seconds"] for found in known.values())
         if not isinstance(source, Source):
             source = Source(Path(source), Path(source).stem)
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
         tally = Tally(self.config.SCORE.NO_PERSON)
         rows, skipped = [], 0
-        for number, frames, found in self._batches(reader, known):
+        for frames, found in self._batches(reader, Span(), known, on_batch):
             skipped += found["skipped"]
-            if on_batch is not None and number >= len(known):
-                on_batch(found | {"seconds": time.perf_counter() - start})
             for frame, row in zip(frames, found["rows"], strict=True):
                 tally.add(row, self.limits)
                 if keep_frames:
@@ -172,18 +171,51 @@ class VideoScorer:
         }
         return VideoResult(summary, rows)
 
-    def _batches(self, reader: FrameReader, known: Sequence[dict]):
-        """Yield (number, frames, what `known` or `_score_batch` says of them) in order."""
+    def score_span(
+        self,
+        source: Source,
+        span: Span,
+        on_batch: Callable[[int, dict], None],
+        known: Mapping[int, dict],
+    ) -> int | None:
+        """Find what is not `known` of the batches in `span`; `on_batch` as in `score`.
 
-        def find(numbered: tuple[int, list[Frame]]) -> dict:
+        Returns how many batches the video has, if its end was seen.
+        """
+        reader = FrameReader(source, stride=self.stride, fps=self.fps)
+        count = 0
+        for _ in self._batches(reader, span, known, on_batch):
+            count += 1
+            if count == span.stop:
+                return None
+        return count
+
+    def _batches(
+        self,
+        reader: FrameReader,
+        span: Span,
+        known: Mapping[int, dict],
+        on_batch: Callable[[int, dict], None] | None,
+    ) -> Iterator[tuple[list[Frame], dict | None]]:
+        """Yield each batch of frames and what is in it, None outside `span`."""
+
+        def find(numbered: tuple[int, list[Frame]]) -> dict | None:
             number, frames = numbered
-            return known[number] if number < len(known) else self._score_batch(frames)
+            if number in known or number not in span:
+                return known.get(number)
+            return self._score_batch(frames)
 
         # Frames are made ahead while the model works, and bounded, so memory stays flat.
         ahead = self._timed(batched(prefetch(reader, self.batch_size), self.batch_size))
-        batches = map_ahead(self._workers, find, enumerate(ahead), self.workers)
-        for (number, frames), found in batches:
-            yield number, frames, found
+        before = time.perf_counter()
+        for (number, frames), found in map_ahead(
+            self._workers, find, enumerate(ahead), self.workers
+        ):
+            if on_batch is not None and number in span and number not in known:
+                now = time.perf_counter()
+                on_batch(number, found | {"seconds": now - before})
+                before = now
+            yield frames, found
 
     def _timed(self, ahead: Iterator[list[Frame]]) -> Iterator[list[Frame]]:
         while True:

@@ -9,18 +9,19 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from configs.defaults import differences, thresholds
 from data.jobs import JobFolder, deal
+from data.records import Records, Span, spans
 from data.video import Frame, FrameReader, Source, VideoError, find_sources
 from models.classifier import load_classifier
 from models.detector import PartDetector
 from models.evidence import Evidence
 from models.heatmap import Explainer
 from models.report import build_report
+from models.results import SCORES, mean_known, print_scores
 from models.run_options import (
     Weights,
     choose_device,
@@ -28,7 +29,7 @@ from models.run_options import (
     set_matmul_precision,
     share_cores,
 )
-from models.scorer import SCORES, VideoResult, VideoScorer
+from models.scorer import VideoResult, VideoScorer
 from utils import (
     atomic_write,
     rank,
@@ -37,6 +38,11 @@ from utils import (
 )
 
 logger = logging.getLogger(__name__)
+
+# Processes share a video in pieces where there are few videos for them: a whole one at the end
+# would keep one process busy and the others idle. Each piece decodes what lies before it.
+PIECES_PER_PROCESS = 8
+BATCHES_PER_PIECE = 8
 
 
 def _stamp(path: str) -> list:
@@ -127,6 +133,10 @@ class ScoringRun:
                 self._lengths[source] = 1
         return self._lengths[source]
 
+    def _frames(self, source: Source) -> int:
+        """Return how many of the video's frames are to be scored."""
+        return -(-self._length(source) // self.args.frame_stride)
+
     def _scorer(self) -> VideoScorer:
         """Load the detector and the classifiers, once for all videos."""
         config, args = self.config, self.args
@@ -168,13 +178,64 @@ class ScoringRun:
         """Score those of `sources` that no other process scores, the longest first."""
         if world_size() > 1:  # one process keeps the order in which videos were named
             sources = sorted(sources, key=self._length, reverse=True)
-        stride = self.args.frame_stride
-        total = sum(-(-self._length(source) // stride) for source in mine.intersection(sources))
+        total = sum(self._frames(source) for source in mine.intersection(sources))
         with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
-            for source in sources:
-                with self.jobs.claim(source, dealt=source in mine) as claimed:
-                    if claimed:
-                        self.jobs.finish(source, self._row_of(scorer, source, bar))
+            # Again as long as there was something: a process that died, or forgot what it was told
+            # to overwrite, leaves pieces of a video behind.
+            while sum([self._take(scorer, s, s in mine, bar) for s in sources]):
+                pass
+
+    def _take(self, scorer: VideoScorer, source: Source, dealt: bool, bar: tqdm) -> bool:
+        """Score the video, or pieces of it; return whether there was something to do."""
+        if self.jobs.row(source) is not None:
+            return False
+        pieces = self._pieces(scorer, source)
+        worked = False
+        try:
+            if len(pieces) > 1:
+                for number, span in enumerate(pieces):
+                    with self.jobs.claim(source, piece=number, dealt=dealt) as claimed:
+                        worked |= claimed and self._score_span(scorer, source, span, bar)
+                if not self._records(scorer, source).covers(Span()):
+                    return worked
+        except (VideoError, cv2.error):
+            pass  # scoring the whole meets it again, and says so
+        with self.jobs.claim(source, dealt=dealt) as claimed:
+            if claimed:
+                self.jobs.finish(source, self._row_of(scorer, source, bar))
+        return worked or claimed
+
+    def _pieces(self, scorer: VideoScorer, source: Source) -> list[Span]:
+        """Return the pieces in which processes share a video, the same in all of them."""
+        all_pieces = PIECES_PER_PROCESS * world_size() if world_size() > 1 else 1
+        wanted = -(-all_pieces // len(self.sources))
+        return spans(self._frames(source) // scorer.batch_size, wanted, BATCHES_PER_PIECE)
+
+    def _records(self, scorer: VideoScorer, source: Source) -> Records:
+        """Return what is known of a video that is not finished."""
+        return self.jobs.records(
+            source,
+            batch_size=scorer.batch_size,
+            device=scorer.detector.device.type,
+            compile=self.args.compile,
+        )
+
+    def _score_span(self, scorer: VideoScorer, source: Source, span: Span, bar: tqdm) -> bool:
+        """Score what is not known of a piece of a video; return whether there was something."""
+        records = self._records(scorer, source)
+        if records.covers(span) or self.jobs.row(source) is not None:
+            return False
+        bar.set_description(source.stem[:30])
+        with records.adding():
+
+            def on_batch(number: int, found: dict) -> None:
+                records.add(number, found)
+                bar.update(len(found["rows"]))
+
+            total = scorer.score_span(source, span, on_batch, records.known)
+            if total is not None:
+                records.end(total)
+        return True
 
     def _row_of(self, scorer: VideoScorer, source: Source, bar: tqdm) -> dict:
         """Return the video's row of scores.json, or what is wrong with it."""
@@ -190,12 +251,12 @@ class ScoringRun:
         people = 0
         for left in self.folder.glob(f".{glob.escape(source.stem)}.frames.jsonl.*.part"):
             left.unlink(missing_ok=True)  # of a run that was killed: nobody else works on this one
-        same = {"batch_size": scorer.batch_size, "device": scorer.detector.device.type,
-                "compile": self.args.compile}  # fmt: skip
+        records = self._records(scorer, source)
+        shared = records.covers(Span())  # then its frames were counted
         with (
             self.evidence.watch(source) if self.evidence else nullcontext() as watch,
             atomic_write(self.folder / f"{source.stem}.frames.jsonl") as lines,
-            self.jobs.records(source, **same) as (known, add),
+            records.adding(),
         ):
 
             def on_frame(frame: Frame, row: dict) -> None:
@@ -205,10 +266,14 @@ class ScoringRun:
                 lines.write(json.dumps(row) + "\n")
                 people += len(row["people"])
                 bar.set_postfix(people=people, refresh=False)
-                bar.update()
+                bar.update(not shared)
 
             return scorer.score(
-                source, on_frame=on_frame, on_batch=add, known=known, keep_frames=False
+                source,
+                on_frame=on_frame,
+                on_batch=records.add,
+                known=records.known,
+                keep_frames=False,
             )
 
     def _merge(self) -> int:
@@ -222,34 +287,13 @@ class ScoringRun:
         scores = {
             "version": 1,
             "settings": self.settings(),
-            "mean": {key: _mean([row[key] for row in videos]) for key in SCORES},
+            "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
             "videos": videos,
             "failed": failed,
         }
         write_json(self.folder / "scores.json", scores)
-        _print_table(scores, self.folder / "scores.json")
+        print_scores(scores, self.folder / "scores.json")
         if self.args.report:
             print(f"report: {build_report(self.folder, self.sources)}")
         lost = self.evidence.failed if self.evidence else []
         return 1 if failed or lost else 0
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _print_table(scores: dict, path: Path) -> None:
-    """Print a line per video on standard output."""
-    print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
-    for row in scores["videos"]:
-        score, ci = row["video_results"], row["ci95"]
-        cells = f"{score:6.3f}" if score is not None else "     -"
-        cells += f" {ci[0]:7.3f}..{ci[1]:.3f} " if ci else f"{'-':>16} "
-        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {row['video_path']}")
-        for warning in row["warnings"]:
-            print(f"{'':>41}  warning: {warning}")
-    for row in scores["failed"]:
-        print(f"{'failed':>6} {'':>33}  {row['video_path']}: {row['error']}")
-    if scores["mean"]["video_results"] is not None:
-        print(f"{scores['mean']['video_results']:6.3f} mean; results in {path}")

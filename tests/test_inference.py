@@ -13,7 +13,7 @@ from conftest import ROOT
 import inference
 from models.checkpoint import CheckpointError
 from models.detector import PartDetector
-from utils import UsageError, write_json
+from utils import UsageError, read_jsonl, write_json
 
 VIDEOS = ROOT / "demo" / "videos"
 
@@ -99,6 +99,58 @@ def test_two_processes_give_what_one_gives(scored, short, tmp_path, monkeypatch)
     for stem in ("normal_1", "hand_fused"):
         name = f"{stem}.frames.jsonl"
         assert (tmp_path / name).read_bytes() == (scored[0] / name).read_bytes()
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Two processes share even the shortest video, a batch of one frame each."""
+    monkeypatch.setattr("models.scoring_run.BATCHES_PER_PIECE", 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+
+
+@pytest.mark.parametrize("flags", [[], ["--annotate", "--report"]])
+def test_processes_share_a_video_in_pieces(flags, short, tmp_path, small_pieces, monkeypatch):
+    words = ("--video", short / "hand_fused", "--batch-size", "1", *flags)
+    (tmp_path / ".state").mkdir()
+    with (tmp_path / ".state" / "piece.2.hand_fused").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the other process works on the third frame
+        assert run(tmp_path, *words) == (0, {})
+    rows = [r for p in (tmp_path / ".state/part.hand_fused").iterdir() for r in read_jsonl(p)]
+    assert sorted(row["number"] for row in rows if "number" in row) == [0, 1, 3, 4]
+    assert [row["total"] for row in rows if "total" in row] == [5]
+    assert not (tmp_path / "hand_fused.frames.jsonl").exists()
+    monkeypatch.setenv("RANK", "0")
+    status, scores = run(tmp_path, *words)
+    assert status == 0 and not list((tmp_path / ".state").glob("part.*"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    _, expected = run(tmp_path / "one", *words)
+    for row in (*scores["videos"], *expected["videos"]):
+        del row["seconds"]
+    assert scores == expected
+    one, two = (f / "hand_fused.frames.jsonl" for f in (tmp_path / "one", tmp_path))
+    assert one.read_bytes() == two.read_bytes()
+    assert (tmp_path / "hand_fused.annotated.webm").exists() == bool(flags)
+    assert (tmp_path / "report" / "index.html").exists() == bool(flags)
+
+
+def test_a_shared_video_that_breaks_off_says_so(short, tmp_path, small_pieces):
+    path = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 24, (640, 360))
+    frame = cv2.resize(cv2.imread(str(short / "normal_1" / "0.png")), (640, 360))
+    for _ in range(20):
+        writer.write(frame)
+    writer.release()
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    data = path.read_bytes()
+    (tmp_path / "none.avi").write_bytes(data[: data.index(b"movi") + 4])
+    videos = ("--video", path, tmp_path / "none.avi", "--frame-stride", "2")
+    status, scores = run(tmp_path / "out", *videos)
+    assert status == 1
+    (cut,), (none,) = scores["videos"], scores["failed"]
+    assert 0 < cut["frames"] < cut["frames_expected"] == 10
+    assert cut["people"] > 0 and "truncated" in cut["warnings"][0]
+    assert "no frame could be decoded" in none["error"] or "not a video" in none["error"]
 
 
 def test_bad_inputs_fail_alone(short, tmp_path):
@@ -205,7 +257,8 @@ def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, mo
     stop, output = 4, tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         run(output, *words)
-    kept = len((output / ".state/part.hand_fused.jsonl").read_text().splitlines()) - 1
+    (part,) = (output / ".state" / "part.hand_fused").iterdir()
+    kept = len(part.read_text().splitlines()) - 1
     assert 0 < kept <= 4
     stop = None
     calls.clear()

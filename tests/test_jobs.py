@@ -56,39 +56,6 @@ def test_a_half_written_row_is_done_again(tmp_path, source):
     assert jobs.row(source) is None
 
 
-def test_records_of_a_run_that_was_cut_off_are_given_back(tmp_path, source):
-    with JobFolder(tmp_path / "out", {}).records(source, batch_size=2) as (before, add):
-        assert before == []
-        add({"rows": [1]})
-        add({"rows": [2, 0.1]})
-    part = tmp_path / "out" / ".state" / "part.a.jsonl"
-    with part.open("a") as file:
-        file.write('{"rows": [3')  # killed while it was written
-    jobs = JobFolder(tmp_path / "out", {})
-    with jobs.records(source, batch_size=2) as (before, add):
-        assert before == [{"rows": [1]}, {"rows": [2, 0.1]}]
-        add({"rows": [3]})
-    with jobs.records(source, batch_size=2) as (before, _):
-        assert [record["rows"] for record in before] == [[1], [2, 0.1], [3]]
-    with jobs.records(source, batch_size=4) as (before, _):
-        assert before == []
-    jobs.finish(source, {})
-    assert not part.exists()
-
-
-def test_records_of_a_changed_file_do_not_count(tmp_path, source):
-    jobs = JobFolder(tmp_path / "out", {})
-    with jobs.records(source) as (_, add):
-        add(1)
-    source.path.write_bytes(b"another")
-    with jobs.records(source) as (before, add):
-        assert before == []
-        add(2)
-    jobs.forget(source)
-    with jobs.records(source) as (before, _):
-        assert before == []
-
-
 def test_a_source_is_claimed_by_one_process_until_it_ends(tmp_path, source):
     """Another process waits for nothing; a killed one leaves no claim behind."""
     jobs = JobFolder(tmp_path / "out", {"a": 1})

@@ -1,0 +1,90 @@
+"""What is known so far of an item that is not finished: numbered records, by any process."""
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Span:
+    """The records of an item from `start` up to `stop`, or up to its end, wherever that is."""
+
+    start: int = 0
+    stop: int | None = None
+
+    def __contains__(self, number: int) -> bool:
+        return self.start <= number and (self.stop is None or number < self.stop)
+
+
+def spans(count: int, pieces: int, least: int) -> list[Span]:
+    """Return up to `pieces` spans of about `count` records, `least` or more each; the last is open.
+
+    >>> spans(10, 4, 3)
+    [Span(start=0, stop=3), Span(start=3, stop=6), Span(start=6, stop=None)]
+    """
+    pieces = max(1, min(pieces, count // least))
+    starts = [count * i // pieces for i in range(pieces)]
+    return [Span(a, b) for a, b in zip(starts, [*starts[1:], None], strict=True)]
+
+
+class Records:
+    """The records in `folder` as they were when it was read, and how to add to them.
+
+    Each opening writes a file of its own, so processes do not meet; a line that was cut off does
+    not count, nor do files that begin with another `head`, a plain JSON object.
+    """
+
+    def __init__(self, folder: Path, head: Mapping):
+        self.folder, self.head = folder, dict(head)
+        self.known: dict[int, dict] = {}
+        self.total: int | None = None
+        self._file = None
+        for path in folder.glob("*.jsonl"):
+            rows = _whole_rows(path)
+            for row in rows[1:] if rows[:1] == [self.head] else []:
+                if "total" in row:
+                    self.total = row["total"]
+                else:
+                    self.known[row["number"]] = row["record"]
+
+    def covers(self, span: Span) -> bool:
+        """Return whether all records of `span` are known."""
+        ends = [stop for stop in (span.stop, self.total) if stop is not None]
+        return bool(ends) and all(n in self.known for n in range(span.start, min(ends)))
+
+    @contextmanager
+    def adding(self) -> Iterator["Records"]:
+        """Open a file for `add` and `end`."""
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / f"{secrets.token_hex(8)}.jsonl"
+        with path.open("w", encoding="utf-8") as self._file:
+            self._write(self.head)
+            yield self
+
+    def add(self, number: int, record: dict) -> None:
+        """Keep a record, plain JSON."""
+        self._write({"number": number, "record": record})
+
+    def end(self, total: int) -> None:
+        """Keep how many records the item has."""
+        self._write({"total": total})
+
+    def _write(self, row: dict) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+
+def _whole_rows(path: Path) -> list:
+    """Return the rows of a JSON lines file up to the first that is not whole."""
+    rows = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break
+            rows.append(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    return rows
