@@ -3,9 +3,10 @@
 import json
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,6 @@ class Span:
 
     start: int = 0
     stop: int | None = None
-
-    def __contains__(self, number: int) -> bool:
-        return self.start <= number and (self.stop is None or number < self.stop)
 
 
 def spans(count: int, pieces: int, least: int) -> list[Span]:
@@ -41,7 +39,7 @@ class Records:
         self.folder, self.head = folder, dict(head)
         self.known: dict[int, dict] = {}
         self.total: int | None = None
-        self._file = None
+        self._file: TextIO | None = None
         for path in folder.glob("*.jsonl"):
             rows = _whole_rows(path)
             for row in rows[1:] if rows[:1] == [self.head] else []:
@@ -57,12 +55,10 @@ class Records:
 
     @contextmanager
     def adding(self) -> Iterator["Records"]:
-        """Open a file for `add` and `end`."""
-        self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"{secrets.token_hex(8)}.jsonl"
-        with path.open("w", encoding="utf-8") as self._file:
-            self._write(self.head)
+        """Let `add` and `end` write, into a file that the first of them makes."""
+        with ExitStack() as self._open:
             yield self
+            self._file = None
 
     def add(self, number: int, record: dict) -> None:
         """Keep a record, plain JSON."""
@@ -73,6 +69,11 @@ class Records:
         self._write({"total": total})
 
     def _write(self, row: dict) -> None:
+        if self._file is None:
+            self.folder.mkdir(exist_ok=True)
+            path = self.folder / f"{secrets.token_hex(8)}.jsonl"
+            self._file = self._open.enter_context(path.open("w", encoding="utf-8"))
+            self._write(self.head)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 

@@ -21,7 +21,6 @@ from torch import nn
 
 from configs.defaults import PARTS, thresholds
 from data.crops import cut
-from data.records import Span
 from data.transforms import build_eval_transform, normalize
 from data.video import Frame, FrameReader, Source, batched, map_ahead, prefetch
 from models.detector import FrameDetections, PartDetector, Person
@@ -150,7 +149,7 @@ class VideoScorer:
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
         tally = Tally(self.config.SCORE.NO_PERSON)
         rows, skipped = [], 0
-        for frames, found in self._batches(reader, Span(), known, on_batch):
+        for frames, found in self._batches(reader, lambda _: True, known, on_batch):
             skipped += found["skipped"]
             for frame, row in zip(frames, found["rows"], strict=True):
                 tally.add(row, self.limits)
@@ -171,47 +170,40 @@ class VideoScorer:
         }
         return VideoResult(summary, rows)
 
-    def score_span(
-        self,
-        source: Source,
-        span: Span,
-        on_batch: Callable[[int, dict], None],
-        known: Mapping[int, dict],
-    ) -> int | None:
-        """Find what is not `known` of the batches in `span`; `on_batch` as in `score`.
+    def score_batches(
+        self, source: Source, take: Callable[[int], bool], on_batch: Callable[[int, dict], None]
+    ) -> int:
+        """Find what is in the batches that `take` answers for; `on_batch` as in `score`.
 
-        Returns how many batches the video has, if its end was seen.
+        `take` is asked once for each number, in order, before its batch is worked on. Returns how
+        many batches the video has; raises VideoError as `score` does.
         """
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
-        count = 0
-        for _ in self._batches(reader, span, known, on_batch):
-            count += 1
-            if count == span.stop:
-                return None
-        return count
+        return sum(1 for _ in self._batches(reader, take, {}, on_batch))
 
     def _batches(
         self,
         reader: FrameReader,
-        span: Span,
+        take: Callable[[int], bool],
         known: Mapping[int, dict],
         on_batch: Callable[[int, dict], None] | None,
     ) -> Iterator[tuple[list[Frame], dict | None]]:
-        """Yield each batch of frames and what is in it, None outside `span`."""
+        """Yield each batch of frames and what is in it, None where that is not known nor taken."""
 
-        def find(numbered: tuple[int, list[Frame]]) -> dict | None:
-            number, frames = numbered
-            if number in known or number not in span:
-                return known.get(number)
-            return self._score_batch(frames)
+        def asked() -> Iterator[tuple[int, list[Frame], bool]]:
+            for number, frames in enumerate(ahead):
+                yield number, frames, number not in known and take(number)
+
+        def find(batch: tuple[int, list[Frame], bool]) -> dict | None:
+            number, frames, taken = batch
+            return self._score_batch(frames) if taken else known.get(number)
 
         # Frames are made ahead while the model works, and bounded, so memory stays flat.
         ahead = self._timed(batched(prefetch(reader, self.batch_size), self.batch_size))
         before = time.perf_counter()
-        for (number, frames), found in map_ahead(
-            self._workers, find, enumerate(ahead), self.workers
-        ):
-            if on_batch is not None and number in span and number not in known:
+        batches = map_ahead(self._workers, find, asked(), self.workers)
+        for (number, frames, taken), found in batches:
+            if taken and on_batch is not None:
                 now = time.perf_counter()
                 on_batch(number, found | {"seconds": now - before})
                 before = now

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from configs.defaults import differences, thresholds
 from data.jobs import JobFolder, deal
-from data.records import Records, Span, spans
+from data.records import Span
 from data.video import Frame, FrameReader, Source, VideoError, find_sources
 from models.classifier import load_classifier
 from models.detector import PartDetector
@@ -30,6 +30,7 @@ from models.run_options import (
     share_cores,
 )
 from models.scorer import VideoResult, VideoScorer
+from models.sharing import Sharing
 from utils import (
     atomic_write,
     rank,
@@ -38,11 +39,6 @@ from utils import (
 )
 
 logger = logging.getLogger(__name__)
-
-# Processes share a video in pieces where there are few videos for them: a whole one at the end
-# would keep one process busy and the others idle. Each piece decodes what lies before it.
-PIECES_PER_PROCESS = 8
-BATCHES_PER_PIECE = 8
 
 
 def _stamp(path: str) -> list:
@@ -178,80 +174,47 @@ class ScoringRun:
         """Score those of `sources` that no other process scores, the longest first."""
         if world_size() > 1:  # one process keeps the order in which videos were named
             sources = sorted(sources, key=self._length, reverse=True)
+        sharing = Sharing(self.jobs, scorer, len(self.sources), compile=self.args.compile)
         total = sum(self._frames(source) for source in mine.intersection(sources))
         with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
             # Again as long as there was something: a process that died, or forgot what it was told
             # to overwrite, leaves pieces of a video behind.
-            while sum([self._take(scorer, s, s in mine, bar) for s in sources]):
+            while sum([self._take(sharing, source, source in mine, bar) for source in sources]):
                 pass
 
-    def _take(self, scorer: VideoScorer, source: Source, dealt: bool, bar: tqdm) -> bool:
+    def _take(self, sharing: Sharing, source: Source, dealt: bool, bar: tqdm) -> bool:
         """Score the video, or pieces of it; return whether there was something to do."""
         if self.jobs.row(source) is not None:
             return False
-        pieces = self._pieces(scorer, source)
+        bar.set_description(source.stem[:30])
+        pieces = sharing.pieces(self._frames(source))
         worked = False
         try:
-            if len(pieces) > 1:
-                for number, span in enumerate(pieces):
-                    with self.jobs.claim(source, piece=number, dealt=dealt) as claimed:
-                        worked |= claimed and self._score_span(scorer, source, span, bar)
-                if not self._records(scorer, source).covers(Span()):
-                    return worked
+            if len(pieces) > 1 and not sharing.records(source).covers(Span()):
+                worked = sharing.score(source, pieces, bar.update, dealt=dealt)
+                if not sharing.records(source).covers(Span()):
+                    return worked  # who ends the last piece goes on
         except (VideoError, cv2.error):
             pass  # scoring the whole meets it again, and says so
         with self.jobs.claim(source, dealt=dealt) as claimed:
             if claimed:
-                self.jobs.finish(source, self._row_of(scorer, source, bar))
+                self.jobs.finish(source, self._row_of(sharing, source, bar))
         return worked or claimed
 
-    def _pieces(self, scorer: VideoScorer, source: Source) -> list[Span]:
-        """Return the pieces in which processes share a video, the same in all of them."""
-        all_pieces = PIECES_PER_PROCESS * world_size() if world_size() > 1 else 1
-        wanted = -(-all_pieces // len(self.sources))
-        return spans(self._frames(source) // scorer.batch_size, wanted, BATCHES_PER_PIECE)
-
-    def _records(self, scorer: VideoScorer, source: Source) -> Records:
-        """Return what is known of a video that is not finished."""
-        return self.jobs.records(
-            source,
-            batch_size=scorer.batch_size,
-            device=scorer.detector.device.type,
-            compile=self.args.compile,
-        )
-
-    def _score_span(self, scorer: VideoScorer, source: Source, span: Span, bar: tqdm) -> bool:
-        """Score what is not known of a piece of a video; return whether there was something."""
-        records = self._records(scorer, source)
-        if records.covers(span) or self.jobs.row(source) is not None:
-            return False
-        bar.set_description(source.stem[:30])
-        with records.adding():
-
-            def on_batch(number: int, found: dict) -> None:
-                records.add(number, found)
-                bar.update(len(found["rows"]))
-
-            total = scorer.score_span(source, span, on_batch, records.known)
-            if total is not None:
-                records.end(total)
-        return True
-
-    def _row_of(self, scorer: VideoScorer, source: Source, bar: tqdm) -> dict:
+    def _row_of(self, sharing: Sharing, source: Source, bar: tqdm) -> dict:
         """Return the video's row of scores.json, or what is wrong with it."""
-        bar.set_description(source.stem[:30])
         try:
-            return self._score_one(scorer, source, bar).summary
+            return self._score_one(sharing, source, bar).summary
         except (VideoError, cv2.error) as error:
             message = " ".join(str(error).split())
             bar.write(f"failed: {source.path}: {message}", file=sys.stderr)
             return {"video_path": str(source.path), "error": message}
 
-    def _score_one(self, scorer: VideoScorer, source: Source, bar: tqdm) -> VideoResult:
+    def _score_one(self, sharing: Sharing, source: Source, bar: tqdm) -> VideoResult:
         people = 0
         for left in self.folder.glob(f".{glob.escape(source.stem)}.frames.jsonl.*.part"):
             left.unlink(missing_ok=True)  # of a run that was killed: nobody else works on this one
-        records = self._records(scorer, source)
+        records = sharing.records(source)
         shared = records.covers(Span())  # then its frames were counted
         with (
             self.evidence.watch(source) if self.evidence else nullcontext() as watch,
@@ -268,7 +231,7 @@ class ScoringRun:
                 bar.set_postfix(people=people, refresh=False)
                 bar.update(not shared)
 
-            return scorer.score(
+            return sharing.scorer.score(
                 source,
                 on_frame=on_frame,
                 on_batch=records.add,

@@ -104,7 +104,7 @@ def test_two_processes_give_what_one_gives(scored, short, tmp_path, monkeypatch)
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Two processes share even the shortest video, a batch of one frame each."""
-    monkeypatch.setattr("models.scoring_run.BATCHES_PER_PIECE", 1)
+    monkeypatch.setattr("models.sharing.BATCHES_PER_PIECE", 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
 
