@@ -5,7 +5,7 @@ import heapq
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.records import Records
@@ -59,6 +59,7 @@ class JobFolder:
                     f"({', '.join(changed)} differ); choose another folder or add --overwrite"
                 )
         write_json(path, self.settings)
+        self._began = path.stat().st_mtime_ns  # by the clock of whoever keeps the files
 
     def _path(self, source: Source) -> Path:
         return self._state / f"item.{source.stem}.json"
@@ -104,10 +105,15 @@ class JobFolder:
             yield self.row(source) is None
 
     def forget(self, source: Source, *, records: bool = True) -> None:
-        """Have the source done again: from the start, or, its `records` kept, from there."""
-        self._path(source).unlink(missing_ok=True)
-        if records:
-            shutil.rmtree(self._records_folder(source), ignore_errors=True)
+        """Have done again what was done of the source before this run: its row, and its records.
+
+        What the other processes of this run did since is left.
+        """
+        folder = self._records_folder(source)
+        for path in [self._path(source), *(folder.glob("*.jsonl") if records else ())]:
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime_ns < self._began:
+                    path.unlink()
 
     def records(self, source: Source, **settings) -> Records:
         """Return the records that runs which were cut off, or other processes, kept of `source`.

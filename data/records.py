@@ -4,28 +4,8 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
-
-
-@dataclass(frozen=True)
-class Span:
-    """The records of an item from `start` up to `stop`, or up to its end, wherever that is."""
-
-    start: int = 0
-    stop: int | None = None
-
-
-def spans(count: int, pieces: int, least: int) -> list[Span]:
-    """Return up to `pieces` spans of about `count` records, `least` or more each; the last is open.
-
-    >>> spans(10, 4, 3)
-    [Span(start=0, stop=3), Span(start=3, stop=6), Span(start=6, stop=None)]
-    """
-    pieces = max(1, min(pieces, count // least))
-    starts = [count * i // pieces for i in range(pieces)]
-    return [Span(a, b) for a, b in zip(starts, [*starts[1:], None], strict=True)]
 
 
 class Records:
@@ -48,10 +28,9 @@ class Records:
                 else:
                     self.known[row["number"]] = row["record"]
 
-    def covers(self, span: Span) -> bool:
-        """Return whether all records of `span` are known."""
-        ends = [stop for stop in (span.stop, self.total) if stop is not None]
-        return bool(ends) and all(n in self.known for n in range(span.start, min(ends)))
+    def complete(self) -> bool:
+        """Return whether all the item's records are known."""
+        return self.total is not None and all(n in self.known for n in range(self.total))
 
     @contextmanager
     def adding(self) -> Iterator["Records"]:

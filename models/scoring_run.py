@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from configs.defaults import differences, thresholds
 from data.jobs import JobFolder, deal
-from data.records import Span
 from data.video import Frame, FrameReader, Source, VideoError, find_sources
 from models.classifier import load_classifier
 from models.detector import PartDetector
@@ -91,10 +90,10 @@ class ScoringRun:
 
     def run(self) -> int:
         mine = self._mine()
-        stale = [s for s in mine if self.args.overwrite or self._row(s) is None]
+        stale = {s for s in self.sources if self.args.overwrite or self._row(s) is None}
         unseen = [s for s in mine if s not in stale and self.evidence and self.evidence.missing(s)]
-        if len(stale) < len(mine):
-            logger.info("%d of %d videos are scored already", len(mine) - len(stale), len(mine))
+        if done := len(self.sources) - len(stale):
+            logger.info("%d of %d videos are scored already", done, len(self.sources))
         for source in stale:
             self.jobs.forget(source, records=self.args.overwrite)
         todo = [source for source in self.sources if self.jobs.row(source) is None]
@@ -190,9 +189,9 @@ class ScoringRun:
         pieces = sharing.pieces(self._frames(source))
         worked = False
         try:
-            if len(pieces) > 1 and not sharing.records(source).covers(Span()):
+            if len(pieces) > 1 and not sharing.records(source).complete():
                 worked = sharing.score(source, pieces, bar.update, dealt=dealt)
-                if not sharing.records(source).covers(Span()):
+                if not sharing.records(source).complete():
                     return worked  # who ends the last piece goes on
         except (VideoError, cv2.error):
             pass  # scoring the whole meets it again, and says so
@@ -215,7 +214,7 @@ class ScoringRun:
         for left in self.folder.glob(f".{glob.escape(source.stem)}.frames.jsonl.*.part"):
             left.unlink(missing_ok=True)  # of a run that was killed: nobody else works on this one
         records = sharing.records(source)
-        shared = records.covers(Span())  # then its frames were counted
+        shared = records.complete()  # then its frames were counted
         with (
             self.evidence.watch(source) if self.evidence else nullcontext() as watch,
             atomic_write(self.folder / f"{source.stem}.frames.jsonl") as lines,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from data.jobs import JobFolder
-from data.records import Records, Span, spans
+from data.records import Records
 from data.video import Source
 from models.scorer import VideoScorer
 from utils import world_size
@@ -13,6 +13,15 @@ from utils import world_size
 # A whole video at the end would keep one process busy and the others idle.
 PIECES_PER_PROCESS = 16
 BATCHES_PER_PIECE = 4  # at least
+
+
+def starts(batches: int, pieces: int) -> list[int]:
+    """Return where each of up to `pieces` pieces of about so many batches begins.
+
+    The last piece goes on to the end, wherever that is.
+    """
+    pieces = max(1, min(pieces, batches // BATCHES_PER_PIECE))
+    return [batches * i // pieces for i in range(pieces)]
 
 
 class Sharing:
@@ -34,14 +43,14 @@ class Sharing:
         """Return what is known of a video that is not finished."""
         return self.jobs.records(source, **self.settings)
 
-    def pieces(self, frames: int) -> list[Span]:
-        """Return the batches of each piece of a video of so many frames, alike in all processes."""
-        return spans(frames // self.scorer.batch_size, self._wanted, BATCHES_PER_PIECE)
+    def pieces(self, frames: int) -> list[int]:
+        """Return the first batch of each piece of a video of so many frames, alike everywhere."""
+        return starts(frames // self.scorer.batch_size, self._wanted)
 
     def score(
         self,
         source: Source,
-        pieces: list[Span],
+        pieces: list[int],
         on_frames: Callable[[int], None],
         *,
         dealt: bool,
@@ -50,12 +59,11 @@ class Sharing:
 
         The video is decoded once, whoever has what. `on_frames` learns how many frames were done.
         """
-        starts = [piece.start for piece in pieces]
         known: dict[int, dict | None] = {}  # by piece: None where it is another process's
         worked = False
 
         def take(number: int) -> bool:
-            piece = bisect_right(starts, number) - 1
+            piece = bisect_right(pieces, number) - 1
             if piece not in known:
                 claim = self.jobs.claim(source, piece=piece, dealt=dealt)
                 known[piece] = self.records(source).known if held.enter_context(claim) else None

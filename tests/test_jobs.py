@@ -48,6 +48,16 @@ def test_an_output_that_is_a_file(tmp_path):
         JobFolder(tmp_path / "out", {})
 
 
+def test_what_other_processes_of_this_run_did_is_not_forgotten(tmp_path, source):
+    JobFolder(tmp_path / "out", {}).finish(source, {"score": 1})
+    one, other = (JobFolder(tmp_path / "out", {}, overwrite=True) for _ in range(2))
+    one.forget(source)
+    assert other.row(source) is None
+    one.finish(source, {"score": 2})
+    other.forget(source)
+    assert other.row(source) == {"score": 2}
+
+
 def test_a_half_written_row_is_done_again(tmp_path, source):
     jobs = JobFolder(tmp_path / "out", {})
     jobs.finish(source, {"score": 1})

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from data.jobs import JobFolder
-from data.records import Span, spans
 from data.video import Source
+from models.sharing import BATCHES_PER_PIECE, starts
 
 
 @pytest.fixture
@@ -15,15 +15,14 @@ def source(tmp_path):
     return Source(tmp_path / "a.mp4", "a")
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 64, 65, 1000])
+@pytest.mark.parametrize("batches", [0, 1, 7, 64, 65, 1000])
 @pytest.mark.parametrize("pieces", [1, 2, 4, 64])
-def test_spans_follow_each_other_and_the_last_is_open(count, pieces):
-    found = spans(count, pieces, 8)
-    assert 1 <= len(found) <= pieces
-    assert found[0].start == 0 and found[-1].stop is None
-    assert all(a.stop == b.start for a, b in pairwise(found))
-    assert all(s.stop - s.start >= 8 for s in found[:-1])
-    assert len(found) == 1 or count - found[-1].start >= 8
+def test_pieces_are_alike_and_none_is_tiny(batches, pieces):
+    found = starts(batches, pieces)
+    assert found[0] == 0 and len(found) == max(1, min(pieces, batches // BATCHES_PER_PIECE))
+    sizes = [b - a for a, b in pairwise([*found, batches])]
+    assert max(sizes) - min(sizes) <= 1
+    assert len(found) == 1 or min(sizes) >= BATCHES_PER_PIECE
 
 
 def test_records_of_a_run_that_was_cut_off_are_given_back(tmp_path, source):
@@ -43,19 +42,20 @@ def test_records_of_a_run_that_was_cut_off_are_given_back(tmp_path, source):
     assert not folder.exists()
 
 
-def test_a_span_is_covered_when_all_of_it_is_known(tmp_path, source):
+def test_records_of_several_processes_are_complete_with_the_last(tmp_path, source):
     jobs = JobFolder(tmp_path / "out", {})
     with jobs.records(source).adding() as one, jobs.records(source).adding() as other:
         one.add(0, {})
         other.add(2, {})
+        other.end(3)
     records = jobs.records(source)
-    assert records.covers(Span(0, 1)) and records.covers(Span(2, 3))
-    assert not records.covers(Span(0, 3)) and not records.covers(Span(2))
+    assert sorted(records.known) == [0, 2] and not records.complete()
     with records.adding():
         records.add(1, {})
-        records.end(3)
-    records = jobs.records(source)
-    assert records.covers(Span()) and records.covers(Span(2)) and records.covers(Span(2, 9))
+    assert jobs.records(source).complete()
+    with jobs.records(source).adding():
+        pass
+    assert len(list((tmp_path / "out" / ".state" / "part.a").iterdir())) == 3
 
 
 def test_records_of_a_changed_file_or_forgotten_ones_do_not_count(tmp_path, source):
@@ -66,7 +66,10 @@ def test_records_of_a_changed_file_or_forgotten_ones_do_not_count(tmp_path, sour
     assert jobs.records(source).known == {}
     with jobs.records(source).adding() as records:
         records.add(0, {})
-    jobs.forget(source, records=False)
+    jobs.forget(source)  # of this run, perhaps another process's
     assert list(jobs.records(source).known) == [0]
-    jobs.forget(source)
-    assert jobs.records(source).known == {}
+    later = JobFolder(tmp_path / "out", {})
+    later.forget(source, records=False)
+    assert list(later.records(source).known) == [0]
+    later.forget(source)
+    assert later.records(source).known == {}
