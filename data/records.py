@@ -36,8 +36,10 @@ class Records:
     def adding(self) -> Iterator["Records"]:
         """Let `add` and `end` write, into a file that the first of them makes."""
         with ExitStack() as self._open:
-            yield self
-            self._file = None
+            try:
+                yield self
+            finally:
+                self._file = None
 
     def add(self, number: int, record: dict) -> None:
         """Keep a record, plain JSON."""
