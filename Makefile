@@ -14,17 +14,17 @@ help:
 	@echo "make check       slower evidence (at most 60 minutes)"
 
 demo: .venv
-	$(PY) -m models.demo.show
+	$(PY) -m demo.show
 
 demo-train: .venv
-	$(PY) -m models.demo.train
+	$(PY) -m demo.train
 
 weights: .venv
 	.venv/bin/pip install -q 'gdown>=5.2,<7'
 	$(PY) -m models.weights all
 
 reproduce: .venv
-	$(PY) -m models.reproduce
+	$(PY) -m models.benchmark.reproduce
 
 .venv: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     setup_logging()
     quiet_libraries()
     with deferred_imports():
-        from models.run_options import choose_weights
         from models.scoring_run import ScoringRun
+        from models.weights import choose_weights
 
     weights = choose_weights(args, ROOT)
     config = get_config(weights.cfg, args.opts)

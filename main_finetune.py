@@ -179,9 +179,9 @@ def print_settings(config) -> None:
 def train(config, args, device) -> int:
     """Check everything, show the labels, train; a dry run stops before the first step."""
     from data.checks import draw_labels, shared_images
-    from models import run_folder
-    from models.finetune import images_per_step
-    from models.training_run import Run
+    from models.training import run_folder
+    from models.training.engine import Run
+    from models.training.finetune import images_per_step
 
     folder = Path(config.OUTPUT)
     conflict = gather_objects(run_folder.find_conflict(folder, config))[0]
@@ -227,7 +227,7 @@ def train(config, args, device) -> int:
 
 def evaluate(config, args, device) -> int:
     """Judge a checkpoint; print the figures and write the report."""
-    from models.training_run import evaluate as judge
+    from models.training.engine import evaluate as judge
 
     setup_logging()
     print_settings(config)
@@ -247,7 +247,7 @@ def start(args) -> int:
     import torch
 
     from models.checkpoint import CheckpointError
-    from models.run_options import set_matmul_precision
+    from models.device import set_matmul_precision
 
     set_matmul_precision(config.TRAIN.PRECISION)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores_per_process())))

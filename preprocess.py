@@ -98,7 +98,7 @@ def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
     """Return `PartDetector.detect` set up as for scoring, and how many threads should call it."""
     with deferred_imports():
         from models.detector import PartDetector
-        from models.run_options import choose_device, set_matmul_precision, share_cores
+        from models.device import choose_device, set_matmul_precision, share_cores
 
     device = choose_device(args.device)
     set_matmul_precision("fp32")
@@ -148,7 +148,7 @@ def crop_all(args: argparse.Namespace, config, folder, sources: list) -> None:
     """Crop `sources` one after the other, with a progress bar over their frames."""
     from tqdm import tqdm
 
-    from data.cropping import Cropper, CropWriter
+    from data.cropping.cropper import Cropper, CropWriter
 
     detect, workers = load_detector(args, config)
     total = sum(-(-frames_of(source) // args.frame_stride) for source in sources)
@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logging()
     quiet_libraries()
-    from data.crop_folder import CropFolder, DiskError
+    from data.cropping.crop_folder import CropFolder, DiskError
     from data.video import find_sources
 
     config = get_config(args.cfg, args.opts)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.defaults import PARTS
-from data.crop_lists import LABELS, Crop, find_crops, write_lists
+from data.cropping.crop_lists import LABELS, Crop, find_crops, write_lists
 from utils import UsageError, atomic_write, run_main, setup_logging
 
 logger = logging.getLogger(__name__)

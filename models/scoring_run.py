@@ -15,21 +15,21 @@ from tqdm import tqdm
 from configs.defaults import differences, thresholds
 from data.jobs import JobFolder, deal
 from data.video import Frame, FrameReader, Source, VideoError, find_sources
+from models.benchmark.results import SCORES, mean_known, print_scores
 from models.classifier import load_classifier
 from models.detector import PartDetector
-from models.evidence import Evidence
-from models.heatmap import Explainer
-from models.report import build_report
-from models.results import SCORES, mean_known, print_scores
-from models.run_options import (
-    Weights,
+from models.device import (
     choose_device,
     fast_dtype,
     set_matmul_precision,
     share_cores,
 )
+from models.report.evidence import Evidence
+from models.report.heatmap import Explainer
+from models.report.page import build_report
 from models.scorer import VideoResult, VideoScorer
 from models.sharing import Sharing
+from models.weights import Weights
 from utils import (
     atomic_write,
     rank,

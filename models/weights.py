@@ -83,6 +83,51 @@ def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
+@dataclass(frozen=True)
+class Weights:
+    """The files that a run scores with; `models` maps each judged part to its checkpoint."""
+
+    cfg: str | None
+    detector_config: str
+    detector_weights: str
+    models: dict[str, str]
+
+
+def choose_weights(args: argparse.Namespace, root: Path) -> Weights:
+    """Return the files that the flags name; the demo's where no weight flag is given.
+
+    Raises UsageError naming the missing flags, or the released files that are needed and missing.
+    """
+    given = {part: getattr(args, f"{part}_model") for part in args.parts}
+    named = [args.detector_config, args.detector_weights, *given.values()]
+    if args.release:
+        chosen = {"detector": args.detector_weights, **given}
+        needed = [name for name, file in chosen.items() if not file]
+        chosen |= {name: str(path) for name, path in release_files(root, needed).items()}
+        return Weights(
+            args.cfg or str(root / RELEASE_CONFIG),
+            args.detector_config or str(root / RELEASE_DETECTOR_CONFIG),
+            chosen["detector"],
+            {part: chosen[part] for part in args.parts},
+        )
+    if not any(named):
+        logger.info("no weights given: using the demo's, which know drawn people only")
+        demo = root / "demo" / "weights"
+        return Weights(
+            args.cfg or str(root / "configs" / "demo" / "demo.yaml"),
+            str(root / "configs" / "demo" / "yolo_world_demo.py"),
+            str(demo / "detector.pth"),
+            {part: str(demo / f"{part}.pth") for part in args.parts},
+        )
+    flags = ["--detector_config", "--detector_weights", *(f"--{p}_model" for p in given)]
+    missing = [flag for flag, value in zip(flags, named, strict=True) if not value]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)}: missing; give all of {', '.join(flags)}, or fewer --parts"
+        )
+    return Weights(args.cfg, args.detector_config, args.detector_weights, given)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,7 @@ import pytest
 from browser import open_browser
 
 from data.video import Frame, Source
-from models.annotate import (
+from models.report.annotate import (
     GREEN,
     RED,
     STRIP,

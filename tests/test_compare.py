@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from models import vbench2_table
-from models.compare import compare, format_table, main, pair_videos, paired_bootstrap
-from models.results import by_name, prompt_and_index, read_scores
+from models.benchmark import vbench2
+from models.benchmark.compare import compare, format_table, main, pair_videos, paired_bootstrap
+from models.benchmark.results import by_name, prompt_and_index, read_scores
 from utils import UsageError
 
 
@@ -150,14 +150,14 @@ def test_what_is_no_score_file(tmp_path, content, words):
 def test_table_names_missing_videos():
     rows = [row(f"v/walk-{i}.mp4", 0.5) for i in range(3)]
     rows += [row("v/run, fast-0.mp4", 1.0), row("v/run, fast-2.mp4", None), row("v/notes.mp4", 0)]
-    found = vbench2_table.summarise(
+    found = vbench2.summarise(
         scores(*rows, failed=[{"video_path": "v/run, fast-1.mp4", "error": "broken"}])
     )
     assert found["human_anatomy"] == pytest.approx(100 * 2.5 / 4)
     assert found["missing"] == ["run, fast-1.mp4"] == found["failed"]
     assert found["no_score"] == ["v/run, fast-2.mp4"] and found["other"] == ["v/notes.mp4"]
     assert (found["prompts"], found["expected"]) == (2, 360)
-    text = vbench2_table.format_table(found, [], "ours")
+    text = vbench2.format_table(found, [], "ours")
     assert text.index("Sora-480p") < text.index("ours (4 of 360") < text.index("CogVideoX-1.5")
     assert "incomplete: 2 of 120 prompts" in text
 
@@ -170,18 +170,18 @@ def test_prompts_name_what_no_file_shows(tmp_path):
         {"prompt_en": "a cat", "dimension": ["Physics"]},
     ]
     (tmp_path / "p.json").write_text(json.dumps(listed))
-    prompts = vbench2_table.read_prompts(tmp_path / "p.json")
+    prompts = vbench2.read_prompts(tmp_path / "p.json")
     rows = [row(f"v/{long[:180]}-{i}.mp4", 1.0) for i in range(3)]
-    found = vbench2_table.summarise(scores(*rows), prompts)
+    found = vbench2.summarise(scores(*rows), prompts)
     assert found["missing"] == ["walk-0.mp4", "walk-1.mp4", "walk-2.mp4"]
     assert found["videos"] == 3 and found["expected"] == 6
 
 
 def test_full_folder_is_complete_and_counts_from_one_too():
     rows = [row(f"v/p{k}-{i}.mp4", 0.9) for k in range(120) for i in (1, 2, 3)]
-    found = vbench2_table.summarise(scores(*rows))
+    found = vbench2.summarise(scores(*rows))
     assert found["missing"] == [] and found["human_anatomy"] == pytest.approx(90)
-    assert "incomplete" not in vbench2_table.format_table(found, [])
+    assert "incomplete" not in vbench2.format_table(found, [])
 
 
 def test_other_settings_than_the_published_are_said():
@@ -191,9 +191,9 @@ def test_other_settings_than_the_published_are_said():
         "hand": 0.3232,
     }
     same = scores(settings={"thresholds": released, "channels": "bgr", "frame_stride": 1})
-    assert vbench2_table.differing_settings(same) == []
+    assert vbench2.differing_settings(same) == []
     other = scores(settings={"thresholds": {**released, "hand": 0.32}, "channels": "rgb"})
-    assert [n.split()[0] for n in vbench2_table.differing_settings(other)] == [
+    assert [n.split()[0] for n in vbench2.differing_settings(other)] == [
         "thresholds",
         "channels",
     ]

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from configs.defaults import PARTS, ConfigError, get_config
-from data.drawn_truth import iou, label_crops, match, true_parts
-from data.stills import chunks, draw_stills, read_stills, truth_file
+from demo.evaluate import Detections, auroc, right_part
+from demo.paths import CONFIG, VIDEOS, WEIGHTS, load_scorer
+from demo.show import read_truth, table
+from demo.stills import chunks, draw_stills, read_stills, truth_file
+from demo.truth import iou, label_crops, match, true_parts
 from models.checkpoint import CheckpointError, read_checkpoint
 from models.classifier import build_classifier, load_classifier
-from models.demo.evaluate import Detections, auroc, right_part
-from models.demo.show import read_truth, table
-from models.demo.world import CONFIG, VIDEOS, WEIGHTS, load_scorer
 
 PERSON = {
     "human": [100, 100, 200, 400],

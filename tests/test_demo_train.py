@@ -17,7 +17,7 @@ def test_the_demo_trains_from_stills_to_four_files_and_goes_on(tmp_path):
     work.mkdir()
     shutil.copy(ROOT / "demo/weights/detector.pth", work / "detector.pth")
     command = [
-        *(sys.executable, "-m", "models.demo.train", "--work", work, "--output", output),
+        *(sys.executable, "-m", "demo.train", "--work", work, "--output", output),
         *("--stills", 60, "--detector-stills", 10, "--opts", "TRAIN.EPOCHS", 1),
         *("TRAIN.WARMUP_EPOCHS", 0),
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.demo.diagrams import draw_data_path, draw_training
+from demo.diagrams import draw_data_path, draw_training
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from data.figures import KINDS, describe, draw_still, draw_video
-from data.figures.__main__ import main
-from data.figures.anomalies import PART_OF, choose
-from data.figures.body import BODY, FACE, HANDS, IDS, draw_person
-from data.figures.canvas import Canvas, capsule, ellipse
-from data.figures.hand import digits
-from data.figures.people import sample_person
-from data.figures.skeleton import pose_at
-from data.figures.video import HEIGHT, WIDTH, World, _truth
+from demo.world import KINDS, describe, draw_still, draw_video
+from demo.world.__main__ import main
+from demo.world.anomalies import PART_OF, choose
+from demo.world.body import BODY, FACE, HANDS, IDS, draw_person
+from demo.world.canvas import Canvas, capsule, ellipse
+from demo.world.hand import digits
+from demo.world.people import sample_person
+from demo.world.skeleton import pose_at
+from demo.world.video import HEIGHT, WIDTH, World, _truth
 
 ALL_KINDS = sorted(PART_OF)
 

@@ -6,7 +6,7 @@ import torch
 
 from configs.defaults import get_config
 from models.classifier import build_classifier
-from models.heatmap import Explainer, early, on_crop, relevance
+from models.report.heatmap import Explainer, early, on_crop, relevance
 
 SMALL = ["DATA.IMG_SIZE", "32", "MODEL.VIT.PATCH_SIZE", "8", "MODEL.VIT.EMBED_DIM", "16",
          "MODEL.VIT.DEPTH", "3", "MODEL.VIT.NUM_HEADS", "2", "MODEL.VIT.INIT_VALUES", "1.0",

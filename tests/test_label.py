@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data import label
-from data.crop_lists import is_test_source
+from data.cropping.crop_lists import is_test_source
 from data.dataset import read_manifest
 from utils import UsageError, write_json, write_jsonl
 

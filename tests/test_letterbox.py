@@ -8,8 +8,8 @@ from conftest import ROOT
 from configs.defaults import PARTS, get_config
 from data.transforms import build_eval_transform
 from data.video import FrameReader, Source
+from demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
 from models.classifier import load_classifier
-from models.demo.world import CONFIG, DETECTOR_CONFIG, WEIGHTS
 from models.detector import PartDetector
 from models.scorer import VideoScorer
 from models.yolo_world.letterbox import DeviceLetterbox, Letterbox

@@ -16,9 +16,9 @@ from drawn_crops import write_crops
 
 import main_finetune
 from configs.defaults import ConfigError, get_config
-from models import training
 from models.classifier import load_classifier
-from models.evaluation import probabilities
+from models.training import recipe
+from models.training.metrics import probabilities
 from utils import UsageError, read_jsonl, run_main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -445,7 +445,7 @@ def test_checkpoint_of_another_architecture(data, finished, tmp_path):
 
 
 def test_loss_that_is_not_a_number_stops_the_run(data, tmp_path, monkeypatch):
-    step = training.Trainer.step
+    step = recipe.Trainer.step
 
     def poisoned(self, batches, number):
         if number == 4:  # the second step of epoch 1
@@ -453,13 +453,13 @@ def test_loss_that_is_not_a_number_stops_the_run(data, tmp_path, monkeypatch):
                 self.model.head.bias.fill_(float("nan"))
         return step(self, batches, number)
 
-    monkeypatch.setattr(training.Trainer, "step", poisoned)
+    monkeypatch.setattr(recipe.Trainer, "step", poisoned)
     message = r"loss is nan in step 1 of epoch 1; .*last\.pth.*8 files .*nonfinite_batch\.txt"
     with pytest.raises(UsageError, match=message):
         finetune(data, tmp_path / "run")
     assert state(tmp_path / "run" / "last.pth")["epoch"] == 0
     names = (tmp_path / "run" / "nonfinite_batch.txt").read_text().split()
     assert len(set(names)) == 8 and all(name.startswith("hand_train_") for name in names)
-    monkeypatch.setattr(training.Trainer, "step", step)
+    monkeypatch.setattr(recipe.Trainer, "step", step)
     finetune(data, tmp_path / "run")  # and it can go on from there
     assert state(tmp_path / "run" / "last.pth")["epoch"] == 1

@@ -23,7 +23,7 @@ from PIL import Image
 import preprocess
 from configs.defaults import PARTS, get_config
 from data import label
-from data.crop_folder import CropFolder
+from data.cropping.crop_folder import CropFolder
 from data.crops import cut
 from data.transforms import build_eval_transform
 from data.video import FrameReader, Source, find_sources

@@ -12,9 +12,9 @@ from browser import open_browser, requests_made
 from test_annotate import LIMITS, part, write_clip
 
 from data.video import Frame, Source
-from models.evidence import Evidence, WorstPeople, fresh, overlay, safe_name
-from models.report import build_report, limits_of
-from models.report_data import MARGIN, fragile_people, histogram_path, timeline, video_facts
+from models.report.evidence import Evidence, WorstPeople, fresh, overlay, safe_name
+from models.report.facts import MARGIN, fragile_people, histogram_path, timeline, video_facts
+from models.report.page import build_report, limits_of
 from utils import UsageError, write_json, write_jsonl
 
 HOSTILE = [

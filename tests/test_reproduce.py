@@ -5,8 +5,8 @@ from argparse import Namespace
 
 import pytest
 
-from models import reproduce
-from models.vbench2_table import PUBLISHED
+from models.benchmark import reproduce
+from models.benchmark.vbench2 import PUBLISHED
 from models.weights import WEIGHTS
 
 

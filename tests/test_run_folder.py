@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from configs.defaults import get_config
-from models import run_folder
+from models.training import run_folder
 from utils import UsageError
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from configs.defaults import get_config
 from data.transforms import build_eval_transform, normalize
 from models.classifier import build_classifier, convert_finetuned
-from models.run_options import set_matmul_precision
-from models.training import (
+from models.device import set_matmul_precision
+from models.training.recipe import (
     Augment,
     Trainer,
     build_criterion,

@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT, detector_config
 from seeded_weights import scene_frame
 
-from data.drawn_parts import (
+from demo.detector_data import (
     CROP,
     FRAME,
     DrawnParts,
@@ -17,11 +17,11 @@ from data.drawn_parts import (
     place,
     samples_of,
 )
+from demo.detector_training import build_runner, fixed_embeddings, prompt_table, train
 from models.checkpoint import read_checkpoint
 from models.detector import PartDetector
 from models.yolo_world import export_vocabulary
 from models.yolo_world.build import read_config
-from models.yolo_world.train import build_runner, fixed_embeddings, prompt_table, train
 from utils import UsageError
 
 DEMO = ROOT / "configs/demo/yolo_world_demo.py"

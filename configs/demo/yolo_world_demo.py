@@ -46,7 +46,7 @@ model = dict(
     train_cfg=dict(assigner=dict(num_classes=num_classes)),
 )
 
-# What models/yolo_world/train.py reads.
+# What demo/detector_training.py reads.
 seed = 0
 max_epochs = 3
 aspect_epochs = 1  # the last ones, which see pictures padded to their own aspect too

@@ -17,11 +17,11 @@ from pathlib import Path
 import models.detector
 import preprocess
 from configs.defaults import PARTS, get_config
-from data.crop_folder import CropFolder
-from data.cropping import Cropper, CropWriter
+from data.cropping.crop_folder import CropFolder
+from data.cropping.cropper import Cropper, CropWriter
 from data.crops import cut
 from data.video import FrameReader, Source, batched
-from models.run_options import choose_device
+from models.device import choose_device
 from tests.benchmarks.bench_scoring import CONFIG, FixedPeople, FixedPredictor, write_weights
 from tests.benchmarks.machine import describe
 from utils import cores_per_process, quiet_libraries
@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw(folder: Path) -> Path:
-    from data.figures.__main__ import main
+    from demo.world.__main__ import main
 
     main(["--output", str(folder), "--videos", "1", "--seed", "11"])
     return next(folder.glob("*.mp4"))

@@ -122,7 +122,7 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
     """Return a function that scores a video in `mode`."""
     from models.classifier import load_classifier
     from models.detector import PartDetector
-    from models.run_options import fast_dtype, set_matmul_precision, share_cores
+    from models.device import fast_dtype, set_matmul_precision, share_cores
     from models.scorer import VideoScorer
     from tests.benchmarks.serial import SerialScorer
 
@@ -165,7 +165,7 @@ def shorten(video: Path, frames: int, folder: Path) -> Path:
 def run_one(args: argparse.Namespace) -> dict:
     """Measure one mode in this process."""
     from data.video import FrameReader, Source
-    from models.run_options import choose_device
+    from models.device import choose_device
 
     quiet_libraries()
     torch.set_num_threads(cores_per_process())
@@ -214,7 +214,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(run_one(args)))
         return
-    from models.run_options import choose_device, fast_dtype
+    from models.device import choose_device, fast_dtype
 
     device = choose_device(args.device)
     write_weights(args.weights, args.size)

@@ -23,8 +23,8 @@ from PIL import Image
 from configs.defaults import get_config
 from data.dataset import read_manifest
 from models.classifier import build_classifier
-from models.finetune import build_model, build_train_loader, build_trainer
-from models.run_options import fast_dtype, set_matmul_precision
+from models.device import fast_dtype, set_matmul_precision
+from models.training.finetune import build_model, build_train_loader, build_trainer
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 from utils import cores_per_process
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.drawn_truth import match
-from models.results import SCORES, read_scores
+from demo.truth import match
+from models.benchmark.results import SCORES, read_scores
 from utils import read_jsonl
 
 

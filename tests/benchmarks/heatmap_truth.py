@@ -1,6 +1,6 @@
 """Does the heatmap's peak lie on the anomaly? Measured on the drawn world, whose truth is known.
 
-    python -m data.figures --output build/heatmap/random --videos 60 --seed 910000
+    python -m demo.world --output build/heatmap/random --videos 60 --seed 910000
     python tests/benchmarks/heatmap_truth.py build/heatmap/random
 
 Takes the true boxes of abnormal parts, as scoring would cut them; of those flagged by the demo's
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from configs.defaults import PARTS, get_config, thresholds
 from data.crops import cut, square_box
 from data.video import FrameReader, Source
-from models.demo.world import CONFIG, WEIGHTS
+from demo.paths import CONFIG, WEIGHTS
 from utils import UsageError, read_jsonl, run_main
 
 MOST_AREA = 0.5
@@ -110,7 +110,7 @@ def flagged(cases: Sequence[Case], part: str, model, explainer, limit: float) ->
 def measure(folders: Sequence[Path], weights: Path, cfg: Path, stride: int) -> list[dict]:
     """Return a row per part, and one of all: cases, flagged, judged, hits and chance."""
     from models.classifier import load_classifier
-    from models.heatmap import Explainer
+    from models.report.heatmap import Explainer
 
     config = get_config(cfg)
     models = {part: load_classifier(weights / f"{part}.pth", config, "cpu") for part in PARTS}
@@ -140,14 +140,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, nargs="+", help="folders that `data.figures` wrote")
+    parser.add_argument("data", type=Path, nargs="+", help="folders that `demo.world` wrote")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of classifiers")
     parser.add_argument("--cfg", type=Path, default=CONFIG, help="their settings")
     parser.add_argument("--stride", type=int, default=6, help="take every n-th frame (6)")
     args = parser.parse_args()
     for folder in args.data:
         if not (folder / "truth.jsonl").is_file():
-            raise UsageError(f"{folder}: no truth.jsonl; draw with python -m data.figures")
+            raise UsageError(f"{folder}: no truth.jsonl; draw with python -m demo.world")
     print("| part | abnormal crops | flagged | small box | videos | peak in box | chance |")
     print("|---|---|---|---|---|---|---|")
     for row in measure(args.data, args.weights, args.cfg, args.stride):

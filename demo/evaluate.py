@@ -1,4 +1,4 @@
-"""Measure the demo's weights on drawn videos of unseen seeds: `python -m models.demo.evaluate`.
+"""Measure the demo's weights on drawn videos of unseen seeds: `python -m demo.evaluate`.
 
 Draws the videos, scores them with the shipped weights, and prints what the detector finds, how
 the classifiers order true crops, and whether the video scores tell normal from abnormal.
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.defaults import PARTS
-from models.demo.world import ROOT, WEIGHTS, load_scorer, shown_part
+from demo.paths import ROOT, WEIGHTS, load_scorer, shown_part
 from utils import UsageError, read_jsonl, run_main, write_json
 
 FIRST_SEED = 900_000  # training draws from 0 on
@@ -30,7 +30,7 @@ LIMITS = {  # what the demo must show: (name, at least or at most)
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m models.demo.evaluate",
+        prog="python -m demo.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,11 +48,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def draw(args: argparse.Namespace) -> dict[str, list[list[dict]]]:
     """Draw what is missing; return {video: people per frame}."""
-    from data.figures.__main__ import main
+    from demo.world.__main__ import main
 
     words = ["--output", args.work, "--videos", args.videos, "--seed", args.seed]
     if main([*map(str, words), "--workers", str(args.workers)]):
-        raise UsageError("data.figures could not draw the videos")
+        raise UsageError("demo.world could not draw the videos")
     truth = defaultdict(list)
     for row in read_jsonl(args.work / "truth.jsonl"):
         truth[row["video"]].append(row["people"])
@@ -71,7 +71,7 @@ class Detections:
 
         Faces and hands count where their person was found, in that person's crop or another's.
         """
-        from data.drawn_truth import match, true_parts
+        from demo.truth import match, true_parts
 
         self.frames += 1
         boxes = [part for person in people for part in person["parts"]]
@@ -107,7 +107,7 @@ class TrueCrops:
 
     def add(self, frame, truth: Sequence[Mapping]) -> None:
         from data.crops import square_box
-        from data.drawn_truth import true_parts
+        from demo.truth import true_parts
 
         if frame.index % self.EVERY:
             return

@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 
 from configs.defaults import PARTS
-from data.crop_lists import STATE_FILE, read_split, write_lists
-from data.cropping import Cropper
+from data.cropping.crop_lists import STATE_FILE, read_split, write_lists
+from data.cropping.cropper import Cropper
 from data.jobs import JobFolder, identity
 from data.label import collect
 from data.video import Source, VideoError

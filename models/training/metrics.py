@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from data.dataset import read_batches
-from models.training import autocast
+from models.training.recipe import autocast
 from utils import UsageError, sum_over_processes
 
 

@@ -1,7 +1,7 @@
 """VBench-2.0's Human Anatomy of a scored folder, next to the published table.
 
     python inference.py --release --video VIDEOS --output results/mymodel
-    python -m models.vbench2_table results/mymodel/scores.json
+    python -m models.benchmark.vbench2 results/mymodel/scores.json
 
 The folder is in the benchmark's naming: `<prompt>-<index>.mp4`, 120 prompts with 3 videos each.
 """
@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from configs.defaults import get_config, thresholds
-from models.results import prompt_and_index, read_scores
+from models.benchmark.results import prompt_and_index, read_scores
 from models.weights import RELEASE_CONFIG, ROOT
 from utils import UsageError, run_main
 

@@ -1,7 +1,7 @@
 """Runs what was published and prints both numbers side by side; says what is missing to do so.
 
-python -m models.reproduce                       # all that weights and data here allow
-python -m models.reproduce --videos FOLDER       # FOLDER/HunyuanVideo/<prompt>-<index>.mp4 ...
+python -m models.benchmark.reproduce                   # all that weights and data here allow
+python -m models.benchmark.reproduce --videos FOLDER   # FOLDER/HunyuanVideo/<prompt>-<index>.mp4
 """
 
 import argparse
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.defaults import PARTS
-from models.results import read_scores
-from models.vbench2_table import PUBLISHED, format_table, summarise
+from models.benchmark.results import read_scores
+from models.benchmark.vbench2 import PUBLISHED, format_table, summarise
 from models.weights import RELEASE_CONFIG, ROOT, WEIGHTS
 from utils import run_main
 

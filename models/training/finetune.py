@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from data.dataset import CropDataset, EpochBatches, Manifest
 from data.transforms import build_eval_transform, build_train_transform
-from models import training
 from models.classifier import build_classifier, load_pretrained
+from models.training import recipe
 from utils import (
     UsageError,
     cores_per_process,
@@ -103,10 +103,10 @@ def build_model(config, device: torch.device) -> torch.nn.Module:
     return model
 
 
-def build_trainer(config, model, device, steps_per_epoch: int) -> training.Trainer:
+def build_trainer(config, model, device, steps_per_epoch: int) -> recipe.Trainer:
     """Return the trainer of the recipe in `config`, rates scaled with the images in a step."""
-    scale = images_per_step(config) / training.REFERENCE_BATCH
-    optimizer = training.build_optimizer(
+    scale = images_per_step(config) / recipe.REFERENCE_BATCH
+    optimizer = recipe.build_optimizer(
         model,
         lr=config.TRAIN.BASE_LR * scale,
         weight_decay=config.TRAIN.WEIGHT_DECAY,
@@ -114,7 +114,7 @@ def build_trainer(config, model, device, steps_per_epoch: int) -> training.Train
         betas=config.TRAIN.OPTIMIZER.BETAS,
         eps=config.TRAIN.OPTIMIZER.EPS,
     )
-    schedule = training.build_schedule(
+    schedule = recipe.build_schedule(
         optimizer,
         steps_per_epoch=steps_per_epoch,
         epochs=config.TRAIN.EPOCHS,
@@ -122,7 +122,7 @@ def build_trainer(config, model, device, steps_per_epoch: int) -> training.Train
         min_lr=config.TRAIN.MIN_LR * scale,
         warmup_lr=config.TRAIN.WARMUP_LR * scale,
     )
-    augment = training.Augment(
+    augment = recipe.Augment(
         smoothing=config.MODEL.LABEL_SMOOTHING,
         mixup=config.AUG.MIXUP,
         cutmix=config.AUG.CUTMIX,
@@ -134,12 +134,12 @@ def build_trainer(config, model, device, steps_per_epoch: int) -> training.Train
         erase_count=config.AUG.RECOUNT,
         device=device,
     )
-    return training.Trainer(
+    return recipe.Trainer(
         model,
         optimizer,
         schedule,
         augment=augment,
-        criterion=training.build_criterion(
+        criterion=recipe.build_criterion(
             focal=config.LOSS.FOCAL, alpha=config.LOSS.FOCAL_ALPHA, gamma=config.LOSS.FOCAL_GAMMA
         ),
         device=device,

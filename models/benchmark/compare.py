@@ -1,6 +1,6 @@
 """Two sets of scores side by side: per video, and the mean with a paired bootstrap interval.
 
-    python -m models.compare results/before/scores.json results/after/scores.json
+    python -m models.benchmark.compare results/before/scores.json results/after/scores.json
 
 Videos are matched by their path below each set's own folder, so two models' outputs in two folders
 are compared by file name. In the benchmark's naming (`<prompt>-<index>.mp4`) whole prompts are
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.results import SCORES, by_name, prompt_and_index, read_scores
+from models.benchmark.results import SCORES, by_name, prompt_and_index, read_scores
 from utils import UsageError, run_main, write_json
 
 # What differs between any two runs and does not explain a difference of scores.

@@ -1,4 +1,4 @@
-"""Score the embedded videos with the embedded weights: `python -m models.demo.show` (make demo)."""
+"""Score the embedded videos with the embedded weights: `python -m demo.show` (make demo)."""
 
 import argparse
 import json
@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.defaults import PARTS
-from models.demo.world import ROOT, VIDEOS, shown_part
+from demo.paths import ROOT, VIDEOS, shown_part
 from utils import UsageError, read_jsonl, run_main
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m models.demo.show", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo.show", description=__doc__)
     parser.add_argument(
         "--output", type=Path, default=ROOT / "results/demo", help="folder for the results"
     )

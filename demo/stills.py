@@ -26,7 +26,7 @@ def _draw_chunk(job: tuple[Path, range, str]) -> None:
     import cv2
     import numpy as np
 
-    from data.figures import draw_still
+    from demo.world import draw_still
 
     cv2.setNumThreads(1)
     folder, seeds, anomaly = job

@@ -12,10 +12,9 @@ import torch
 
 from configs.defaults import thresholds
 from data.dataset import Manifest, read_batches
-from models import run_folder
 from models.classifier import load_classifier
-from models.evaluation import measure, predict
-from models.finetune import (
+from models.training import run_folder
+from models.training.finetune import (
     build_model,
     build_train_loader,
     build_trainer,
@@ -23,8 +22,9 @@ from models.finetune import (
     count_steps,
     images_per_step,
 )
-from models.training import share_buffers
-from models.training_report import write_report
+from models.training.metrics import measure, predict
+from models.training.recipe import share_buffers
+from models.training.report import write_report
 from utils import UsageError, gather_objects, rank, read_jsonl
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Draw the README's two diagrams into demo/pictures/: `python -m models.demo.diagrams`.
+"""Draw the README's two diagrams into demo/pictures/: `python -m demo.diagrams`.
 
 data_path.png shows the way of a frame to the scores, training.png that of videos to a checkpoint.
 """
@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 
 from configs.defaults import get_config, thresholds
-from models.demo.world import ROOT
+from demo.paths import ROOT
 from utils import atomic_write, run_main
 
 WIDTH = 900  # the diagrams' unit: a pixel at the width at which they are read

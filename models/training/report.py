@@ -8,7 +8,7 @@ import numpy as np
 
 from data.checks import draw_tiles
 from data.dataset import Manifest, read_image
-from models.evaluation import probabilities
+from models.training.metrics import probabilities
 from utils import atomic_write, write_json
 
 NORMAL, ABNORMAL = "#1a7f37", "#b42318"

@@ -1,7 +1,7 @@
-"""Write the README's pictures of videos: `python -m models.demo.pictures`.
+"""Write the README's pictures of videos: `python -m demo.pictures`.
 
 Stills of the demo's videos, and a frame of an annotated one from results/demo: `make demo` first.
-The diagrams are drawn by `python -m models.demo.diagrams`.
+The diagrams are drawn by `python -m demo.diagrams`.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models.demo.world import ROOT, VIDEOS
+from demo.paths import ROOT, VIDEOS
 from utils import UsageError, atomic_write, run_main
 
 PICTURES = ROOT / "demo" / "pictures"

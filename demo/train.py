@@ -1,4 +1,4 @@
-"""Train the demo's four checkpoints on drawn people, from nothing: `python -m models.demo.train`.
+"""Train the demo's four checkpoints on drawn people, from nothing: `python -m demo.train`.
 
 Stills are drawn, the detector is trained on them, preprocess.py cuts their parts out with that
 detector, the drawn world's truth labels the crops, and main_finetune.py trains a classifier per
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from configs.defaults import PARTS
-from models.demo.world import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
+from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
 from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_main, write_jsonl
 
 STILLS, DETECTOR_STILLS = 3000, 2000  # drawn for the classifiers; the detector sees the first
@@ -23,7 +23,7 @@ HELD_OUT = 0.1  # share of the stills on which the classifiers are measured whil
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m models.demo.train",
+        prog="python -m demo.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -51,7 +51,7 @@ def say(text: str) -> None:
 
 def draw(args: argparse.Namespace) -> None:
     """Draw the stills that are missing."""
-    from data.stills import draw_stills
+    from demo.stills import draw_stills
 
     for done in draw_stills(args.work / "stills", range(args.stills), workers=cores_per_process()):
         if done % 500 == 0 or done == args.stills:
@@ -62,7 +62,7 @@ def precision() -> str:
     """Return bf16 where this machine computes it fast, else fp32: emulated it takes days."""
     import torch
 
-    from models.run_options import choose_device, fast_dtype
+    from models.device import choose_device, fast_dtype
 
     return "bf16" if fast_dtype(choose_device("auto")) == torch.bfloat16 else "fp32"
 
@@ -74,9 +74,9 @@ def train_detector(args: argparse.Namespace) -> Path:
         return target
     import torch
 
-    from data.drawn_parts import DrawnParts
+    from demo.detector_data import DrawnParts
+    from demo.detector_training import train
     from models.yolo_world.build import read_config
-    from models.yolo_world.train import train
 
     config = read_config(DETECTOR_CONFIG)
     config.max_epochs = args.detector_epochs or config.max_epochs
@@ -98,7 +98,7 @@ def processes() -> int:
     """
     import torch
 
-    from models.run_options import choose_device
+    from models.device import choose_device
 
     is_cpu = choose_device("auto") == torch.device("cpu")
     return 2 if is_cpu and cores_per_process() > 1 else 1
@@ -116,7 +116,7 @@ def run_script(name: str, *words: object, processes: int = 1) -> None:
 
 def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
     """Return the folder of crops that preprocess.py finds in the stills."""
-    from data.stills import chunks
+    from demo.stills import chunks
 
     folders = [folder for folder, _ in chunks(args.work / "stills", range(args.stills))]
     crops = args.work / "crops"
@@ -132,7 +132,7 @@ def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
 
 def write_lists(args: argparse.Namespace, crops: Path) -> None:
     """Write {part}_train.jsonl and {part}_val.jsonl: crops labelled by the truth, by still."""
-    from data.stills import chunks, truth_file
+    from demo.stills import chunks, truth_file
 
     folders = [folder for folder, _ in chunks(args.work / "stills", range(args.stills))]
     held_out = {folder.name for folder in folders[-max(1, round(HELD_OUT * len(folders))) :]}
@@ -149,7 +149,7 @@ def write_lists(args: argparse.Namespace, crops: Path) -> None:
 
 
 def _write_list(path: Path, boxes: Sequence[dict], truth, part: str, sources: Iterable) -> None:
-    from data.drawn_truth import label_crops
+    from demo.truth import label_crops
 
     wanted = [row for row in boxes if row["source"] in sources]
     rows = [

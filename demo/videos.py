@@ -1,9 +1,9 @@
-"""Draw the demo's four videos and their truth into demo/: `python -m models.demo.videos`."""
+"""Draw the demo's four videos and their truth into demo/: `python -m demo.videos`."""
 
 import sys
 from pathlib import Path
 
-from models.demo.world import VIDEOS
+from demo.paths import VIDEOS
 from utils import write_jsonl
 
 SEEDS = {  # no training and no evaluation draws these
@@ -16,9 +16,9 @@ SEEDS = {  # no training and no evaluation draws these
 
 def draw_videos(folder: Path = VIDEOS) -> None:
     """Write the videos into `folder` and truth.jsonl beside it."""
-    from data.figures import iter_video
-    from data.figures.__main__ import write_video
-    from data.figures.video import FPS
+    from demo.world import iter_video
+    from demo.world.__main__ import write_video
+    from demo.world.video import FPS
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from configs.defaults import PARTS, get_config
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 DETECTOR_CONFIG = ROOT / "configs/demo/yolo_world_demo.py"
 CONFIG = ROOT / "configs/demo/demo.yaml"
 WEIGHTS = ROOT / "demo/weights"

@@ -21,7 +21,7 @@ import numpy as np
 
 from data.crops import cut
 from data.video import Frame, Source
-from models.annotate import GREEN, RED, AnnotatedVideo, AnnotateError, probe, replay
+from models.report.annotate import GREEN, RED, AnnotatedVideo, AnnotateError, probe, replay
 from utils import atomic_write, read_jsonl, write_json
 
 logger = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ def safe_name(stem: str) -> str:
 class Evidence:
     """The evidence of a run's videos, below the folder of results.
 
-    `report`: keep what `models.report` shows, in `<folder>/report/`. The annotated video is
+    `report`: keep what `models.report.page` shows, in `<folder>/report/`. The annotated video is
     `<folder>/<stem>.annotated.webm`. `explain(part, crops)` gives the heatmaps of BGR crops.
     `stride` and `fps` are those of the scoring. What could not be written is in `failed`.
     """

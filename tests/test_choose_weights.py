@@ -7,8 +7,7 @@ import pytest
 from conftest import ROOT
 
 import inference
-from models.run_options import choose_weights
-from models.weights import WEIGHTS
+from models.weights import WEIGHTS, choose_weights
 from utils import UsageError
 
 

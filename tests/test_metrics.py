@@ -10,8 +10,8 @@ from drawn_crops import write_crops
 from torch import nn
 
 from data.dataset import read_manifest
-from models.evaluation import best_threshold, measure, predict, probabilities
-from models.training_report import worst_mistakes, write_report
+from models.training.metrics import best_threshold, measure, predict, probabilities
+from models.training.report import worst_mistakes, write_report
 from utils import UsageError
 
 

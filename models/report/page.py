@@ -1,7 +1,7 @@
 """The report: one folder with a page per video, which opens anywhere without a network.
 
 python inference.py --video clips/ --output results --report     # scores and reports
-python -m models.report results                                  # builds the pages again
+python -m models.report.page results                                  # builds the pages again
 """
 
 import json
@@ -15,15 +15,15 @@ import numpy as np
 
 from configs.defaults import PARTS
 from data.video import Source
-from models.evidence import Evidence
-from models.heatmap import WORDS
-from models.report_data import FRAGILE_SHARE, MARGIN, near, timeline, video_facts
-from models.results import by_name, read_scores
+from models.benchmark.results import by_name, read_scores
+from models.report.evidence import Evidence
+from models.report.facts import FRAGILE_SHARE, MARGIN, near, timeline, video_facts
+from models.report.heatmap import WORDS
 from utils import UsageError, atomic_write, read_jsonl
 
 logger = logging.getLogger(__name__)
 
-PAGE = Path(__file__).with_name("report_page")
+PAGE = Path(__file__).with_name("templates")
 
 
 def _environment():
@@ -146,7 +146,7 @@ def build_report(folder: str | Path, sources: Sequence[Source]) -> Path:
     """Write `<folder>/report/` from the results in `folder`; return its index.html.
 
     `sources` are the inputs as they were scored: they tie a video's path to its files. Evidence
-    that is missing is left out, and the page says so; `models.evidence` makes it.
+    that is missing is left out, and the page says so; `models.report.evidence` makes it.
     """
     folder = Path(folder)
     scores = read_scores(folder)

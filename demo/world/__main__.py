@@ -1,4 +1,4 @@
-"""Draw videos with known truth: `python -m data.figures --output DIR --videos 20 --seed 0`.
+"""Draw videos with known truth: `python -m demo.world --output DIR --videos 20 --seed 0`.
 
 Writes DIR/<name>.mp4 and DIR/truth.jsonl. Video i is drawn from the seed `--seed` + i and is named
 after it; what is there already is kept, so the same command continues an interrupted run.
@@ -18,7 +18,7 @@ from .anomalies import KINDS, PART_OF
 
 def parse_args(argv=None):
     """The command line; wrong values end with status 2."""
-    parser = argparse.ArgumentParser(prog="python -m data.figures", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo.world", description=__doc__)
     words = ["random", "none", *KINDS, *PART_OF]
     parser.add_argument("--output", type=Path, required=True, help="folder for videos and truth")
     parser.add_argument("--videos", type=int, default=20, help="how many videos (default 20)")

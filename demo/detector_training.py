@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.drawn_parts import ShapeBatches
+from demo.detector_data import ShapeBatches
 from models.yolo_world.build import register
 from utils import UsageError, write_json
 
@@ -68,7 +68,7 @@ def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, work
     from mmengine.runner import Runner
 
     register()
-    import models.yolo_world.prompted  # noqa: F401  (registers its classes)
+    import demo.prompted  # noqa: F401  (registers its classes)
 
     batch = min(config.batch_size, len(dataset))
     steps = len(dataset) // batch * config.max_epochs

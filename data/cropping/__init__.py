@@ -1,0 +1,1 @@
+"""From videos to a folder of crops with their lists: what preprocess.py runs."""

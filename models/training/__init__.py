@@ -1,0 +1,1 @@
+"""Fine-tuning the classifiers: what main_finetune.py runs."""
