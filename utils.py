@@ -11,13 +11,16 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class UsageError(Exception):
@@ -115,35 +118,45 @@ def keep_to_one_core() -> None:
 
 
 @contextmanager
+def process_group(backend: str = "gloo", **options) -> Iterator[None]:
+    """Join the processes that torchrun started, if there are several.
+
+    A process may wait for the others as long as their work takes; torchrun ends all of them where
+    one dies. Raises UsageError where nobody said how the processes find each other.
+    """
+    if world_size() == 1:
+        yield
+        return
+    if "MASTER_ADDR" not in os.environ:
+        raise UsageError("several processes: start them with torchrun (or srun torchrun)")
+    import torch.distributed as dist
+
+    wait = timedelta(days=365)
+    dist.init_process_group(backend, rank=rank(), world_size=world_size(), timeout=wait, **options)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
 def distributed() -> Iterator["torch.device"]:
     """Join the other processes, if any (nccl on GPUs, gloo on CPU); yield this one's device."""
     import torch
-    import torch.distributed as dist
 
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
-    if cuda:
-        if local_rank() >= torch.cuda.device_count():
-            raise UsageError(
-                f"process {local_rank()} of this machine has no GPU "
-                f"({torch.cuda.device_count()} found); start at most one process per GPU"
-            )
-        torch.cuda.set_device(device)
-    if world_size() == 1:
-        yield device
+    if not torch.cuda.is_available():
+        with process_group():
+            yield torch.device("cpu")
         return
-    if "MASTER_ADDR" not in os.environ:
-        raise UsageError("several processes: set MASTER_ADDR and MASTER_PORT, or use torchrun")
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        rank=rank(),
-        world_size=world_size(),
-        device_id=device if cuda else None,
-    )
-    try:
+    if local_rank() >= torch.cuda.device_count():
+        raise UsageError(
+            f"process {local_rank()} of this machine has no GPU "
+            f"({torch.cuda.device_count()} found); start at most one process per GPU"
+        )
+    device = torch.device("cuda", local_rank())
+    torch.cuda.set_device(device)
+    with process_group("cpu:gloo,cuda:nccl", device_id=device):
         yield device
-    finally:
-        dist.destroy_process_group()
 
 
 def sum_over_processes(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -164,6 +177,24 @@ def gather_objects(value) -> list:
     values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def decide_in_first(decide: Callable[[], T]) -> T:
+    """Call `decide` in process 0 and return what it returned in every process.
+
+    Where it raises UsageError, process 0 raises it and the others end quietly, with status 0:
+    torchrun would stop process 0 before it has said why.
+    """
+    found = error = None
+    if rank() == 0:
+        try:
+            found = decide()
+        except UsageError as refusal:
+            error = refusal
+    found, failed = gather_objects((found, error is not None))[0]
+    if failed:
+        raise error or SystemExit(0)
+    return found
 
 
 def setup_logging(log_file: str | Path | None = None) -> None:

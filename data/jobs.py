@@ -1,19 +1,19 @@
-"""A folder that processes fill item by item, and that a later run continues."""
+"""A folder of results: which inputs are finished, with which settings, and what a kill left."""
 
 import hashlib
 import heapq
 import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from data.records import Records
-from data.video import Source
-from utils import UsageError, write_json
+from data.video import Source, VideoError, with_suffix
+from utils import UsageError, rank, write_json
 
 
-def deal(sizes: Sequence[float], workers: int) -> list[int]:
+def assign(sizes: Sequence[float], workers: int) -> list[int]:
     """Return each item's worker: longest first, each to the worker with the least to do."""
     loads = [(0.0, worker) for worker in range(workers)]
     owners = [0] * len(sizes)
@@ -25,103 +25,195 @@ def deal(sizes: Sequence[float], workers: int) -> list[int]:
 
 
 def identity(source: Source) -> list[int]:
-    """Return what changes when the source's files do: their number, size and latest change."""
-    stats = [path.stat() for path in source.images or (source.path,)]
+    """Return what changes when the source's files do: their number, size and latest change.
+
+    Raises VideoError where a file is gone.
+    """
+    try:
+        stats = [path.stat() for path in source.images or (source.path,)]
+    except OSError as error:
+        raise VideoError(error.strerror or "cannot be read") from error
     return [len(stats), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)]
 
 
-class JobFolder:
-    """Remembers under `folder`/.state which items are done, with which settings.
+def where(source: Source) -> str:
+    """Return the source's absolute path, by which a later run knows it again."""
+    return os.path.abspath(source.path)
 
-    `settings` is plain JSON. Raises UsageError where the folder holds a run with other settings,
-    unless `overwrite`. Several processes may share the folder: each writes the items it claims.
+
+def changed_keys(before: Mapping, now: Mapping) -> list[str]:
+    """Return the names of the settings that differ."""
+    return [key for key in {**now, **before} if now.get(key) != before.get(key)]
+
+
+def _read(path: Path) -> dict | None:
+    """Return the JSON object in a file; None where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+class JobFolder:
+    """Remembers under `folder`/.state which inputs are finished, with which settings.
+
+    `settings` is plain JSON. Nothing is written before `open`.
     """
 
-    def __init__(self, folder: str | Path, settings: dict, *, overwrite: bool = False):
-        self.folder = Path(folder)
-        self.settings = settings
-        self._state = self.folder / ".state"
-        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    def __init__(self, folder: str | Path, settings: dict):
+        self.folder, self.settings = Path(folder), settings
+        self.state = self.folder / ".state"
+        self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def other_settings(self) -> list[str]:
+        """Return the names of the settings in which the results here differ from this run's."""
+        path = self.state / "settings.json"
+        if not path.exists():
+            return []
+        before = _read(path)
+        return (
+            ["all, for they cannot be read,"]
+            if before is None
+            else changed_keys(before, self.settings)
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Hold the folder for this run, whose process 0 keeps others out, and note its settings.
+
+        Raises UsageError where another run holds it, or it cannot be written.
+        """
+        if rank() != 0:
+            yield
+            return
+        from filelock import FileLock, Timeout
+
         try:
-            self._state.mkdir(parents=True, exist_ok=True)
+            self.state.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.state / "run.lock")
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UsageError(f"--output: another run is writing into {self.folder}") from error
         except OSError as error:
-            raise UsageError(f"--output: cannot write {folder}: {error.strerror}") from error
-        self._check(overwrite)
+            raise UsageError(f"--output: cannot write {self.folder}: {error.strerror}") from error
+        try:
+            write_json(self.state / "settings.json", self.settings)
+            yield
+        finally:
+            lock.release()
 
-    def _check(self, overwrite: bool) -> None:
-        path = self._state / "settings.json"
-        if path.is_file() and not overwrite:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [k for k in self.settings | before if self.settings.get(k) != before.get(k)]
-            if changed:
-                raise UsageError(
-                    f"--output: {self.folder} holds results of other settings "
-                    f"({', '.join(changed)} differ); choose another folder or add --overwrite"
-                )
-        write_json(path, self.settings)
-        self._began = path.stat().st_mtime_ns  # by the clock of whoever keeps the files
+    def items(self) -> dict[str, dict]:
+        """Return what `finish` stored with these settings: {stem: state}, in the order of names."""
+        found = {}
+        for path in sorted(self.state.glob("item.*.json")):
+            state = _read(path)
+            if state is not None and state.get("digest") == self.digest and "row" in state:
+                found[path.name.removeprefix("item.").removesuffix(".json")] = state
+        return found
 
-    def _path(self, source: Source) -> Path:
-        return self._state / f"item.{source.stem}.json"
+    def other_inputs(self, sources: Iterable[Source]) -> list[str]:
+        """Return the paths of the inputs that have results here and are none of `sources`."""
+        now = {where(source) for source in sources}
+        return [s["path"] for s in self.items().values() if s.get("path") not in now]
+
+    def distinct(self, sources: Iterable[Source]) -> list[Source]:
+        """Return the sources, none with the stem of another input that has results here.
+
+        A source that has results here keeps the stem it had.
+        """
+        stems = {state.get("path"): stem for stem, state in self.items().items()}
+        used = {stem.lower() for stem in stems.values()}
+        found = []
+        for source in sources:
+            stem = stems.get(where(source))
+            if stem is None:
+                taken = source.stem.lower() in used
+                stem = with_suffix(source.stem, source.path) if taken else source.stem
+            found.append(replace(source, stem=stem))
+        return found
+
+    def item_path(self, stem: str) -> Path:
+        """Return where `finish` stores the row of a source."""
+        return self.state / f"item.{stem}.json"
 
     def row(self, source: Source) -> dict | None:
         """Return what `finish` stored for this source as it is now, or None."""
+        state = _read(self.item_path(source.stem))
         try:
-            state = json.loads(self._path(source).read_text(encoding="utf-8"))
-            whole = state["digest"] == self._digest and state["identity"] == identity(source)
-        except (OSError, ValueError, KeyError):
+            whole = state["digest"] == self.digest and state["identity"] == identity(source)
+            return state["row"] if whole else None
+        except (VideoError, KeyError, TypeError):
             return None
-        return state["row"] if whole else None
 
     def finish(self, source: Source, row: dict) -> None:
         """Store the row of a finished source at once."""
-        state = {"digest": self._digest, "identity": identity(source), "row": row}
-        write_json(self._path(source), state, indent=None)
-        # After the row: who finds no records any more finds that.
-        shutil.rmtree(self._records_folder(source), ignore_errors=True)
+        try:
+            version = identity(source)
+        except VideoError:  # gone meanwhile: what was found in it stays, for this run
+            version = None
+        state = {
+            "digest": self.digest,
+            "identity": version,
+            "path": where(source),
+            "row": row,
+        }
+        write_json(self.item_path(source.stem), state, indent=None)
+        self.batches_path(source).unlink(missing_ok=True)
 
-    @contextmanager
-    def claim(self, source: Source, *, piece: int | None = None, dealt=True) -> Iterator[bool]:
-        """Yield whether this process may work on the source: no other one is, and it is not done.
+    def batches_path(self, source: Source) -> Path:
+        """Return where the batches of a source that is not finished are kept."""
+        return self.state / f"part.{source.stem}.jsonl"
 
-        `piece` claims one of the pieces that processes share a source in, apart from the source.
 
-        The system lets go of a claim when its process ends, however it ends. Where files cannot be
-        locked (Windows, some network file systems), the process may that it was `dealt` to.
-        """
-        name = "lock" if piece is None else f"piece.{piece}"
-        with (self._state / f"{name}.{source.stem}").open("w") as file:
-            try:
-                import fcntl
+class Batches:
+    """The batches of a source that is not finished: those that a killed run kept, and new ones.
 
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            except (ImportError, OSError):
-                if not dealt:
-                    yield False
-                    return
-            yield self.row(source) is None
+    The file's first line, `head`, names what the batches depend on; one of other settings is begun
+    anew. Each further line is a batch, so a line that a kill cut off is a batch that is missing.
+    """
 
-    def forget(self, source: Source, *, records: bool = True) -> None:
-        """Have done again what was done of the source before this run: its row, and its records.
+    def __init__(self, path: Path, head: Mapping):
+        self.path, self.head = path, json.dumps(head, sort_keys=True)
+        end = self._whole()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("r+b" if end else "wb")
+        self._file.truncate(end)
+        self._file.seek(end)
+        self._kept_end = end
+        if not end:
+            self._write(self.head)
 
-        What the other processes of this run did since is left.
-        """
-        folder = self._records_folder(source)
-        for path in [self._path(source), *(folder.glob("*.jsonl") if records else ())]:
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime_ns < self._began:
-                    path.unlink()
+    def _whole(self) -> int:
+        """Return the length of what can be kept, in bytes."""
+        end = 0
+        if self.path.is_file():
+            with self.path.open("rb") as lines:
+                for line in lines:
+                    if not line.endswith(b"\n") or (not end and line[:-1] != self.head.encode()):
+                        break
+                    end += len(line)
+        return end
 
-    def records(self, source: Source, **settings) -> Records:
-        """Return the records that runs which were cut off, or other processes, kept of `source`.
+    def kept(self) -> Iterator[dict]:
+        """Yield the batches that an earlier run kept, from the first on."""
+        position = 0
+        with self.path.open("rb") as lines:
+            for line in lines:
+                if position and position < self._kept_end:
+                    yield json.loads(line)
+                position += len(line)
 
-        Those made with other `settings`, or of a file that has changed since, do not count.
-        """
-        head = {"digest": self._digest, "identity": identity(source), **settings}
-        return Records(self._records_folder(source), head)
+    def add(self, batch: dict) -> None:
+        """Keep one more batch, plain JSON."""
+        self._write(json.dumps(batch))
 
-    def _records_folder(self, source: Source) -> Path:
-        return self._state / f"part.{source.stem}"
+    def _write(self, line: str) -> None:
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self._file.close()

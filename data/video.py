@@ -3,14 +3,10 @@
 import glob
 import hashlib
 import os
-import queue
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -39,8 +35,6 @@ IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 MIN_SIDE = 32  # frames smaller than this hold nothing that a detector can judge
 
 MAX_STEM = 200  # bytes; file systems allow 255 with what is added to a name
-
-T, R = TypeVar("T"), TypeVar("R")
 
 
 class VideoError(Exception):
@@ -117,11 +111,16 @@ def _with_stems(found: dict[Path, tuple[str, tuple[Path, ...]]]) -> list[Source]
         if taken[stem.lower()] > 1:  # some file systems ignore case
             stem = name.replace(".", "_")
         if len(os.fsencode(stem)) > MAX_STEM or stem.lower() in used or taken[stem.lower()] > 1:
-            suffix = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-            stem = f"{stem[: MAX_STEM // 4]}_{suffix}"
+            stem = with_suffix(stem, path)
         used.add(stem.lower())
         sources.append(Source(path, stem, images))
     return sources
+
+
+def with_suffix(stem: str, path: Path) -> str:
+    """Return a stem that no other path gives: shortened, with a digest of the path."""
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return f"{stem[: MAX_STEM // 4]}_{digest}"
 
 
 class FrameReader:
@@ -194,70 +193,3 @@ class FrameReader:
                 self.warnings.append(f"{path.name}: not a readable image; skipped")
             else:
                 yield index * self.stride, image
-
-
-def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Yield `items`, made ahead by a thread, at most `depth` waiting; errors come through."""
-    waiting: queue.Queue = queue.Queue(max(1, depth))
-    stop, end = threading.Event(), object()
-
-    def put(value) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(value, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def fill() -> None:
-        try:
-            for item in items:
-                if not put((item, None)):
-                    break
-            put((end, None))
-        except BaseException as error:  # handed to the consumer, which raises it
-            put((end, error))
-        finally:
-            if hasattr(items, "close"):
-                items.close()
-
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = waiting.get()
-            if error is not None:
-                raise error
-            if item is end:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items, the last one shorter."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def map_ahead(
-    pool: Executor, function: Callable[[T], R], items: Iterable[T], depth: int
-) -> Iterator[tuple[T, R]]:
-    """Yield (item, function(item)) in order; `depth` items beyond the current one are under way."""
-    waiting: deque = deque()
-    for item in items:
-        waiting.append((item, pool.submit(function, item)))
-        if len(waiting) > depth:
-            item, future = waiting.popleft()
-            yield item, future.result()
-    for item, future in waiting:
-        yield item, future.result()

@@ -22,7 +22,8 @@ from torch import nn
 from configs.defaults import PARTS, thresholds
 from data.crops import cut
 from data.transforms import build_eval_transform, normalize
-from data.video import Frame, FrameReader, Source, batched, map_ahead, prefetch
+from data.stream import batched, map_ahead, prefetch
+from data.video import Frame, FrameReader, Source
 from models.detector import FrameDetections, PartDetector, Person
 from utils import keep_to_one_core
 

@@ -1,12 +1,11 @@
 """The folder that a run fills and a later run continues."""
 
-import subprocess
-import sys
+import json
+import os
 
 import pytest
-from conftest import ROOT
 
-from data.jobs import JobFolder, deal
+from data.jobs import Batches, JobFolder, assign
 from data.video import Source
 from utils import UsageError
 
@@ -17,88 +16,119 @@ def source(tmp_path):
     return Source(tmp_path / "a.mp4", "a")
 
 
-def test_the_longest_are_dealt_first_and_evenly():
-    assert deal([1, 10, 5, 4], 2) == [1, 0, 1, 1]  # 10 against 5 + 4 + 1
-    assert deal([3, 3, 3], 5) == [0, 1, 2]
-    assert deal([], 2) == []
+def filled(folder, settings, source, row) -> JobFolder:
+    """Return the folder of a run that finished `source`."""
+    jobs = JobFolder(folder, settings)
+    with jobs.open():
+        jobs.finish(source, row)
+    return jobs
+
+
+def test_the_longest_are_assigned_first_and_evenly():
+    assert assign([1, 10, 5, 4], 2) == [1, 0, 1, 1]  # 10 against 5 + 4 + 1
+    assert assign([3, 3, 3], 5) == [0, 1, 2]
+    assert assign([], 2) == []
 
 
 def test_finished_items_are_known_again(tmp_path, source):
-    JobFolder(tmp_path / "out", {"a": 1}).finish(source, {"score": 0.5})
-    assert JobFolder(tmp_path / "out", {"a": 1}).row(source) == {"score": 0.5}
+    filled(tmp_path / "out", {"a": 1}, source, {"score": 0.5})
+    jobs = JobFolder(tmp_path / "out", {"a": 1})
+    assert jobs.row(source) == {"score": 0.5}
+    assert jobs.items()["a"]["row"] == {"score": 0.5}
 
 
-def test_a_changed_file_is_done_again(tmp_path, source):
-    jobs = JobFolder(tmp_path / "out", {})
-    jobs.finish(source, {})
+def test_a_changed_file_is_done_again_and_one_that_is_gone_is_not_known(tmp_path, source):
+    jobs = filled(tmp_path / "out", {}, source, {})
     source.path.write_bytes(b"another")
+    assert jobs.row(source) is None
+    source.path.unlink()
     assert jobs.row(source) is None
 
 
-def test_other_settings_are_refused_unless_overwritten(tmp_path, source):
-    JobFolder(tmp_path / "out", {"a": 1, "b": 2}).finish(source, {})
-    with pytest.raises(UsageError, match=r"--output: .*other settings \(b differ\)"):
-        JobFolder(tmp_path / "out", {"a": 1, "b": 3})
-    assert JobFolder(tmp_path / "out", {"a": 1, "b": 3}, overwrite=True).row(source) is None
+def test_a_source_that_vanishes_while_it_is_worked_on_keeps_its_row(tmp_path, source):
+    jobs = JobFolder(tmp_path / "out", {})
+    with jobs.open():
+        source.path.unlink()
+        jobs.finish(source, {"error": "no such file"})
+    assert jobs.items()["a"]["row"] == {"error": "no such file"}
+
+
+def test_other_settings_are_named_and_nothing_is_written_before_the_folder_is_opened(
+    tmp_path, source
+):
+    filled(tmp_path / "out", {"a": 1, "b": 2}, source, {})
+    now = JobFolder(tmp_path / "out", {"a": 1, "b": 3})
+    assert now.other_settings() == ["b"]
+    assert now.row(source) is None and now.items() == {}
+    assert JobFolder(tmp_path / "out", {"a": 1, "b": 2}).other_settings() == []
+    JobFolder(tmp_path / "new", {})
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_inputs_are_named_and_keep_their_stems(tmp_path, source):
+    jobs = filled(tmp_path / "out", {}, source, {})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.mp4").write_bytes(b"two")
+    other = Source(tmp_path / "b" / "a.mp4", "a")
+    assert jobs.other_inputs([source]) == []
+    assert jobs.other_inputs([other]) == [os.path.abspath(source.path)]
+    (first, second) = jobs.distinct([source, other])
+    assert first.stem == "a" and second.stem not in ("a", "A")
+    with jobs.open():
+        jobs.finish(second, {})
+    assert [s.stem for s in jobs.distinct([other, source])] == [second.stem, "a"]
 
 
 def test_an_output_that_is_a_file(tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(UsageError, match="--output: cannot write"):
-        JobFolder(tmp_path / "out", {})
+    with (
+        pytest.raises(UsageError, match="--output: cannot write"),
+        JobFolder(tmp_path / "out", {}).open(),
+    ):
+        pass
 
 
-def test_what_other_processes_of_this_run_did_is_not_forgotten(tmp_path, source):
-    JobFolder(tmp_path / "out", {}).finish(source, {"score": 1})
-    one, other = (JobFolder(tmp_path / "out", {}, overwrite=True) for _ in range(2))
-    one.forget(source)
-    assert other.row(source) is None
-    one.finish(source, {"score": 2})
-    other.forget(source)
-    assert other.row(source) == {"score": 2}
+def test_a_second_run_into_the_folder_is_refused(tmp_path):
+    with (
+        JobFolder(tmp_path / "out", {}).open(),
+        pytest.raises(UsageError, match=r"--output: another run is writing into .*out"),
+        JobFolder(tmp_path / "out", {}).open(),
+    ):
+        pass
+    with JobFolder(tmp_path / "out", {}).open():  # the first one has ended
+        pass
 
 
-def test_a_half_written_row_is_done_again(tmp_path, source):
-    jobs = JobFolder(tmp_path / "out", {})
-    jobs.finish(source, {"score": 1})
-    state = tmp_path / "out" / ".state" / "item.a.json"
-    state.write_text(state.read_text()[:10])
-    assert jobs.row(source) is None
+@pytest.mark.parametrize("content", ["", "[1]", '{"digest": 3}', "{", '"text"'])
+def test_a_damaged_row_is_done_again(tmp_path, source, content):
+    jobs = filled(tmp_path / "out", {}, source, {"score": 1})
+    jobs.item_path("a").write_text(content)
+    assert jobs.row(source) is None and jobs.items() == {}
 
 
-def test_a_source_is_claimed_by_one_process_until_it_ends(tmp_path, source):
-    """Another process waits for nothing; a killed one leaves no claim behind."""
-    jobs = JobFolder(tmp_path / "out", {"a": 1})
-    program = (
-        "import sys, time; from pathlib import Path\n"
-        "from data.jobs import JobFolder; from data.video import Source\n"
-        "out, video = map(Path, sys.argv[1:])\n"
-        "with JobFolder(out, {'a': 1}).claim(Source(video, 'a')) as claimed:\n"
-        "    print(claimed, flush=True); time.sleep(60)\n"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", program, tmp_path / "out", source.path],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert other.stdout.readline() == "True\n"
-    with jobs.claim(source) as claimed:
-        assert not claimed
-    other.kill()
-    other.wait()
-    with jobs.claim(source) as claimed:
-        assert claimed
-        jobs.finish(source, {"x": 1})
-    with jobs.claim(source) as claimed:
-        assert not claimed  # done
+HEAD = {"digest": "x", "batch_size": 2}
 
 
-@pytest.mark.parametrize("dealt", [True, False])
-def test_where_files_cannot_be_locked_sources_are_dealt(tmp_path, source, monkeypatch, dealt):
-    import fcntl
+def test_batches_that_a_killed_run_kept_are_given_back(tmp_path):
+    path = tmp_path / "part.a.jsonl"
+    with Batches(path, HEAD) as batches:
+        assert list(batches.kept()) == []
+        batches.add({"rows": [1]})
+        batches.add({"rows": [2]})
+        assert list(batches.kept()) == []  # those of this run are no news
+    with path.open("a") as file:
+        file.write('{"rows": [3')  # cut off by the kill
+    with Batches(path, HEAD) as batches:
+        assert list(batches.kept()) == [{"rows": [1]}, {"rows": [2]}]
+        batches.add({"rows": [3]})
+    with Batches(path, HEAD) as batches:
+        assert [b["rows"] for b in batches.kept()] == [[1], [2], [3]]
 
-    def refuse(*_):
-        raise OSError("no locks available")
 
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with JobFolder(tmp_path / "out", {}).claim(source, dealt=dealt) as claimed:
-        assert claimed is dealt
+def test_batches_of_other_settings_do_not_count(tmp_path):
+    path = tmp_path / "part.a.jsonl"
+    with Batches(path, HEAD) as batches:
+        batches.add({"rows": [1]})
+    with Batches(path, HEAD | {"batch_size": 3}) as batches:
+        assert list(batches.kept()) == []
+    assert json.loads(path.read_text())["batch_size"] == 3

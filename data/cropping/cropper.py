@@ -11,7 +11,8 @@ import numpy as np
 
 from configs.defaults import PARTS
 from data.crops import cut
-from data.video import Frame, FrameReader, Source, batched, map_ahead, prefetch
+from data.stream import batched, map_ahead, prefetch
+from data.video import Frame, FrameReader, Source
 from utils import atomic_write, keep_to_one_core
 
 JPEG_QUALITY = 95
