@@ -1,78 +1,298 @@
 """Score videos: which share of the people in them has plausible bodies, faces and hands.
 
-One process:   python inference.py --video a.mp4 folder/ 'clips/*.webm' --output results
-N processes:   torchrun --nproc-per-node N inference.py --video folder/ --output results
+One process:   python inference.py --video a.mp4 folder/ 'clips/*.webm' --output results/mymodel
+N processes:   torchrun --nproc-per-node N inference.py --video folder/ --output results/mymodel
 
-Run again with the same settings to continue. Results: scores.json and <stem>.frames.jsonl.
+The same command again continues: what is finished is kept. Results: scores.json and, per video,
+<name>.frames.jsonl.
 """
 
 import argparse
 import logging
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-from configs.defaults import PARTS, ConfigError, get_config
-from third_party.deferred import deferred_imports
-from utils import quiet_libraries, run_main, setup_logging
+from configs.defaults import PARTS, ConfigError, differences, get_config, thresholds
+from utils import (
+    atomic_write,
+    decide_in_first,
+    gather_objects,
+    process_group,
+    quiet_libraries,
+    rank,
+    run_main,
+    setup_logging,
+    world_size,
+    write_json,
+)
 
 logger = logging.getLogger("inference")
 
 ROOT = Path(__file__).resolve().parent
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    first, _, rest = __doc__.partition("\n\n")
     p = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="\n".join(__doc__.splitlines()[2:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    p.add_argument("--video", nargs="+", metavar="PATH", help="files, folders and globs to score "
-                   "(default: the demo's videos)")  # fmt: skip
-    p.add_argument("--output", default="results", help="the folder for results (results)")
-    p.add_argument("--cfg", help="YAML with the classifiers' shape and the scoring rules")
-    for name in ("detector-config", "detector-weights", *(f"{part}-model" for part in PARTS)):
-        what = "YOLO-World's config" if name == "detector-config" else "checkpoint"
-        p.add_argument(f"--{name}", f"--{name.replace('-', '_')}", metavar="FILE",
-                       help=f"the {name.split('-')[0]} {what}")  # fmt: skip
-    p.add_argument("--release", action="store_true", help="use the released weights in pretrain/ "
-                   "and checkpoint/release/ with configs/vbench2_release.yaml")  # fmt: skip
-    p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS),
-                   help="judge these parts only (all)")  # fmt: skip
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    p.add_argument("--batch-size", type=int, help="frames per detector batch (2 on CPU, else 8)")
-    p.add_argument("--frame-stride", type=int, default=1, help="score every n-th frame (1)")
-    p.add_argument("--fps", type=float, default=25.0, help="frame rate of image folders (25)")
-    p.add_argument("--fast", action="store_true", help="16-bit networks where fast, and frames "
-                   "padded less than to a square: scores deviate (tests/benchmarks)")  # fmt: skip
-    p.add_argument("--compile", action="store_true", help="compile the networks: a minute at the "
-                   "start, for long runs")  # fmt: skip
-    p.add_argument("--annotate", action="store_true", help="write an annotated video per video")
-    p.add_argument("--report", action="store_true", help="write report/index.html: the evidence "
-                   "per video, annotated videos included")  # fmt: skip
-    p.add_argument("--overwrite", action="store_true", help="replace results of other settings")
-    p.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE",
-                   help="settings, such as SCORE.THRESHOLDS.HAND 0.5")  # fmt: skip
+        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = p.add_argument
+    add("--video", nargs="+", metavar="PATH", help="files, folders, globs (the demo's videos)")
+    add("--output", metavar="DIR", help="folder for results (results/<name of the input>)")
+    add("--cfg", metavar="FILE", help="YAML with the classifiers' shape and the scoring rules")
+    add("--detector-config", "--detector_config", metavar="FILE", help="YOLO-World's config")
+    add("--detector-weights", "--detector_weights", metavar="FILE", help="YOLO-World's checkpoint")
+    add("--human-model", "--human_model", metavar="FILE", help="checkpoint that judges bodies")
+    add("--face-model", "--face_model", metavar="FILE", help="checkpoint that judges faces")
+    add("--hand-model", "--hand_model", metavar="FILE", help="checkpoint that judges hands")
+    add("--release", action="store_true", help="use the released weights and their settings")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="judge these only (all)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add("--batch-size", type=int, help="frames per detector batch (2 on CPU, else 8)")
+    add("--frame-stride", type=int, default=1, help="score every n-th frame (1)")
+    add("--fps", type=float, default=25.0, help="frame rate of image folders (25)")
+    add("--fast", action="store_true", help="compute less exactly: scores deviate a little")
+    add("--compile", action="store_true", help="compile the networks first; for long runs")
+    add("--annotate", action="store_true", help="write an annotated video per video")
+    add("--report", action="store_true", help="write report/index.html; implies --annotate")
+    add("--add", action="store_true", help="keep the results of other inputs that DIR holds")
+    add("--overwrite", action="store_true", help="delete the results that DIR holds")
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
     args = p.parse_args(argv)
     for name in ("batch_size", "frame_stride"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             p.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
     if not 0 < args.fps < 1000:
         p.error(f"--fps: expected a number between 0 and 1000, got {args.fps}")
+    if args.add and args.overwrite:
+        p.error("--add keeps results and --overwrite deletes them: give one of the two")
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
+def default_output(inputs: Sequence[str]) -> Path:
+    """Return results/<name of the first input>; a glob has the name of its folder."""
+    path = Path(inputs[0])
+    if any(mark in path.name for mark in "*?[") and not path.exists():
+        path = path.parent
+    name = path.resolve().name if path.is_dir() else path.stem
+    more = f"_and_{len(inputs) - 1}_more" if len(inputs) > 1 else ""
+    return Path("results") / f"{name or 'videos'}{more}"
+
+
+def describe(args: argparse.Namespace, weights, config) -> dict:
+    """Return what the results depend on, as scores.json records it."""
+    return {
+        "cfg": weights.cfg,
+        "changed": {k: v for k, (_, v) in sorted(differences(config).items())},
+        "detector_config": weights.detector_config,
+        "detector_weights": weights.detector_weights,
+        "models": weights.models,
+        "thresholds": dict(config.SCORE.THRESHOLDS),
+        "channels": config.TEST.CHANNELS,
+        "fast": args.fast,
+        "frame_stride": args.frame_stride,
+        "fps": args.fps,
+    }
+
+
+def version_of(path: str) -> list:
+    """Return what tells a weight file from another of the same name."""
+    if not os.path.isfile(path):
+        return [str(path), None, None]
+    found = os.stat(path)
+    return [str(path), found.st_size, found.st_mtime_ns]
+
+
+def frame_count(source) -> int:
+    """Return how many frames the video claims to have, at least 1."""
+    from data.video import FrameReader, VideoError
+
+    try:
+        return FrameReader(source).frames_expected or 1
+    except VideoError:
+        return 1
+
+
+def is_scored(row: dict | None) -> bool:
+    """Return whether a row is a score; a video that failed is tried again."""
+    return row is not None and "error" not in row
+
+
+def score_video(scorer, source, jobs, evidence, bar) -> dict:
+    """Score one video into the folder; return its row of scores.json, or what is wrong with it."""
+    import json
+
+    import cv2
+
+    from data.jobs import Batches, identity
+    from data.video import VideoError
+
+    frames_file = f"{source.stem}.frames.jsonl"
+    people = 0
+
+    def on_frame(frame, row: dict) -> None:
+        nonlocal people
+        if watch is not None:
+            watch(frame, row)
+        lines.write(json.dumps(row) + "\n")
+        people += len(row["people"])
+        bar.set_postfix(people=people, refresh=False)
+        bar.update()
+
+    try:
+        head = {"settings": jobs.digest, "identity": identity(source), "batch": scorer.batch_size}
+        with (
+            Batches(jobs.batches_path(source), head) as batches,
+            evidence.watch(source) if evidence else nullcontext() as watch,
+            atomic_write(jobs.folder / frames_file) as lines,
+        ):
+            kept = batches.kept()
+            result = scorer.score(
+                source, on_frame=on_frame, on_batch=batches.add, kept=kept, keep_frames=False
+            )
+    except (VideoError, cv2.error) as error:
+        message = " ".join(str(error).split())
+        bar.write(f"failed: {source.path}: {message}", file=sys.stderr)
+        return {"video_path": str(source.path), "error": message}
+    return {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
+
+
+def score_all(scorer, sources: Sequence, jobs, evidence, stride: int, frames: dict) -> None:
+    """Score `sources` one after the other, with a progress bar over their frames."""
+    from tqdm import tqdm
+
+    if not sources:
+        return
+
+    total = sum(-(-frames[source] // stride) for source in sources)
+    with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
+        for source in sources:
+            bar.set_description(source.stem[:30])
+            jobs.finish(source, score_video(scorer, source, jobs, evidence, bar))
+
+
+def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool) -> dict:
+    """Write scores.json from the rows of all finished videos; return its content."""
+    from models.benchmark.results import SCORES, mean_known
+
+    items = jobs.items()
+    stems = [source.stem for source in sources]
+    others = [stem for stem in items if stem not in set(stems)] if add else []
+    rows = [items[stem]["row"] for stem in (*others, *stems)]
+    failed = [{"video_path": path, "error": error} for path, error in unusable]
+    failed += [row for row in rows if "error" in row]
+    videos = [row for row in rows if "error" not in row]
+    scores = {
+        "version": 1,
+        "settings": settings,
+        "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
+        "videos": videos,
+        "failed": failed,
+    }
+    write_json(jobs.folder / "scores.json", scores)
+    return scores
+
+
+def load(args: argparse.Namespace, weights, config):
+    """Return the scorer that the flags describe."""
+    from models.scorer import VideoScorer
+
+    return VideoScorer.from_files(
+        weights.detector_config,
+        weights.detector_weights,
+        weights.models,
+        config,
+        device=args.device,
+        batch_size=args.batch_size,
+        stride=args.frame_stride,
+        fps=args.fps,
+        fast=args.fast,
+        compile=args.compile,
+    )
+
+
+def run(args: argparse.Namespace, weights, config) -> int:
+    """Score what is not finished in the output folder, then merge; return the exit status."""
+    from data.jobs import JobFolder, share
+    from data.video import find_sources
+    from models.benchmark.results import print_scores
+    from models.report.evidence import Evidence
+    from models.report.heatmap import Explainer
+    from models.report.page import build_report
+
+    # Find the inputs.
+    sources, unusable = find_sources(args.video)
+    settings = describe(args, weights, config)
+    files = [version_of(p) for p in (weights.detector_weights, *weights.models.values())]
+    jobs = JobFolder(args.output or default_output(args.video), settings | {"files": files})
+    decide_in_first(lambda: jobs.refuse_conflict(sources, add=args.add, overwrite=args.overwrite))
+    sources = jobs.distinct(sources)
+    timing = {"stride": args.frame_stride, "fps": args.fps}
+    evidence = None
+    if args.annotate or args.report:
+        evidence = Evidence(jobs.folder, thresholds(config), report=args.report, **timing)
+
+    # Find what is not finished; load the networks only for that.
+    done = [s for s in sources if not args.overwrite and is_scored(jobs.row(s))]
+    unseen = [source for source in done if evidence and evidence.missing(source)]
+    if done:
+        logger.info(f"{len(done)} of {len(sources)} videos are scored already")
+    scorer = load(args, weights, config) if len(done) < len(sources) or unseen else None
+    if evidence and scorer:
+        evidence.explain = Explainer(scorer.classifiers, config)
+
+    with ExitStack() as held:
+
+        def begin() -> dict:
+            held.enter_context(jobs.open())
+            jobs.clear(sources, overwrite=args.overwrite)
+            return {source: frame_count(source) for source in sources if source not in done}
+
+        # Score this process's videos.
+        frames = decide_in_first(begin)
+        score_all(scorer, share(frames), jobs, evidence, args.frame_stride, frames)
+        for source in unseen[rank() :: world_size()]:
+            evidence.catch_up(source)
+
+        # Merge when all processes are done.
+        lost = gather_objects(evidence.failed if evidence else [])
+        if rank() != 0:
+            return 0
+        scores = merge(jobs, sources, unusable, settings, args.add)
+        print_scores(scores, jobs.folder / "scores.json")
+        if args.report:
+            print(f"report: {build_report(jobs.folder, sources)}")
+    return 1 if scores["failed"] or any(lost) else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logging()
     quiet_libraries()
-    with deferred_imports():
-        from models.scoring_run import ScoringRun
-        from models.weights import choose_weights
+    from models.weights import choose_weights
 
-    weights = choose_weights(args, ROOT)
-    config = get_config(weights.cfg, args.opts)
+    weights = choose_weights(
+        parts=args.parts,
+        cfg=args.cfg,
+        detector_config=args.detector_config,
+        detector_weights=args.detector_weights,
+        models={part: getattr(args, f"{part}_model") for part in args.parts},
+        release=args.release,
+    )
     if args.video is None:
-        args.video = [str(ROOT / "demo" / "videos")]
         logger.info("no --video given: scoring the demo's videos")
-    return ScoringRun(args, weights, config).run()
+        args.video, args.output = [str(ROOT / "demo/videos")], args.output or "results/demo"
+    config = get_config(weights.cfg, args.opts)
+    try:
+        with process_group():
+            return run(args, weights, config)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        logger.error(f"{where}{error.strerror or error}; what is finished is kept")
+        return 1
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from data.video import Source, VideoError, with_suffix
-from utils import UsageError, rank, write_json
+from utils import UsageError, rank, world_size, write_json
+
+T = TypeVar("T")
 
 
 def assign(sizes: Sequence[float], workers: int) -> list[int]:
@@ -22,6 +25,18 @@ def assign(sizes: Sequence[float], workers: int) -> list[int]:
         owners[item] = worker
         heapq.heappush(loads, (load + sizes[item], worker))
     return owners
+
+
+def share(sizes: Mapping[T, float]) -> list[T]:
+    """Return the items of `sizes` that this process works on: about as much as the others.
+
+    Several processes begin with their longest; one alone keeps the order of `sizes`.
+    """
+    items = list(sizes)
+    if world_size() > 1:
+        items.sort(key=sizes.get, reverse=True)
+    owners = assign([sizes[item] for item in items], world_size())
+    return [item for item, owner in zip(items, owners, strict=True) if owner == rank()]
 
 
 def identity(source: Source) -> list[int]:
@@ -103,14 +118,54 @@ class JobFolder:
         finally:
             lock.release()
 
-    def items(self) -> dict[str, dict]:
-        """Return what `finish` stored with these settings: {stem: state}, in the order of names."""
+    def items(self, *, any_settings: bool = False) -> dict[str, dict]:
+        """Return what `finish` stored, {stem: state}, sorted by stem.
+
+        Items of other settings are left out unless `any_settings`.
+        """
         found = {}
         for path in sorted(self.state.glob("item.*.json")):
             state = _read(path)
-            if state is not None and state.get("digest") == self.digest and "row" in state:
+            if state is None or not isinstance(state.get("row"), dict):
+                continue
+            if any_settings or state.get("digest") == self.digest:
                 found[path.name.removeprefix("item.").removesuffix(".json")] = state
         return found
+
+    def refuse_conflict(self, sources: Sequence[Source], *, add: bool, overwrite: bool) -> None:
+        """Raise UsageError where a run would silently replace results of others.
+
+        Those are results of other settings, and with `add` not set those of other inputs.
+        """
+        if overwrite:
+            return
+        if changed := self.other_settings():
+            raise UsageError(
+                f"--output: {self.folder} holds results of other settings ({', '.join(changed)} "
+                "differ); choose another folder, or --overwrite to delete them"
+            )
+        if add or not (others := self.other_inputs(sources)):
+            return
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        now = where(sources[0]) if sources else "no video"
+        raise UsageError(
+            f"--output: {self.folder} holds results of other inputs, {others[0]}{more}, than "
+            f"{now}; choose another folder, --add to keep both, or --overwrite to delete them"
+        )
+
+    def clear(self, sources: Sequence[Source], *, overwrite: bool) -> None:
+        """Delete what killed runs left, failures among `sources` and, with `overwrite`, all."""
+        for left in self.folder.glob(".*.part*"):
+            left.unlink(missing_ok=True)
+        now = {source.stem for source in sources}
+        for stem, state in self.items(any_settings=overwrite).items():
+            row = state["row"]
+            if overwrite or ("error" in row and stem in now):
+                self.item_path(stem).unlink(missing_ok=True)
+                (self.state / f"part.{stem}.jsonl").unlink(missing_ok=True)
+            for name in (row.get("frames_file"), f"{stem}.annotated.webm") if overwrite else ():
+                if name and Path(name).name == name:
+                    (self.folder / name).unlink(missing_ok=True)
 
     def other_inputs(self, sources: Iterable[Source]) -> list[str]:
         """Return the paths of the inputs that have results here and are none of `sources`."""

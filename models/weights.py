@@ -13,10 +13,11 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from models.download import DownloadError, fetch, only_one
 from utils import UsageError, run_main, setup_logging, write_json
@@ -93,31 +94,40 @@ class Weights:
     models: dict[str, str]
 
 
-def choose_weights(args: argparse.Namespace, root: Path) -> Weights:
-    """Return the files that the flags name; the demo's where no weight flag is given.
+def choose_weights(
+    *,
+    parts: Sequence[str],
+    cfg: str | None = None,
+    detector_config: str | None = None,
+    detector_weights: str | None = None,
+    models: Mapping[str, str | None] = MappingProxyType({}),
+    release: bool = False,
+    root: Path = ROOT,
+) -> Weights:
+    """Return the files that are named; the demo's where no weight is named.
 
     Raises UsageError naming the missing flags, or the released files that are needed and missing.
     """
-    given = {part: getattr(args, f"{part}_model") for part in args.parts}
-    named = [args.detector_config, args.detector_weights, *given.values()]
-    if args.release:
-        chosen = {"detector": args.detector_weights, **given}
+    given = {part: models.get(part) for part in parts}
+    named = [detector_config, detector_weights, *given.values()]
+    if release:
+        chosen = {"detector": detector_weights, **given}
         needed = [name for name, file in chosen.items() if not file]
         chosen |= {name: str(path) for name, path in release_files(root, needed).items()}
         return Weights(
-            args.cfg or str(root / RELEASE_CONFIG),
-            args.detector_config or str(root / RELEASE_DETECTOR_CONFIG),
+            cfg or str(root / RELEASE_CONFIG),
+            detector_config or str(root / RELEASE_DETECTOR_CONFIG),
             chosen["detector"],
-            {part: chosen[part] for part in args.parts},
+            {part: chosen[part] for part in parts},
         )
     if not any(named):
         logger.info("no weights given: using the demo's, which know drawn people only")
         demo = root / "demo" / "weights"
         return Weights(
-            args.cfg or str(root / "configs" / "demo" / "demo.yaml"),
+            cfg or str(root / "configs" / "demo" / "demo.yaml"),
             str(root / "configs" / "demo" / "yolo_world_demo.py"),
             str(demo / "detector.pth"),
-            {part: str(demo / f"{part}.pth") for part in args.parts},
+            {part: str(demo / f"{part}.pth") for part in parts},
         )
     flags = ["--detector_config", "--detector_weights", *(f"--{p}_model" for p in given)]
     missing = [flag for flag, value in zip(flags, named, strict=True) if not value]
@@ -125,7 +135,7 @@ def choose_weights(args: argparse.Namespace, root: Path) -> Weights:
         raise UsageError(
             f"{', '.join(missing)}: missing; give all of {', '.join(flags)}, or fewer --parts"
         )
-    return Weights(args.cfg, args.detector_config, args.detector_weights, given)
+    return Weights(cfg, detector_config, detector_weights, given)
 
 
 def _sha256(path: Path) -> str:

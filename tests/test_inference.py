@@ -1,18 +1,24 @@
 """inference.py as users call it, with the embedded weights."""
 
-import fcntl
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
+from filelock import FileLock
 
 import inference
+from data.jobs import JobFolder
 from models.checkpoint import CheckpointError
 from models.detector import PartDetector
+from models.scorer import VideoScorer
 from utils import UsageError, read_jsonl, write_json
 
 VIDEOS = ROOT / "demo" / "videos"
@@ -79,78 +85,122 @@ def test_other_settings_into_the_same_folder_are_refused(scored, short):
         run(scored[0], "--video", short / "normal_1", "--frame-stride", 2)
 
 
-def test_two_processes_give_what_one_gives(scored, short, tmp_path, monkeypatch):
-    videos = ("--video", short / "normal_1", short / "hand_fused")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    (tmp_path / ".state").mkdir()
-    with (tmp_path / ".state" / "lock.normal_1").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the other process works on it
-        status, scores = run(tmp_path, *videos)
-    assert (status, scores) == (0, {})
-    assert (tmp_path / "hand_fused.frames.jsonl").exists()
-    assert not (tmp_path / "normal_1.frames.jsonl").exists()
-    monkeypatch.setenv("RANK", "0")
-    status, scores = run(tmp_path, *videos)
-    expected = json.loads(json.dumps(scored[2]))
-    for row in (*scores["videos"], *expected["videos"]):
-        del row["seconds"]
-    assert status == 0 and scores == expected
+def torchrun(output: Path, *flags, processes: int = 2) -> subprocess.CompletedProcess:
+    """Run inference.py in several processes, each on one thread."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command += [str(processes), "inference.py", "--device", "cpu", "--output", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *map(str, flags)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def without_seconds(scores: dict) -> dict:
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in scores["videos"]]
+    return {**scores, "videos": rows}
+
+
+def test_two_processes_give_what_one_gives(scored, short, tmp_path):
+    videos = ("--video", short / "normal_1", short / "hand_fused", tmp_path / "gone.mp4")
+    (tmp_path / "empty.mp4").touch()
+    done = torchrun(tmp_path / "out", *videos, tmp_path / "empty.mp4", "--annotate")
+    assert "error: " not in done.stderr
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    failed = {Path(row["video_path"]).name: row["error"] for row in scores["failed"]}
+    assert failed == {
+        "gone.mp4": "no such file or folder",
+        "empty.mp4": "the file is empty (0 bytes)",
+    }
+    assert without_seconds(scores | {"failed": []}) == without_seconds(scored[2])
     for stem in ("normal_1", "hand_fused"):
         name = f"{stem}.frames.jsonl"
-        assert (tmp_path / name).read_bytes() == (scored[0] / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (scored[0] / name).read_bytes()
+        assert (tmp_path / "out" / f"{stem}.annotated.webm").is_file()
+    assert done.stdout.count("mean; results in") == 1  # process 0 alone says so
+
+
+def test_wrong_use_of_several_processes_is_said_once(scored, short):
+    done = torchrun(scored[0], "--video", short / "normal_1", "--frame-stride", "2")
+    assert done.returncode != 0
+    assert done.stderr.count("error: --output") == 1 and "frame_stride" in done.stderr
+
+
+def test_a_second_run_into_the_folder_is_refused(scored, short):
+    output = scored[0]
+    with (
+        FileLock(output / ".state" / "run.lock"),
+        pytest.raises(UsageError, match="another run is writing into"),
+    ):
+        run(output, "--video", short / "normal_1", short / "hand_fused")
 
 
 @pytest.fixture
-def small_pieces(monkeypatch):
-    """Two processes share even the shortest video, a batch of one frame each."""
-    monkeypatch.setattr("models.sharing.BATCHES_PER_PIECE", 1)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+def same_name(short, tmp_path) -> Path:
+    """A folder of another model's video with the name of one that is scored already."""
+    shutil.copytree(short / "hand_fused", tmp_path / "other" / "normal_1")
+    return tmp_path / "other" / "normal_1"
 
 
-@pytest.mark.parametrize("flags", [[], ["--annotate", "--report"]])
-def test_processes_share_a_video_in_pieces(flags, short, tmp_path, small_pieces, monkeypatch):
-    words = ("--video", short / "hand_fused", "--batch-size", "1", *flags)
-    (tmp_path / ".state").mkdir()
-    with (tmp_path / ".state" / "piece.2.hand_fused").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the other process works on the third frame
-        assert run(tmp_path, *words) == (0, {})
-    rows = [r for p in (tmp_path / ".state/part.hand_fused").iterdir() for r in read_jsonl(p)]
-    assert sorted(row["number"] for row in rows if "number" in row) == [0, 1, 3, 4]
-    assert [row["total"] for row in rows if "total" in row] == [5]
-    assert not (tmp_path / "hand_fused.frames.jsonl").exists()
-    monkeypatch.setenv("RANK", "0")
-    status, scores = run(tmp_path, *words)
-    assert status == 0 and not list((tmp_path / ".state").glob("part.*"))
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    _, expected = run(tmp_path / "one", *words)
-    for row in (*scores["videos"], *expected["videos"]):
-        del row["seconds"]
-    assert scores == expected
-    one, two = (f / "hand_fused.frames.jsonl" for f in (tmp_path / "one", tmp_path))
-    assert one.read_bytes() == two.read_bytes()
-    assert (tmp_path / "hand_fused.annotated.webm").exists() == bool(flags)
-    assert (tmp_path / "report" / "index.html").exists() == bool(flags)
+@pytest.fixture
+def one_scored(short, tmp_path) -> Path:
+    assert run(tmp_path / "one", "--video", short / "normal_1")[0] == 0
+    return tmp_path / "one"
 
 
-def test_a_shared_video_that_breaks_off_says_so(short, tmp_path, small_pieces):
-    path = tmp_path / "cut.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 24, (640, 360))
-    frame = cv2.resize(cv2.imread(str(short / "normal_1" / "0.png")), (640, 360))
-    for _ in range(20):
-        writer.write(frame)
-    writer.release()
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
-    data = path.read_bytes()
-    (tmp_path / "none.avi").write_bytes(data[: data.index(b"movi") + 4])
-    videos = ("--video", path, tmp_path / "none.avi", "--frame-stride", "2")
-    status, scores = run(tmp_path / "out", *videos)
-    assert status == 1
-    (cut,), (none,) = scores["videos"], scores["failed"]
-    assert 0 < cut["frames"] < cut["frames_expected"] == 10
-    assert cut["people"] > 0 and "truncated" in cut["warnings"][0]
-    assert "no frame could be decoded" in none["error"] or "not a video" in none["error"]
+def test_results_of_other_inputs_are_not_replaced(one_scored, short, same_name):
+    before = (one_scored / "scores.json").read_bytes()
+    with pytest.raises(UsageError, match="other inputs") as error:
+        run(one_scored, "--video", same_name)
+    assert str(short / "normal_1") in str(error.value) and str(same_name) in str(error.value)
+    assert (one_scored / "scores.json").read_bytes() == before
+    status, scores = run(one_scored, "--video", short / "normal_1", short / "hand_fused")
+    assert status == 0 and len(scores["videos"]) == 2  # more inputs replace nothing
+
+
+def test_other_inputs_can_be_added(one_scored, short, same_name):
+    first = (one_scored / "normal_1.frames.jsonl").read_bytes()
+    status, scores = run(one_scored, "--video", same_name, "--add")
+    assert status == 0
+    rows = {row["video_path"]: row for row in scores["videos"]}
+    assert set(rows) == {str(short / "normal_1"), str(same_name)}
+    files = [row["frames_file"] for row in scores["videos"]]
+    assert len(set(files)) == 2 and files[0] == "normal_1.frames.jsonl"
+    assert (one_scored / files[0]).read_bytes() == first
+    counts = [len(read_jsonl(one_scored / row["frames_file"])) for row in scores["videos"]]
+    assert counts == [3, 5] == [row["frames"] for row in scores["videos"]]
+    stamp = (one_scored / files[1]).stat().st_mtime_ns
+    status, again = run(one_scored, "--video", same_name, "--add")  # known again by its path
+    assert again == scores and (one_scored / files[1]).stat().st_mtime_ns == stamp
+
+
+def test_overwriting_deletes_the_results_of_others(one_scored, short, same_name):
+    status, scores = run(one_scored, "--video", short / "hand_fused", "--overwrite")
+    assert status == 0 and len(scores["videos"]) == 1
+    assert not (one_scored / "normal_1.frames.jsonl").exists()
+
+
+def test_a_start_that_fails_pins_no_settings(short, tmp_path):
+    opts = ("--opts", "MODEL.VIT.DEPTH", "4")  # not the shape of the weights
+    with pytest.raises(CheckpointError):
+        run(tmp_path / "out", "--video", short / "normal_1", *opts)
+    assert not (tmp_path / "out").exists()
+    assert run(tmp_path / "out", "--video", short / "normal_1")[0] == 0
+
+
+DEFAULT_FOLDERS = [
+    (["clips"], "results/clips"),
+    (["clips/"], "results/clips"),
+    (["clips/a.mp4"], "results/a"),
+    (["clips/*.mp4"], "results/clips"),
+    (["clips/a.mp4", "b.mp4"], "results/a_and_1_more"),
+]
+
+
+@pytest.mark.parametrize(("inputs", "folder"), DEFAULT_FOLDERS)
+def test_results_go_to_a_folder_named_like_the_input(inputs, folder, tmp_path, monkeypatch):
+    (tmp_path / "clips").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert inference.default_output(inputs) == Path(folder)
 
 
 def test_bad_inputs_fail_alone(short, tmp_path):
@@ -250,23 +300,56 @@ def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, mo
 
     monkeypatch.setattr(PartDetector, "detect", counted)
     words = ["--video", short / "hand_fused", "--batch-size", "1", *flags]
-    monkeypatch.setattr("models.scoring_run.share_cores", lambda _device: (1, 1))
+    monkeypatch.setattr("models.scorer.share_cores", lambda _device: (1, 1))
     stop = None
     _, whole = run(tmp_path / "whole", *words)
     calls.clear()
     stop, output = 4, tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         run(output, *words)
-    (part,) = (output / ".state" / "part.hand_fused").iterdir()
+    part = output / ".state" / "part.hand_fused.jsonl"
     kept = len(part.read_text().splitlines()) - 1
     assert 0 < kept <= 4
+    with part.open("a") as file:
+        file.write('{"rows": [')  # what a kill may cut off
     stop = None
     calls.clear()
     status, scores = run(output, *words)
     assert status == 0 and len(calls) == 5 - kept
     rows, expected = (f / "hand_fused.frames.jsonl" for f in (output, tmp_path / "whole"))
     assert rows.read_text() == expected.read_text()
-    first, other = scores["videos"][0], whole["videos"][0]
-    assert {**first, "seconds": 0} == {**other, "seconds": 0}
+    assert without_seconds(scores) == without_seconds(whole)
     assert (output / "hand_fused.annotated.webm").exists() == bool(flags)
-    assert not list((output / ".state").glob("part.*"))
+    assert not part.exists()
+
+
+def test_a_video_that_vanishes_fails_alone(short, tmp_path, monkeypatch):
+    shutil.copytree(short, tmp_path / "videos")
+    score = VideoScorer.score
+
+    def vanishing(self, source, **options):
+        if source.stem == "normal_1":
+            shutil.rmtree(tmp_path / "videos" / "hand_fused")
+        return score(self, source, **options)
+
+    monkeypatch.setattr(VideoScorer, "score", vanishing)
+    videos = (tmp_path / "videos" / name for name in ("normal_1", "hand_fused"))
+    status, scores = run(tmp_path / "out", "--video", *videos)
+    assert status == 1 and len(scores["videos"]) == 1
+    assert "No such file" in scores["failed"][0]["error"]
+
+
+def test_a_full_disk_is_one_line_and_a_rerun_continues(short, tmp_path, monkeypatch, capsys):
+    words = ("--video", short / "normal_1", short / "hand_fused")
+    finish = JobFolder.finish
+
+    def full(self, source, row):
+        if source.stem == "hand_fused":
+            raise OSError(errno.ENOSPC, "No space left on device", "results")
+        finish(self, source, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFolder, "finish", full)
+        assert run(tmp_path / "out", *words) == (1, {})
+    assert "results: No space left on device; what is finished is kept" in capsys.readouterr().err
+    assert run(tmp_path / "out", *words)[0] == 0

@@ -1,16 +1,20 @@
 """The scoring rules, on rows whose scores are known by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from configs.defaults import get_config
 from data.video import Frame, Source
 from models.detector import FrameDetections, PartBox, Person
-from models.scorer import Tally, VideoScorer
+from models.scorer import VideoScorer
+from models.scores import Tally
+from models.weights import choose_weights
 from utils import Stopwatch
 
 LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
@@ -149,3 +153,70 @@ def test_each_batch_keeps_to_one_core(tmp_path):
     finally:
         torch.set_num_threads(before)
     assert seen == {1} and [row["frame"] for row in frames] == list(range(5))
+
+
+@pytest.fixture(scope="module")
+def demo_scorer():
+    """The demo's scorer as torch.hub gives it to somebody who uses it from Python."""
+    return torch.hub.load(str(ROOT), "human_anatomy", source="local", weights="demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> dict[Path, np.ndarray]:
+    """Three folders of frames of the demo's videos, and the same frames as RGB arrays."""
+    found = {}
+    for name, count in (("normal_1", 3), ("hand_fused", 4), ("normal_2", 1)):
+        folder = tmp_path_factory.mktemp(name)
+        reader = cv2.VideoCapture(str(ROOT / f"demo/videos/{name}.mp4"))
+        frames = [reader.read()[1] for _ in range(count)]
+        reader.release()
+        for i, frame in enumerate(frames):
+            cv2.imwrite(str(folder / f"{i}.png"), frame)
+        found[folder] = np.stack(frames)[..., ::-1]
+    return found
+
+
+def test_frames_in_memory_give_the_rows_of_the_video(demo_scorer, clips):
+    one_by_one = [demo_scorer.score_frames(clip) for clip in clips.values()]
+    together = demo_scorer.score_frames(list(clips.values()))
+    for folder, alone, shared in zip(clips, one_by_one, together, strict=True):
+        images = tuple(sorted(folder.glob("*.png")))
+        expected = demo_scorer.score(Source(folder, "clip", images))
+        assert expected.summary["people"] > 0
+        assert alone.frames == shared.frames == expected.frames
+        for key in ("video_results", "score_soft", "people", "skipped_crops"):
+            assert alone.summary[key] == shared.summary[key] == expected.summary[key]
+
+
+def test_tensors_and_a_full_batch_of_several_clips(demo_scorer, clips, monkeypatch):
+    arrays = list(clips.values())
+    expected = demo_scorer.score_frames(arrays)
+    tensors = demo_scorer.score_frames([torch.from_numpy(clip.copy()) for clip in arrays])
+    assert [r.frames for r in tensors] == [r.frames for r in expected]
+    monkeypatch.setattr(demo_scorer, "mix_clips", True)
+    for mixed, alone in zip(demo_scorer.score_frames(arrays), expected, strict=True):
+        assert mixed.summary["abnormal_people"] == alone.summary["abnormal_people"]
+        found, known = (
+            [p["p_abnormal"] for f in r.frames for person in f["people"] for p in person["parts"]]
+            for r in (mixed, alone)
+        )
+        assert found == pytest.approx(known, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "clip", [np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8, 3)), np.zeros((0, 8, 8, 3), "u1")]
+)
+def test_clips_of_another_shape_or_type_are_refused(demo_scorer, clip):
+    with pytest.raises(ValueError, match=r"clip must have shape \(T, H, W, 3\) and type uint8"):
+        demo_scorer.score_frames(clip)
+
+
+def test_the_detectors_settings_hold_from_python(demo_scorer):
+    files = choose_weights(parts=["face"])
+    config = get_config(files.cfg, ["DETECTOR.SCORE_THR", "0.999"])
+    strict = VideoScorer.from_files(
+        files.detector_config, files.detector_weights, files.models, config, device="cpu"
+    )
+    video = ROOT / "demo/videos/normal_2.mp4"
+    strict.stride = 8
+    assert strict.score(video).summary["people"] == 0

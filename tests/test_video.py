@@ -1,14 +1,13 @@
 """Inputs as users have them: odd, broken, rotated, nested, badly named."""
 
 import struct
-import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from data.video import FrameReader, Source, VideoError, batched, find_sources, prefetch
+from data.video import FrameReader, Source, VideoError, find_sources
 
 
 def write_video(path: Path, frames: int = 6, size=(64, 48), fourcc="mp4v", fps=10.0) -> Path:
@@ -189,29 +188,3 @@ def test_a_folder_without_videos(tmp_path):
         [],
         [(str(tmp_path), "the folder holds no video and no images")],
     )
-
-
-def test_prefetch_is_bounded_and_passes_errors_on():
-    made = []
-
-    def items():
-        for i in range(100):
-            made.append(i)
-            yield i
-        raise VideoError("late")
-
-    stream = prefetch(items(), 3)
-    assert next(stream) == 0
-    assert len(made) <= 6
-    with pytest.raises(VideoError, match="late"):
-        list(stream)
-    before = threading.active_count()
-    stream = prefetch(items(), 2)
-    next(stream)
-    stream.close()  # the thread ends with its consumer
-    assert threading.active_count() == before
-
-
-def test_batched():
-    assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
-    assert list(batched([], 2)) == []

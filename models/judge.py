@@ -1,0 +1,62 @@
+"""Crops of people, faces and hands to p(abnormal), with that part's classifier."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from data.transforms import build_eval_transform, normalize
+from utils import Stopwatch
+
+CROPS_PER_BATCH = 32
+
+
+class CropJudge:
+    """Gives p(abnormal) of crops: `judge("hand", [crop, ...])` for (h, w, 3) uint8 BGR.
+
+    `classifiers` maps parts to modules from (B, 3, size, size) to (B,) logits on `device`. `crop`
+    says whether the centre is cut after resizing, `channels` is the order (rgb or bgr) that the
+    classifiers are fed. Crops may be tensors on the device; they are then resized there.
+    """
+
+    def __init__(
+        self,
+        classifiers: Mapping[str, nn.Module],
+        *,
+        size: int,
+        crop: bool,
+        interpolation: str,
+        channels: str,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        threads: int = 1,
+        clock: Stopwatch | None = None,
+    ):
+        self.classifiers, self.device, self.dtype = classifiers, device, dtype
+        self.transform = build_eval_transform(size=size, crop=crop, interpolation=interpolation)
+        self.clock = clock or Stopwatch()
+        self._rgb = channels == "rgb"
+        self._map = ThreadPoolExecutor(threads, "crops").map if threads > 1 else map
+
+    @torch.inference_mode()
+    def __call__(self, part: str, crops: Sequence[np.ndarray | Tensor]) -> list[float]:
+        probabilities: list[float] = []
+        for start in range(0, len(crops), CROPS_PER_BATCH):
+            chunk = crops[start : start + CROPS_PER_BATCH]
+            with self.clock.stage("resize"):
+                pixels = torch.stack(list(self._map(self._pixels, chunk)))
+            with self.clock.stage("classify"):
+                images = normalize(pixels.to(self.device)).to(self.dtype)
+                logits = self.classifiers[part](images)
+                probabilities += logits.float().sigmoid().tolist()
+        return probabilities
+
+    def _pixels(self, crop: np.ndarray | Tensor) -> Tensor:
+        """Return the crop (size, size, 3) uint8, in the order that the classifiers are fed."""
+        if isinstance(crop, Tensor):
+            return self.transform.pixels_on_device(crop.flip(2) if self._rgb else crop)
+        fed = np.ascontiguousarray(crop[:, :, ::-1] if self._rgb else crop)
+        return torch.from_numpy(self.transform.pixels(Image.fromarray(fed)))
