@@ -12,12 +12,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from configs.defaults import PARTS, ConfigError, differences, get_config, thresholds
 from utils import (
-    atomic_write,
     decide_in_first,
     gather_objects,
     process_group,
@@ -60,9 +60,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--report", action="store_true", help="write report/index.html; implies --annotate")
     add("--add", action="store_true", help="keep the results of other inputs that DIR holds")
     add("--overwrite", action="store_true", help="delete the results that DIR holds")
+    add(
+        "--ray", nargs="?", const="local", metavar="ADDRESS", help="score in a Ray cluster's actors"
+    )
+    add("--actor-cores", type=int, default=1, metavar="N", help="CPU cores of each Ray actor (1)")
+    add("--split-frames", type=int, metavar="N", help="with --ray: share videos of more frames")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
     args = p.parse_args(argv)
-    for name in ("batch_size", "frame_stride"):
+    for name in ("batch_size", "frame_stride", "actor_cores", "split_frames"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             p.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
     if not 0 < args.fps < 1000:
@@ -106,72 +111,52 @@ def version_of(path: str) -> list:
     return [str(path), found.st_size, found.st_mtime_ns]
 
 
-def frame_count(source) -> int:
-    """Return how many frames the video claims to have, at least 1."""
-    from data.video import FrameReader, VideoError
-
-    try:
-        return FrameReader(source).frames_expected or 1
-    except VideoError:
-        return 1
-
-
 def is_scored(row: dict | None) -> bool:
     """Return whether a row is a score; a video that failed is tried again."""
     return row is not None and "error" not in row
 
 
-def score_video(scorer, source, jobs, evidence, bar) -> dict:
-    """Score one video into the folder; return its row of scores.json, or what is wrong with it."""
-    import json
-
-    import cv2
-
-    from data.jobs import Batches, identity
-    from data.video import VideoError
-
-    frames_file = f"{source.stem}.frames.jsonl"
-    people = 0
-
-    def on_frame(frame, row: dict) -> None:
-        nonlocal people
-        if watch is not None:
-            watch(frame, row)
-        lines.write(json.dumps(row) + "\n")
-        people += len(row["people"])
-        bar.set_postfix(people=people, refresh=False)
-        bar.update()
-
-    try:
-        head = {"settings": jobs.digest, "identity": identity(source), "batch": scorer.batch_size}
-        with (
-            Batches(jobs.batches_path(source), head) as batches,
-            evidence.watch(source) if evidence else nullcontext() as watch,
-            atomic_write(jobs.folder / frames_file) as lines,
-        ):
-            kept = batches.kept()
-            result = scorer.score(
-                source, on_frame=on_frame, on_batch=batches.add, kept=kept, keep_frames=False
-            )
-    except (VideoError, cv2.error) as error:
-        message = " ".join(str(error).split())
-        bar.write(f"failed: {source.path}: {message}", file=sys.stderr)
-        return {"video_path": str(source.path), "error": message}
-    return {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
-
-
-def score_all(scorer, sources: Sequence, jobs, evidence, stride: int, frames: dict) -> None:
+def score_here(worker, sources: Sequence, frames: dict, stride: int) -> None:
     """Score `sources` one after the other, with a progress bar over their frames."""
     from tqdm import tqdm
-
-    if not sources:
-        return
 
     total = sum(-(-frames[source] // stride) for source in sources)
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
         for source in sources:
             bar.set_description(source.stem[:30])
-            jobs.finish(source, score_video(scorer, source, jobs, evidence, bar))
+            row = worker(source, bar)
+            if "error" in row:
+                bar.write(f"failed: {row['video_path']}: {row['error']}", file=sys.stderr)
+
+
+def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]:
+    """Score the videos `frames` in a Ray cluster's actors; return what could not be written."""
+    from tqdm import tqdm
+
+    from data.on_ray import cluster, count_actors, map_items, uses_gpu
+    from models import worker
+
+    place, lost = os.getcwd(), []
+    with cluster(args.ray) as ray:
+        gpu = uses_gpu(ray, args.device)
+        batch_size = args.batch_size or (8 if gpu else 2)
+        options |= {"device": "cuda" if gpu else "cpu", "batch_size": batch_size}
+        actors = count_actors(ray, cores=args.actor_cores, gpu=gpu)
+        pool = {"actors": actors, "cores": args.actor_cores, "gpu": gpu}
+        logger.info(f"{actors} actors of the Ray cluster score {len(frames)} videos")
+        if args.split_frames:
+            per_batch = batch_size * args.frame_stride
+            batches = max(args.split_frames // per_batch, 1)
+            stretches = worker.split(list(frames), frames, batches, per_batch)
+            make = partial(worker.ray_stretch_worker, options, jobs, place)
+            found = map_items(ray, make, stretches, **pool)
+            lost += [error for _, error in tqdm(found, total=len(stretches)) if error]
+            worker.join(stretches, jobs)
+        make = partial(worker.ray_worker, options, jobs, evidence, place)
+        found = map_items(ray, make, list(frames), **pool)
+        for result, error in tqdm(found, total=len(frames), unit="video"):
+            lost += [error] if error else result
+    return lost
 
 
 def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool) -> dict:
@@ -196,32 +181,33 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
     return scores
 
 
-def load(args: argparse.Namespace, weights, config):
-    """Return the scorer that the flags describe."""
-    from models.scorer import VideoScorer
-
-    return VideoScorer.from_files(
-        weights.detector_config,
-        weights.detector_weights,
-        weights.models,
-        config,
-        device=args.device,
-        batch_size=args.batch_size,
-        stride=args.frame_stride,
-        fps=args.fps,
-        fast=args.fast,
-        compile=args.compile,
-    )
+def scorer_options(args: argparse.Namespace, weights, config) -> dict:
+    """Return the arguments of `VideoScorer.from_files`."""
+    return {
+        "detector_config": weights.detector_config,
+        "detector_weights": weights.detector_weights,
+        "models": weights.models,
+        "config": config,
+        "device": args.device,
+        "batch_size": args.batch_size,
+        "stride": args.frame_stride,
+        "fps": args.fps,
+        "fast": args.fast,
+        "compile": args.compile,
+        "cores": args.actor_cores if args.ray else None,
+    }
 
 
 def run(args: argparse.Namespace, weights, config) -> int:
     """Score what is not finished in the output folder, then merge; return the exit status."""
     from data.jobs import JobFolder, share
-    from data.video import find_sources
+    from data.video import find_sources, frame_count
     from models.benchmark.results import print_scores
     from models.report.evidence import Evidence
     from models.report.heatmap import Explainer
     from models.report.page import build_report
+    from models.scorer import VideoScorer
+    from models.worker import VideoWorker
 
     # Find the inputs.
     sources, unusable = find_sources(args.video)
@@ -230,20 +216,21 @@ def run(args: argparse.Namespace, weights, config) -> int:
     jobs = JobFolder(args.output or default_output(args.video), settings | {"files": files})
     decide_in_first(lambda: jobs.refuse_conflict(sources, add=args.add, overwrite=args.overwrite))
     sources = jobs.distinct(sources)
-    timing = {"stride": args.frame_stride, "fps": args.fps}
     evidence = None
     if args.annotate or args.report:
-        evidence = Evidence(jobs.folder, thresholds(config), report=args.report, **timing)
+        options = {"stride": args.frame_stride, "fps": args.fps, "report": args.report}
+        evidence = Evidence(jobs.folder, thresholds(config), **options)
 
     # Find what is not finished; load the networks only for that.
     done = [s for s in sources if not args.overwrite and is_scored(jobs.row(s))]
     unseen = [source for source in done if evidence and evidence.missing(source)]
     if done:
         logger.info(f"{len(done)} of {len(sources)} videos are scored already")
-    scorer = load(args, weights, config) if len(done) < len(sources) or unseen else None
-    if evidence and scorer:
-        evidence.explain = Explainer(scorer.classifiers, config)
+    scorer, options = None, scorer_options(args, weights, config)
+    if len(done) < len(sources) or unseen:  # with --ray too: files that are wrong show here
+        scorer = VideoScorer.from_files(**options | ({"device": "cpu"} if args.ray else {}))
 
+    lost = []
     with ExitStack() as held:
 
         def begin() -> dict:
@@ -253,12 +240,18 @@ def run(args: argparse.Namespace, weights, config) -> int:
 
         # Score this process's videos.
         frames = decide_in_first(begin)
-        score_all(scorer, share(frames), jobs, evidence, args.frame_stride, frames)
+        if args.ray and frames:
+            lost += score_on_ray(args, options, jobs, evidence, frames)
+        elif todo := share(frames):
+            worker = VideoWorker(scorer, jobs, evidence)
+            score_here(worker, todo, frames, args.frame_stride)
+        if unseen:
+            evidence.explain = Explainer(scorer.classifiers, config)
         for source in unseen[rank() :: world_size()]:
             evidence.catch_up(source)
 
         # Merge when all processes are done.
-        lost = gather_objects(evidence.failed if evidence else [])
+        lost = gather_objects(lost + (evidence.failed if evidence else []))
         if rank() != 0:
             return 0
         scores = merge(jobs, sources, unusable, settings, args.add)

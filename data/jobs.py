@@ -155,7 +155,7 @@ class JobFolder:
 
     def clear(self, sources: Sequence[Source], *, overwrite: bool) -> None:
         """Delete what killed runs left, failures among `sources` and, with `overwrite`, all."""
-        for left in self.folder.glob(".*.part*"):
+        for left in (*self.folder.glob(".*.part*"), *self.state.glob("tries.*")):
             left.unlink(missing_ok=True)
         now = {source.stem for source in sources}
         for stem, state in self.items(any_settings=overwrite).items():
@@ -214,7 +214,17 @@ class JobFolder:
             "row": row,
         }
         write_json(self.item_path(source.stem), state, indent=None)
-        self.batches_path(source).unlink(missing_ok=True)
+        for path in (self.batches_path(source), self._tries_path(source)):
+            path.unlink(missing_ok=True)
+
+    def count_try(self, source: Source) -> int:
+        """Return how often work on the source was begun since `clear`, this time included."""
+        with self._tries_path(source).open("ab") as file:
+            file.write(b".")
+            return file.tell()
+
+    def _tries_path(self, source: Source) -> Path:
+        return self.state / f"tries.{source.stem}"
 
     def batches_path(self, source: Source) -> Path:
         """Return where the batches of a source that is not finished are kept."""
@@ -267,8 +277,11 @@ class Batches:
         self._file.write(line.encode() + b"\n")
         self._file.flush()
 
+    def close(self) -> None:
+        self._file.close()
+
     def __enter__(self) -> "Batches":
         return self
 
     def __exit__(self, *_exception) -> None:
-        self._file.close()
+        self.close()

@@ -127,12 +127,21 @@ class FrameReader:
     """Streams the frames of one source: iterate once; memory does not grow with length.
 
     `frames_expected` is what the container claims (None where it does not say), after `stride`.
+    `start` and `stop`, frames of the source, bound what is given: earlier ones are decoded too.
     Rotated phone videos come upright, grey and transparent ones as BGR. Raises VideoError for a
     source that cannot be opened or gives no frame; what is odd but usable is in `warnings`.
     """
 
-    def __init__(self, source: Source, *, stride: int = 1, fps: float = 25.0):
-        self.source, self.stride = source, stride
+    def __init__(
+        self,
+        source: Source,
+        *,
+        stride: int = 1,
+        fps: float = 25.0,
+        start: int = 0,
+        stop: int | None = None,
+    ):
+        self.source, self.stride, self.start, self.stop = source, stride, start, stop
         self.warnings: list[str] = []
         self._capture = None
         if source.images:
@@ -178,8 +187,8 @@ class FrameReader:
 
     def _video_frames(self) -> Iterator[tuple[int, np.ndarray]]:
         index = 0
-        while self._capture.grab():
-            if index % self.stride == 0:
+        while (self.stop is None or index < self.stop) and self._capture.grab():
+            if index >= self.start and index % self.stride == 0:
                 ok, image = self._capture.retrieve()
                 if not ok:
                     return
@@ -187,9 +196,20 @@ class FrameReader:
             index += 1
 
     def _image_frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        for index, path in enumerate(self.source.images[:: self.stride]):
+        images = list(enumerate(self.source.images))[self.start : self.stop]
+        for index, path in images:
+            if index % self.stride:
+                continue
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is None:
                 self.warnings.append(f"{path.name}: not a readable image; skipped")
             else:
-                yield index * self.stride, image
+                yield index, image
+
+
+def frame_count(source: Source) -> int:
+    """Return how many frames the source claims to have, at least 1."""
+    try:
+        return FrameReader(source).frames_expected or 1
+    except VideoError:
+        return 1

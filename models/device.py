@@ -30,13 +30,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def share_cores(device: torch.device) -> tuple[int, int]:
+def share_cores(device: torch.device, cores: int | None = None) -> tuple[int, int]:
     """Return (batches worked on at once, threads that help each of them with its pictures).
 
-    On CPU a batch keeps to one core, so that results do not depend on how many there are. On a GPU
-    the second batch is cut and resized while the first one is computed.
+    `cores` is how many this process may use (default: its share of the machine's). On CPU a batch
+    keeps to one core, so that results do not depend on how many there are. On a GPU the second
+    batch is cut and resized while the first one is computed.
     """
-    cores = cores_per_process()
+    cores = cores or cores_per_process()
     if device.type != "cpu":
         return 2, cores
     if cores > MOST_WORKERS:

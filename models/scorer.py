@@ -92,15 +92,16 @@ class VideoScorer:
         fps: float = 25.0,
         fast: bool = False,
         compile: bool = False,
+        cores: int | None = None,
     ) -> "VideoScorer":
         """Load the detector and the classifiers; `models` maps parts to files.
 
         `batch_size` is frames per detector batch (2 on CPU, else 8); `fast` and `compile` are
-        inference.py's. Raises CheckpointError for a file that cannot be used, UsageError for a
-        device that is not there.
+        inference.py's; `cores` bounds the CPU cores in use. Raises CheckpointError for a file that
+        cannot be used, UsageError for a device that is not there.
         """
         device = choose_device(str(device))
-        workers, threads = share_cores(device)
+        workers, threads = share_cores(device, cores)
         batch_size = batch_size or (2 if device.type == "cpu" else 8)
         dtype = fast_dtype(device) if fast else torch.float32
         set_matmul_precision("fp32")
@@ -175,6 +176,15 @@ class VideoScorer:
             "seconds": round(time.perf_counter() - start, 3),
         }
         return VideoResult(summary, rows)
+
+    def score_stretch(self, source: Source, first: int, count: int) -> Iterator[dict]:
+        """Yield what `score` gives to `on_batch`, for `count` batches from number `first` on."""
+        start = time.perf_counter()
+        frames = self.batch_size * self.stride  # of the source, in a batch
+        bounds = {"start": first * frames, "stop": (first + count) * frames}
+        reader = FrameReader(source, stride=self.stride, fps=self.fps, **bounds)
+        for _, found, _ in self._batches(reader, iter(())):
+            yield found | {"seconds": time.perf_counter() - start}
 
     def score_frames(
         self, clips: np.ndarray | Tensor | Sequence[np.ndarray | Tensor]

@@ -300,7 +300,7 @@ def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, mo
 
     monkeypatch.setattr(PartDetector, "detect", counted)
     words = ["--video", short / "hand_fused", "--batch-size", "1", *flags]
-    monkeypatch.setattr("models.scorer.share_cores", lambda _device: (1, 1))
+    monkeypatch.setattr("models.scorer.share_cores", lambda *_: (1, 1))
     stop = None
     _, whole = run(tmp_path / "whole", *words)
     calls.clear()

@@ -1,0 +1,160 @@
+"""What a process, or one of Ray's actors, does with each video: score it into the results."""
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from itertools import chain, groupby
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from data.jobs import Batches, JobFolder, identity
+from data.video import Frame, Source, VideoError
+from models.report.evidence import Evidence
+from models.report.heatmap import Explainer
+from models.scorer import VideoScorer
+from utils import atomic_write, read_jsonl, write_jsonl
+
+RAY_TRIES = 3  # a video whose actor dies so often is given up
+
+
+class VideoWorker:
+    """Scores videos into a folder of results: worker(source) writes and returns its row."""
+
+    def __init__(self, scorer: VideoScorer, jobs: JobFolder, evidence: Evidence | None = None):
+        self.scorer, self.jobs, self.evidence = scorer, jobs, evidence
+        if evidence is not None:
+            evidence.explain = Explainer(scorer.classifiers, scorer.config)
+
+    def __call__(self, source: Source, bar: tqdm | None = None) -> dict:
+        """Score a video, or go on within it; `bar` is told of each frame."""
+        row = self._score(source, bar)
+        self.jobs.finish(source, row)
+        return row
+
+    def _score(self, source: Source, bar: tqdm | None) -> dict:
+        frames_file, people = f"{source.stem}.frames.jsonl", 0
+
+        def on_frame(frame: Frame, row: dict) -> None:
+            nonlocal people
+            if watch is not None:
+                watch(frame, row)
+            lines.write(json.dumps(row) + "\n")
+            people += len(row["people"])
+            if bar is not None:
+                bar.set_postfix(people=people, refresh=False)
+                bar.update()
+
+        try:
+            with (
+                self._batches(source) as batches,
+                self.evidence.watch(source) if self.evidence else nullcontext() as watch,
+                atomic_write(self.jobs.folder / frames_file) as lines,
+            ):
+                result = self.scorer.score(
+                    source,
+                    on_frame=on_frame,
+                    on_batch=batches.add,
+                    kept=batches.kept(),
+                    keep_frames=False,
+                )
+        except (VideoError, cv2.error) as error:
+            return {"video_path": str(source.path), "error": " ".join(str(error).split())}
+        return {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
+
+    def _batches(self, source: Source) -> Batches:
+        return Batches(self.jobs.batches_path(source), self.head(source))
+
+    def head(self, source: Source) -> dict:
+        """Return what the batches of a video depend on."""
+        return {
+            "settings": self.jobs.digest,
+            "identity": identity(source),
+            "batch_size": self.scorer.batch_size,
+            "device": self.scorer.detector.device.type,
+        }
+
+
+def ray_worker(options: dict, jobs: JobFolder, evidence: Evidence | None, place: str):
+    """Return what one of Ray's actors does with a video; it returns what could not be written.
+
+    `options` are those of `VideoScorer.from_files`, `place` is the folder that paths start from.
+    """
+    os.chdir(place)
+    worker = VideoWorker(VideoScorer.from_files(**options), jobs, evidence)
+
+    def score(source: Source) -> list[str]:
+        if jobs.count_try(source) > RAY_TRIES:
+            error = f"the process that scored it died {RAY_TRIES} times; out of memory?"
+            jobs.finish(source, {"video_path": str(source.path), "error": error})
+            return []
+        worker(source)
+        lost = list(evidence.failed) if evidence else []
+        if evidence:
+            evidence.failed.clear()
+        return lost
+
+    return score
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The batches `first` to `first + count` of a video."""
+
+    source: Source
+    first: int
+    count: int
+
+    def path(self, jobs: JobFolder) -> Path:
+        """Return where what was found in the stretch is kept until the video is scored."""
+        return jobs.state / f"stretch.{self.source.stem}.{self.first:09d}.jsonl"
+
+
+def ray_stretch_worker(options: dict, jobs: JobFolder, place: str):
+    """Return what one of Ray's actors does with a stretch: it keeps what is in its batches."""
+    os.chdir(place)
+    worker = VideoWorker(VideoScorer.from_files(**options), jobs)
+
+    def score(stretch: Stretch) -> None:
+        head = worker.head(stretch.source)
+        with suppress(VideoError, cv2.error):  # scoring the video reports it
+            found = worker.scorer.score_stretch(stretch.source, stretch.first, stretch.count)
+            write_jsonl(stretch.path(jobs), chain([head], found))
+
+    return score
+
+
+def split(sources: Sequence[Source], frames: Mapping[Source, int], batches: int, per_batch: int):
+    """Return the stretches of `batches` batches of those videos that have more than one."""
+    stretches = []
+    for source in sources:
+        count = -(-frames[source] // per_batch)
+        if count > batches:
+            stretches += [Stretch(source, i, batches) for i in range(0, count, batches)]
+    return stretches
+
+
+def join(stretches: Iterable[Stretch], jobs: JobFolder) -> None:
+    """Keep what was found in the stretches as a killed run's batches, with which scoring goes on.
+
+    A stretch that is missing ends what is kept of its video.
+    """
+    for source, parts in groupby(stretches, key=lambda stretch: stretch.source):
+        seconds, batches = 0.0, None
+        for stretch in parts:
+            path = stretch.path(jobs)
+            if not path.is_file():
+                break
+            head, *found = read_jsonl(path)
+            batches = batches or Batches(jobs.batches_path(source), head)
+            for batch in found:
+                batches.add(batch | {"seconds": seconds + batch["seconds"]})
+            seconds += found[-1]["seconds"] if found else 0.0
+        if batches is not None:
+            batches.close()
+        for path in jobs.state.glob(f"stretch.{glob.escape(source.stem)}.*.jsonl"):
+            path.unlink()
