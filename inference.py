@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 
 from configs.defaults import PARTS, ConfigError, get_config
-from third_party.deferred import deferred_imports
 from utils import quiet_libraries, run_main, setup_logging
 
 logger = logging.getLogger("inference")
@@ -63,9 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logging()
     quiet_libraries()
-    with deferred_imports():
-        from models.scoring_run import ScoringRun
-        from models.weights import choose_weights
+    from models.scoring_run import ScoringRun
+    from models.weights import choose_weights
 
     weights = choose_weights(args, ROOT)
     config = get_config(weights.cfg, args.opts)

@@ -10,17 +10,15 @@ from torch import Tensor, nn
 
 from models.checkpoint import CheckpointError, State, assign_state, pick_state, read_checkpoint
 from third_party import mmcv_ext
-from third_party.deferred import deferred_imports
 
 TEXT_PREFIX = "backbone.text_model.model."
 
 
 def register() -> None:
     """Register mmyolo's and our classes; must run before any model is built."""
-    with deferred_imports():
-        mmcv_ext.install()
-        import mmyolo.datasets
-        import mmyolo.models  # noqa: F401
+    mmcv_ext.install()  # before OpenMMLab is imported
+    import mmyolo.datasets
+    import mmyolo.models  # noqa: F401
 
     import models.yolo_world.detector
     import models.yolo_world.head
