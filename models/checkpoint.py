@@ -7,12 +7,11 @@ restricted unpickler and a short allow-list that maps those objects to inert sta
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.overrides import TorchFunctionMode
 
 from utils import UsageError
 
@@ -146,34 +145,12 @@ def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Pa
     )
 
 
-class _WithoutInit(TorchFunctionMode):
-    """Skips whatever writes into a parameter: the initialising of weights to be loaded."""
+def assign_state(module: torch.nn.Module, state: State, path: str | Path) -> None:
+    """Replace `module`'s weights by the tensors of `state`, in float32.
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        target = args[0] if args else kwargs.get("tensor")  # torch.nn.init passes it by name
-        name = getattr(func, "__name__", "")
-        writes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
-        if writes and isinstance(target, torch.nn.Parameter):
-            return target
-        return func(*args, **kwargs)
-
-
-def assign_state(
-    build: Callable[[], torch.nn.Module],
-    convert: Callable[[State, torch.nn.Module], State],
-    state: State,
-    path: str | Path,
-) -> torch.nn.Module:
-    """Build a module without initialising its parameters, then give it the tensors of `state`.
-
-    `convert(state, module)` maps names; the result must match exactly. Parameters are never written
-    before they are replaced, so they take no memory; buffers are computed as usual.
+    Memory-mapped tensors stay mapped, so the weights are not copied into memory. Raises
+    CheckpointError where names or shapes differ; `path` names the file in the message.
     """
-    with _WithoutInit():
-        module = build()
-    state = convert(state, module)
     compare(state, module.state_dict(), path)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     module.load_state_dict(state, strict=True, assign=True)
-    return module

@@ -1,7 +1,6 @@
 """The anomaly classifier: SimMIM's ViT with one logit, p(abnormal) = sigmoid(logit)."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -162,8 +161,6 @@ def load_classifier(path: str | Path, config, device: str | torch.device) -> Ano
             f"{path}: expected a fine-tuned classifier, found a pre-training file"
         )
 
-    def convert(state: Mapping, _model: nn.Module) -> State:
-        return convert_finetuned(dict(state), config.MODEL.ABNORMAL_INDEX)
-
-    model = assign_state(lambda: build_classifier(config), convert, state, path)
+    model = build_classifier(config)
+    assign_state(model, convert_finetuned(state, config.MODEL.ABNORMAL_INDEX), path)
     return model.requires_grad_(False).eval().to(device)

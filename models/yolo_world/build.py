@@ -77,7 +77,8 @@ def load_text_tower(state: State, path: str | Path) -> nn.Module:
     """Return CLIP's text tower with the weights of `state` (official names, prefix stripped)."""
     from models.yolo_world.text import build_text_tower, convert_text_tower
 
-    tower = assign_state(build_text_tower, lambda s, _: convert_text_tower(s), state, path)
+    tower = build_text_tower()
+    assign_state(tower, convert_text_tower(state), path)
     return tower.requires_grad_(False).eval()
 
 
@@ -106,6 +107,7 @@ def load_detector(
     content = read_checkpoint(weights)
     state, text_state = split_state(pick_state(content, ("state_dict",), weights))
     embeddings = embed(texts, content, text_state, weights)
-    model = assign_state(lambda: build_model(config), lambda s, _: s, state, weights)
+    model = build_model(config)
+    assign_state(model, state, weights)
     model.data_preprocessor = nn.Identity()  # images come prepared
     return model.requires_grad_(False).eval(), config, embeddings
