@@ -100,7 +100,13 @@ class ScoringRun:
         if todo or unseen:
             scorer = self._scorer()
             if self.evidence:
-                self.evidence.explain = Explainer(scorer.classifiers, self.config)
+                self.evidence.explain = Explainer(
+                    scorer.classifiers,
+                    size=self.config.DATA.IMG_SIZE,
+                    crop=self.config.TEST.CROP,
+                    interpolation=self.config.DATA.INTERPOLATION,
+                    channels=self.config.TEST.CHANNELS,
+                )
             self._score_all(scorer, todo, set(mine))
             for source in unseen:
                 self.evidence.catch_up(source)
