@@ -1,7 +1,7 @@
-"""Reading every kind of checkpoint without running what is inside it.
+"""Reading checkpoints without running any code that is in them.
 
-Files from others hold configuration objects beside their tensors. They are read with torch's
-restricted unpickler and a short allow-list that maps those objects to inert stand-ins.
+Files from others hold configuration objects beside their tensors. torch's restricted unpickler
+reads them, with a short allow-list that maps those objects to stand-ins that do nothing.
 """
 
 import pickle
@@ -19,11 +19,11 @@ State = dict[str, torch.Tensor]
 
 
 class CheckpointError(UsageError):
-    """A weight file that cannot be used; the message names it, what was expected and found."""
+    """A weight file that cannot be used; the message names it, what was expected, what came."""
 
 
 class _Inert:
-    """Stands in for a foreign object: takes any arguments and any state, does nothing."""
+    """Stands in for a foreign object: takes any arguments and does nothing."""
 
     def __init__(self, *args, **kwargs):
         pass
@@ -34,12 +34,12 @@ class _PlainDict(dict):
 
 
 def _inert_call(*args):
-    """Stand in for a foreign function such as getattr: bound helpers become nothing."""
+    """Stand in for a foreign function, such as getattr: it is not called, the result is None."""
     return None
 
 
 def _allowed() -> list:
-    """Return what may be named inside a file: plain data, and stubs for foreign names."""
+    """Return what a file may name: plain data, and foreign names with their stand-ins."""
     multiarray = np._core.multiarray
     dtypes = {type(np.dtype(code)) for code in "?bhilqBHILQefdOSU"}
     return [
@@ -108,9 +108,10 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
-    """Return the state dict stored under the first of `keys` that `content` has.
+    """Return the tensors stored under the first of `keys` that `content` has, by name.
 
-    A file that is itself a state dict is taken as it is.
+    A file without these keys may itself be a state dict. Raises CheckpointError, which names
+    `path`, where there are no tensors.
     """
     for key in keys:
         if isinstance(content.get(key), Mapping):
@@ -125,7 +126,7 @@ def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
 
 
 def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Path) -> None:
-    """Raise CheckpointError naming the first names and shapes in which `state` differs."""
+    """Raise CheckpointError where names or shapes differ; the message tells the first ones."""
     missing = [k for k in expected if k not in state]
     extra = [k for k in state if k not in expected]
     wrong = [k for k in expected if k in state and state[k].shape != expected[k].shape]
