@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.defaults import ConfigError, get_config
-from third_party.deferred import deferred_imports
 from utils import (
     UsageError,
     cores_per_process,
@@ -96,9 +95,8 @@ def describe(args: argparse.Namespace, config) -> dict:
 
 def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
     """Return `PartDetector.detect` set up as for scoring, and how many threads should call it."""
-    with deferred_imports():
-        from models.detector import PartDetector
-        from models.device import choose_device, set_matmul_precision, share_cores
+    from models.detector import PartDetector
+    from models.device import choose_device, set_matmul_precision, share_cores
 
     device = choose_device(args.device)
     set_matmul_precision("fp32")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def _fit(centre: float, half: float, low: float, high: float) -> tuple[int, int]:
-    """Return whole low and high ends of a segment of 2 * half, its centre kept in low..high."""
+    """Return the ends, in whole pixels, of a segment of 2 * half, centred within low..high."""
     start = min(max(centre, low), high) - half
     return int(np.floor(start)), int(np.ceil(start + 2 * half))
 
@@ -20,10 +20,10 @@ def _inside(square: tuple[int, int, int, int], width: int, height: int) -> bool:
 def square_box(xyxy: Sequence[float], width: int, height: int) -> tuple[int, int, int, int] | None:
     """Return the square (x1, y1, x2, y2) in whole pixels around a box, or None where none fits.
 
-    The square has the box's longer side where that fits into the frame of `width` x `height`
-    pixels, else its shorter side, moved as little as possible; rounding outwards may leave it a
-    pixel off square. The order of the sums matters: other orders round to the other side in a
-    few cases of a hundred.
+    The square has the length of the box's longer side if that fits into the frame of `width` x
+    `height` pixels, else of its shorter side, and is moved as little as possible. Its ends are
+    rounded outwards, so it may be a pixel off square. Keep the order of the sums: another order
+    rounds a few squares in a hundred to the other side.
     """
     x1, y1, x2, y2 = (float(v) for v in xyxy)
     w, h = x2 - x1, y2 - y1
@@ -45,6 +45,6 @@ def square_box(xyxy: Sequence[float], width: int, height: int) -> tuple[int, int
 
 
 def cut(frame: np.ndarray | Tensor, box: Sequence[float]) -> np.ndarray | Tensor:
-    """Return the view of `frame` (H, W, 3) inside `box`, its corners cut to whole pixels."""
+    """Return the view of `frame` (H, W, 3) inside `box` (xyxy), its corners cut to whole pixels."""
     x1, y1, x2, y2 = (int(v) for v in box)
     return frame[y1:y2, x1:x2]

@@ -81,6 +81,7 @@ def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, work
     )
     model = ConfigDict(config.model.to_dict())
     model.update(type="PromptedDetector", precision=config.precision)
+    model.update(prompts=len(config.texts), channels=config.text_channels)
     model.data_preprocessor = ConfigDict(type="PromptedPreprocessor")
     runner = Runner(
         model=model,

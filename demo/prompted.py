@@ -7,7 +7,7 @@ from mmyolo.registry import HOOKS, MODELS
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.yolo_world.detector import YOLOWorldDetector
+from models.yolo_world.model import YOLOWorldDetector
 
 
 @MODELS.register_module()
@@ -27,8 +27,9 @@ class PromptedDetector(YOLOWorldDetector):
     With `frozen_norm` batch norms keep their statistics in training.
     """
 
-    def __init__(self, *, precision: str = "fp32", **detector):
+    def __init__(self, *, prompts: int, channels: int, precision: str = "fp32", **detector):
         super().__init__(**detector)
+        self.register_buffer("embeddings", torch.zeros(prompts, channels), persistent=False)
         self.precision, self.frozen_norm = precision, False
 
     def train(self, mode: bool = True):
@@ -42,8 +43,8 @@ class PromptedDetector(YOLOWorldDetector):
     def loss(self, batch_inputs: Tensor, batch_data_samples: dict) -> dict:
         """Return YOLOv8's losses.
 
-        `batch_data_samples`: "prompts" (B, N) indices of `texts`, "bboxes_labels" (M, 6) sample,
-        label (an index of the sample's prompts) and xyxy in pixels, "img_metas".
+        `batch_data_samples`: "prompts" (B, N) indices of `embeddings`, "bboxes_labels" (M, 6)
+        sample, label (an index of the sample's prompts) and xyxy in pixels, "img_metas".
         """
         text = self.embeddings[batch_data_samples["prompts"]]
         bf16 = self.precision == "bf16"

@@ -1,18 +1,17 @@
-"""Reading every kind of checkpoint without running what is inside it.
+"""Reading checkpoints without running any code that is in them.
 
-Files from others hold configuration objects beside their tensors. They are read with torch's
-restricted unpickler and a short allow-list that maps those objects to inert stand-ins.
+Files from others hold configuration objects beside their tensors. torch's restricted unpickler
+reads them, with a short allow-list that maps those objects to stand-ins that do nothing.
 """
 
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.overrides import TorchFunctionMode
 
 from utils import UsageError
 
@@ -20,11 +19,11 @@ State = dict[str, torch.Tensor]
 
 
 class CheckpointError(UsageError):
-    """A weight file that cannot be used; the message names it, what was expected and found."""
+    """A weight file that cannot be used; the message names it, what was expected, what came."""
 
 
 class _Inert:
-    """Stands in for a foreign object: takes any arguments and any state, does nothing."""
+    """Stands in for a foreign object: takes any arguments and does nothing."""
 
     def __init__(self, *args, **kwargs):
         pass
@@ -35,12 +34,12 @@ class _PlainDict(dict):
 
 
 def _inert_call(*args):
-    """Stand in for a foreign function such as getattr: bound helpers become nothing."""
+    """Stand in for a foreign function, such as getattr: it is not called, the result is None."""
     return None
 
 
 def _allowed() -> list:
-    """Return what may be named inside a file: plain data, and stubs for foreign names."""
+    """Return what a file may name: plain data, and foreign names with their stand-ins."""
     multiarray = np._core.multiarray
     dtypes = {type(np.dtype(code)) for code in "?bhilqBHILQefdOSU"}
     return [
@@ -109,9 +108,10 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
-    """Return the state dict stored under the first of `keys` that `content` has.
+    """Return the tensors stored under the first of `keys` that `content` has, by name.
 
-    A file that is itself a state dict is taken as it is.
+    A file without these keys may itself be a state dict. Raises CheckpointError, which names
+    `path`, where there are no tensors.
     """
     for key in keys:
         if isinstance(content.get(key), Mapping):
@@ -126,7 +126,7 @@ def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
 
 
 def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Path) -> None:
-    """Raise CheckpointError naming the first names and shapes in which `state` differs."""
+    """Raise CheckpointError where names or shapes differ; the message tells the first ones."""
     missing = [k for k in expected if k not in state]
     extra = [k for k in state if k not in expected]
     wrong = [k for k in expected if k in state and state[k].shape != expected[k].shape]
@@ -146,34 +146,12 @@ def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Pa
     )
 
 
-class _WithoutInit(TorchFunctionMode):
-    """Skips whatever writes into a parameter: the initialising of weights to be loaded."""
+def assign_state(module: torch.nn.Module, state: State, path: str | Path) -> None:
+    """Replace `module`'s weights by the tensors of `state`, in float32.
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        target = args[0] if args else kwargs.get("tensor")  # torch.nn.init passes it by name
-        name = getattr(func, "__name__", "")
-        writes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
-        if writes and isinstance(target, torch.nn.Parameter):
-            return target
-        return func(*args, **kwargs)
-
-
-def assign_state(
-    build: Callable[[], torch.nn.Module],
-    convert: Callable[[State, torch.nn.Module], State],
-    state: State,
-    path: str | Path,
-) -> torch.nn.Module:
-    """Build a module without initialising its parameters, then give it the tensors of `state`.
-
-    `convert(state, module)` maps names; the result must match exactly. Parameters are never written
-    before they are replaced, so they take no memory; buffers are computed as usual.
+    Memory-mapped tensors stay mapped, so the weights are not copied into memory. Raises
+    CheckpointError where names or shapes differ; `path` names the file in the message.
     """
-    with _WithoutInit():
-        module = build()
-    state = convert(state, module)
     compare(state, module.state_dict(), path)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     module.load_state_dict(state, strict=True, assign=True)
-    return module

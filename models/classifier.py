@@ -1,7 +1,6 @@
 """The anomaly classifier: SimMIM's ViT with one logit, p(abnormal) = sigmoid(logit)."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from models.checkpoint import (
     read_checkpoint,
 )
 
-# What the pre-training file cannot hold: these start new.
+# A pre-training file does not hold these, so they are newly initialised.
 NEW_IN_FINETUNE = ("fc_norm.", "head.")
 
 
@@ -27,7 +26,7 @@ class AnomalyClassifier(Beit):
     """ViT with relative position bias and mean pooling: (B, 3, S, S) to (B,) abnormal logits."""
 
     def __init__(self, *, head_hidden: int = 0, conv_stem: bool = False, **beit):
-        # Beit starts the head at a thousandth, which pre-trained layers below do not mind.
+        # By default Beit scales a new head by 0.001, too small for a network trained from scratch.
         scale = {"head_init_scale": 1.0} if conv_stem else {}
         super().__init__(num_classes=1, global_pool="avg", **scale, **beit)
         if conv_stem:
@@ -45,9 +44,10 @@ class AnomalyClassifier(Beit):
 
 
 def build_conv_stem(patch_size: int, embed_dim: int) -> nn.Sequential:
-    """Return 3x3 convolutions and poolings down to one position per patch (arXiv 2106.14881).
+    """Return 3x3 convolutions and poolings: (B, 3, S, S) to one position per patch.
 
-    A few thousand pictures teach them what a cut into patches does not learn from so few.
+    They can be trained on a few thousand images, too few for the usual cut into patches
+    (arXiv 2106.14881).
     """
     steps = int(math.log2(patch_size))
     if 2**steps != patch_size or steps < 2:
@@ -105,10 +105,10 @@ def convert_finetuned(state: State, abnormal_index: int = 0) -> State:
 
 
 def convert_pretrained(state: State, model: nn.Module) -> State:
-    """Map a SimMIM pre-training state to the classifier's names; head and final norm stay out.
+    """Map a SimMIM pre-training state to the classifier's names, without head and final norm.
 
-    The bias table that pre-training shares is copied to each block, and interpolated where
-    `model`'s patch grid differs.
+    Pre-training shares one bias table among all blocks: it is copied to each, and interpolated
+    where `model` has another patch grid.
     """
     if any(k.startswith("encoder.") for k in state):
         state = {
@@ -134,7 +134,7 @@ def convert_pretrained(state: State, model: nn.Module) -> State:
 
 
 def load_pretrained(model: nn.Module, path: str | Path) -> list[str]:
-    """Load a SimMIM pre-training file into `model`; return the names that start new.
+    """Load a SimMIM pre-training file into `model`; return the names that stay newly initialised.
 
     Only the final norm and the head may be missing; anything else raises CheckpointError.
     """
@@ -162,8 +162,6 @@ def load_classifier(path: str | Path, config, device: str | torch.device) -> Ano
             f"{path}: expected a fine-tuned classifier, found a pre-training file"
         )
 
-    def convert(state: Mapping, _model: nn.Module) -> State:
-        return convert_finetuned(dict(state), config.MODEL.ABNORMAL_INDEX)
-
-    model = assign_state(lambda: build_classifier(config), convert, state, path)
+    model = build_classifier(config)
+    assign_state(model, convert_finetuned(state, config.MODEL.ABNORMAL_INDEX), path)
     return model.requires_grad_(False).eval().to(device)

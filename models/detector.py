@@ -1,6 +1,6 @@
-"""People and their faces and hands: two passes of one YOLO-World detector."""
+"""Finding people and their faces and hands: two passes of one YOLO-World detector."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from data.crops import cut, square_box
 from models.yolo_world.letterbox import Image
 from models.yolo_world.predictor import Detections, Predictor
 
-PADDING = " "  # the text that pads a prompt set, a class of its own
+PADDING = " "  # pads a prompt set, and is a class of its own
 PEOPLE_TEXTS = ("human", PADDING)
 PART_TEXTS = ("face", "hand", PADDING)
 
 
 @dataclass(frozen=True)
 class PartBox:
-    """A part in pixels of the frame: box and square (x1, y1, x2, y2), and the box's score."""
+    """A body, face or hand: box and square are (x1, y1, x2, y2) in pixels of the frame."""
 
     part: str
     bbox: tuple[float, float, float, float]
@@ -28,14 +28,14 @@ class PartBox:
 
 @dataclass
 class Person:
-    """One detected person: the parts that can be judged."""
+    """One person in one frame: the parts that can be judged."""
 
     parts: list[PartBox] = field(default_factory=list)
 
 
 @dataclass
 class FrameDetections:
-    """The people of one frame, and how many crops were degenerate and skipped."""
+    """The people of one frame, and how many boxes were skipped because no crop fits them."""
 
     people: list[Person]
     skipped: int = 0
@@ -44,8 +44,9 @@ class FrameDetections:
 class PartDetector:
     """Finds people in frames, then faces and hands in each person's crop.
 
-    `config` and `weights` are YOLO-World's config file and checkpoint; `options` go to
-    `Predictor`. Raises CheckpointError where either file cannot be used.
+    `config` and `weights` are YOLO-World's config file and checkpoint. With `keep_padding_class`,
+    boxes of the padding text count as people, as in the released code. The other options are
+    explained in `Predictor`. Raises CheckpointError where a file cannot be used.
     """
 
     def __init__(
@@ -58,7 +59,10 @@ class PartDetector:
         keep_padding_class: bool = True,
         batch_size: int = 4,
         threads: int = 1,
-        **options,
+        dtype: torch.dtype = torch.float32,
+        to_aspect: bool = False,
+        on_device: bool = False,
+        compile: bool = False,
     ):
         self.predictor = Predictor(
             config,
@@ -68,7 +72,10 @@ class PartDetector:
             score_thr=score_thr,
             batch_size=batch_size,
             threads=threads,
-            **options,
+            dtype=dtype,
+            to_aspect=to_aspect,
+            on_device=on_device,
+            compile=compile,
         )
         self.device, self.on_device = self.predictor.device, self.predictor.on_device
         self.people_texts = self.predictor.embeddings[: len(PEOPLE_TEXTS)][None]
@@ -76,63 +83,72 @@ class PartDetector:
         self.keep_padding_class = keep_padding_class
 
     def detect(self, frames: Sequence[Image]) -> list[FrameDetections]:
-        """Return per frame (H, W, 3) uint8 BGR its people, their parts and squares.
+        """Return the people of each frame (H, W, 3) uint8 BGR, their parts and squares.
 
         Frames are arrays, or tensors on the device where the detector is `on_device`.
         """
         results = [FrameDetections([]) for _ in frames]
-        owners: dict[tuple, list[tuple[FrameDetections, Person]]] = {}
+        # The two texts often find the same box: its crop is searched once, for both people.
+        people_of: dict[tuple[int, tuple[int, ...]], list[Person]] = {}
         crops: list[Image] = []
         for i, found in enumerate(self.predictor(frames, self.people_texts, "detect people")):
             for box, score in self._people(found):
-                person = self._person(frames[i], results[i], box, score)
+                person = self._add_person(frames[i], results[i], box, score)
                 if person is None:
                     continue
-                # The two texts often find the same box: its crop is searched once.
-                key = (i, *map(int, box))
-                if key not in owners:
+                corners = tuple(map(int, box))
+                if (i, corners) not in people_of:
                     crop = cut(frames[i], box)
                     if not self.predictor.letterbox.fits(crop):
                         results[i].skipped += 1
                         continue
                     crops.append(crop)
-                owners.setdefault(key, []).append((results[i], person))
+                people_of.setdefault((i, corners), []).append(person)
         found_parts = self.predictor(crops, self.part_texts, "detect parts")
-        for (i, x1, y1, *_), parts in zip(owners, found_parts, strict=True):
-            for result, person in owners[i, x1, y1, *_]:
-                self._add_parts(frames[i], result, person, (x1, y1), parts)
+        for ((i, corners), people), parts in zip(people_of.items(), found_parts, strict=True):
+            for person in people:
+                self._add_parts(frames[i], results[i], person, corners[:2], parts)
         return results
 
-    def _people(self, detections: Detections) -> list[tuple[np.ndarray, float]]:
-        keep = [
-            i
-            for i, label in enumerate(detections.labels)
-            if self.keep_padding_class or PEOPLE_TEXTS[label] != PADDING
-        ]
-        return [(detections.xyxy[i], float(detections.scores[i])) for i in keep]
+    def _people(self, found: Detections) -> Iterator[tuple[np.ndarray, float]]:
+        """Yield box (4,) and score of the detections that count as people."""
+        for box, score, label in zip(found.xyxy, found.scores, found.labels, strict=True):
+            if self.keep_padding_class or PEOPLE_TEXTS[label] != PADDING:
+                yield box, float(score)
 
     @staticmethod
-    def _person(frame, result: FrameDetections, box: np.ndarray, score: float) -> Person | None:
-        """Add a person to `result`; a degenerate box is none, and is counted."""
+    def _add_person(
+        frame: Image, result: FrameDetections, box: np.ndarray, score: float
+    ) -> Person | None:
+        """Add a person to `result` and return it; a box without an area is skipped."""
         if not (box[2] > box[0] and box[3] > box[1]):
             result.skipped += 1
             return None
         person = Person()
         result.people.append(person)
-        _add(frame, result, person, "human", tuple(map(float, box)), score)
+        _add_part(frame, result, person, "human", tuple(map(float, box)), score)
         return person
 
     @staticmethod
-    def _add_parts(frame, result, person: Person, offset, found: Detections) -> None:
-        shift = np.array([*offset, *offset], np.float64)
+    def _add_parts(
+        frame: Image,
+        result: FrameDetections,
+        person: Person,
+        corner: tuple[int, int],
+        found: Detections,
+    ) -> None:
+        """Add the parts found in the person's crop, whose upper left corner is (x, y)."""
+        shift = np.array([*corner, *corner], np.float64)
         for label, part in enumerate(PART_TEXTS[:-1]):
             for i in np.flatnonzero(found.labels == label):
                 box = tuple(found.xyxy[i].astype(np.float64) + shift)
-                _add(frame, result, person, part, box, float(found.scores[i]))
+                _add_part(frame, result, person, part, box, float(found.scores[i]))
 
 
-def _add(frame, result, person: Person, part: str, box, score: float) -> None:
-    """Add one part to `person` where a square fits, else count it."""
+def _add_part(
+    frame: Image, result: FrameDetections, person: Person, part: str, box: tuple, score: float
+) -> None:
+    """Add a part to `person`; a box (x1, y1, x2, y2) that no square fits is skipped."""
     height, width = frame.shape[:2]
     square = square_box(box, width, height)
     if square is None:

@@ -140,24 +140,28 @@ def test_ordered_dicts_are_plain(tmp_path):
     assert "model" in read_checkpoint(tmp_path / "a.pth")
 
 
-def test_weights_are_assigned_to_parameters_that_were_never_initialised():
-    """Parameters' initialising is skipped, by every way of calling it; buffers are computed."""
+class _WithBuffers(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 3)
+        self.register_buffer("steps", torch.arange(3.0).mul_(2), persistent=False)
 
-    class Module(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = torch.nn.Linear(2, 3)
-            torch.nn.init.constant_(tensor=self.linear.bias, val=7.0)
-            with torch.no_grad():
-                written.append(self.linear.weight.fill_(7.0) is self.linear.weight)
-            self.register_buffer("steps", torch.arange(3.0).mul_(2), persistent=False)
-            written.append(bool((self.linear.bias == 7).all()))
 
-    written = []
-    state = {"linear.weight": torch.ones(3, 2), "linear.bias": torch.zeros(3, dtype=torch.half)}
-    module = assign_state(Module, lambda s, _: s, state, "x")
-    assert written == [True, False]
-    assert module.linear.weight is not None and torch.equal(module.linear.weight, torch.ones(3, 2))
-    assert module.linear.bias.dtype == torch.float32
+def test_weights_are_assigned_in_float32_and_buffers_are_computed(tmp_path):
+    weight, bias = torch.ones(3, 2), torch.zeros(3, dtype=torch.half)
+    torch.save({"model": {"linear.weight": weight, "linear.bias": bias}}, tmp_path / "a.pth")
+    state = pick_state(read_checkpoint(tmp_path / "a.pth"), ("model",), "x")
+    module = _WithBuffers()
+    assign_state(module, state, "x")
+    assert module.linear.weight.data_ptr() == state["linear.weight"].data_ptr()  # still mapped
+    assert torch.equal(module.linear.weight, weight)
+    assert module.linear.bias.dtype == torch.float32 and module.linear.bias.tolist() == [0, 0, 0]
     assert module.steps.tolist() == [0, 2, 4]
-    assert torch.nn.init.constant_(torch.nn.Parameter(torch.zeros(1)), 5.0).item() == 5
+
+
+def test_other_weights_are_not_assigned():
+    module = _WithBuffers()
+    before = module.linear.weight.clone()
+    with pytest.raises(CheckpointError, match=r"^x\.pth: other .*first: linear\.bias"):
+        assign_state(module, {"linear.weight": torch.ones(3, 2)}, "x.pth")
+    assert torch.equal(module.linear.weight, before)

@@ -1,6 +1,7 @@
-"""What the two passes do with boxes that have no area: skipped and counted, never fatal."""
+"""The detector's two passes: whose parts are whose, and boxes without an area."""
 
 import numpy as np
+import pytest
 import torch
 
 from models import detector
@@ -46,6 +47,22 @@ def test_boxes_without_an_area_are_skipped_and_counted(monkeypatch):
         ["human"],
     ]
     assert found.skipped == 4 and len(finder.predictor.crops) == 1
+
+
+@pytest.mark.parametrize(("keep_padding_class", "people"), [(True, 2), (False, 1)])
+def test_a_box_found_by_both_texts_is_searched_once(monkeypatch, keep_padding_class, people):
+    """It counts as two people, as in the released code, and both get the crop's parts."""
+    box, face = (10.4, 20.7, 50, 60), (3, 4, 9, 12)
+    monkeypatch.setattr(_FakePredictor, "people", _found((0, box), (1, box)))
+    monkeypatch.setattr(_FakePredictor, "parts", _found((0, face), (2, face)))
+    monkeypatch.setattr(detector, "Predictor", _FakePredictor)
+    finder = detector.PartDetector("config", "weights", keep_padding_class=keep_padding_class)
+    (found,) = finder.detect([np.zeros((100, 100, 3), np.uint8)])
+    assert len(finder.predictor.crops) == 1 and finder.predictor.crops[0].shape == (40, 40, 3)
+    assert len(found.people) == people
+    for person in found.people:
+        assert [part.part for part in person.parts] == ["human", "face"]
+        assert person.parts[1].bbox == (13, 24, 19, 32)  # moved by the box's whole pixels
 
 
 def test_nobody_and_no_frames(monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from conftest import RELEASE_YAML, YAML, detector_config, golden
 from PIL import Image
 from seeded_weights import scene_frame, seeded_tensor, wave_image
+from torchvision.ops import box_iou
 
 from configs.defaults import PARTS, get_config
 from data.crops import square_box
@@ -140,16 +141,9 @@ def test_raw_outputs_of_size_xl(tmp_path):
                 np.testing.assert_allclose(boxes[0, :, y, x0], point["ltrb"], atol=5e-2)
 
 
-def _iou(a, b) -> float:
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    both = max(w, 0) * max(h, 0)
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both + 1e-9)
-
-
 def _take_best(candidates: list, box, box_of):
-    best = max(candidates, key=lambda candidate: _iou(box_of(candidate), box))
-    candidates.remove(best)
-    return best
+    boxes = torch.tensor([box_of(candidate) for candidate in candidates])
+    return candidates.pop(int(box_iou(boxes, torch.tensor([box])).argmax()))
 
 
 def _near_whole(part: dict) -> bool:

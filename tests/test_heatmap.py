@@ -6,11 +6,22 @@ import torch
 
 from configs.defaults import get_config
 from models.classifier import build_classifier
-from models.report.heatmap import Explainer, early, on_crop, relevance
+from models.report.heatmap import Explainer, early_layer, gradient_at, on_crop, relevance
 
-SMALL = ["DATA.IMG_SIZE", "32", "MODEL.VIT.PATCH_SIZE", "8", "MODEL.VIT.EMBED_DIM", "16",
-         "MODEL.VIT.DEPTH", "3", "MODEL.VIT.NUM_HEADS", "2", "MODEL.VIT.INIT_VALUES", "1.0",
-         "TEST.CROP", "False"]  # fmt: skip
+SMALL = [
+    "DATA.IMG_SIZE",
+    "32",
+    "MODEL.VIT.PATCH_SIZE",
+    "8",
+    "MODEL.VIT.EMBED_DIM",
+    "16",
+    "MODEL.VIT.DEPTH",
+    "3",
+    "MODEL.VIT.NUM_HEADS",
+    "2",
+    "MODEL.VIT.INIT_VALUES",
+    "1.0",
+]
 
 
 def small_model(*opts):
@@ -75,10 +86,10 @@ def test_relevances_add_up_to_what_the_places_changed(kind):
     images = torch.randn(3, 3, side, side)
     found = relevance(model, images, steps=200)
     assert found.shape == ((3, 16, 16) if "stem" in kind else (3, 4, 4))
-    features, finish = early(model, images)
-    base = features.mean((2, 3), keepdim=True).expand_as(features)
-    change = finish(features) - finish(base)
-    assert torch.allclose(finish(features), model(images), atol=1e-5)
+    layer = early_layer(model, images)
+    mean, whole = (gradient_at(model, layer, images, share)[0] for share in (0.0, 1.0))
+    change = whole - mean
+    assert torch.allclose(whole, model(images), atol=1e-5)
     assert torch.allclose(found.sum((1, 2)), change, atol=5e-3) and change.abs().max() > 0.02
 
 
@@ -89,6 +100,7 @@ def test_batch_equals_single_and_leaves_the_network_alone():
         alone = torch.cat([relevance(model, image[None]) for image in images])
     assert torch.allclose(together, alone, atol=1e-5)
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
     assert relevance(model.bfloat16(), images).dtype == torch.float32
 
 
@@ -117,15 +129,14 @@ def test_crops_are_fed_as_at_scoring():
     crop[:, :, 2] = 255  # red
     seen = {}
     for channels in ("rgb", "bgr"):
-        config = get_config(None, [*SMALL, "TEST.CHANNELS", channels])
-        explain = Explainer({"hand": small_model()}, config)
+        explain = Explainer({"hand": small_model()}, size=32, crop=False, channels=channels)
         seen[channels] = explain.prepare([crop])[0, :, 16, 16]
     assert seen["rgb"][0] > 2 and seen["rgb"][2] < -1.5
     assert seen["bgr"][2] > 2 and seen["bgr"][0] < -1.5
 
 
 def test_explainer_takes_crops_of_all_sizes():
-    explain = Explainer({"hand": small_model()}, get_config(None, SMALL), batch_size=2)
+    explain = Explainer({"hand": small_model()}, size=32, crop=False, batch_size=2)
     crops = [np.random.default_rng(i).integers(0, 255, (30 + i, 31, 3), np.uint8) for i in range(3)]
     heats = explain("hand", crops)
     assert [h.shape for h in heats] == [(30, 31), (31, 31), (32, 31)]

@@ -11,6 +11,8 @@ import pytest
 import torch
 from conftest import GOLDENS, ROOT, YAML, detector_config, golden
 
+from configs.defaults import PARTS
+
 pytestmark = pytest.mark.slow
 
 # Scores the video with the given files and prints the peak of anonymous memory in MiB: pages that
@@ -62,7 +64,7 @@ def test_xl_and_three_classifiers_need_their_weights_and_little_more(tmp_path):
     weights = weights | {"bn": "yolo_world_v2_xl.bn.npz"}
     state = make_checkpoints.detector_state("xl", weights, GOLDENS)
     torch.save({"meta": {}, "state_dict": state}, tmp_path / "detector.pth")
-    for part in ("human", "face", "hand"):
+    for part in PARTS:
         state = make_checkpoints.classifier_state(part, weights)
         torch.save({"model": state, "epoch": 29}, tmp_path / f"{part}.pth")
     del state
@@ -70,7 +72,7 @@ def test_xl_and_three_classifiers_need_their_weights_and_little_more(tmp_path):
     for i in range(2):
         image = np.full((1080, 1920, 3), 60 * i + 40, np.uint8)
         cv2.imwrite(str(tmp_path / "frames" / f"{i}.png"), image)
-    models = [x for p in ("human", "face", "hand") for x in (f"--{p}_model", tmp_path / f"{p}.pth")]
+    models = [x for p in PARTS for x in (f"--{p}_model", tmp_path / f"{p}.pth")]
     peak = peak_mib(
         "--cfg", YAML, "--detector_config", detector_config("xl"),
         "--detector_weights", tmp_path / "detector.pth", *models, "--batch-size", 1,

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, detector_config
-from seeded_weights import scene_frame
+from conftest import ROOT
 
 from demo.detector_data import (
     CROP,
@@ -18,9 +17,7 @@ from demo.detector_data import (
     samples_of,
 )
 from demo.detector_training import build_runner, fixed_embeddings, prompt_table, train
-from models.checkpoint import read_checkpoint
 from models.detector import PartDetector
-from models.yolo_world import export_vocabulary
 from models.yolo_world.build import read_config
 from utils import UsageError
 
@@ -145,39 +142,6 @@ def test_what_was_trained_is_scored_without_a_text_tower(tmp_path):
     model = build_runner(tiny_config(1), Squares(), tmp_path / "run", workers=0).model
     expected = torch.stack([model.embeddings[i] for i in (0, 3)])
     torch.testing.assert_close(detector.people_texts[0], expected)
-
-
-def test_exporting_the_vocabulary_keeps_every_box(tmp_path, golden_weights, capsys):
-    source = golden_weights("pipeline_scene.rgb.expected.json") / "detector.pth"
-    target = tmp_path / "small.pth"
-    assert export_vocabulary.main([str(source), str(target)]) == 0
-    assert "MB" in capsys.readouterr().out
-    content = read_checkpoint(target)
-    names = list(content["state_dict"])
-    assert not any(name.startswith("backbone.text_model.") for name in names)
-    assert source.stat().st_size - target.stat().st_size > 4 * 63e6
-    frame = scene_frame(0)
-    config = detector_config("s")
-    both = [PartDetector(config, path, score_thr=0.05) for path in (source, target)]
-    for texts in ("people_texts", "part_texts"):
-        a, b = (d.predictor([frame], getattr(d, texts))[0] for d in both)
-        assert len(a.xyxy) > 0
-        np.testing.assert_allclose(a.xyxy, b.xyxy, atol=1e-3)
-        np.testing.assert_array_equal(a.labels, b.labels)
-
-
-@pytest.mark.parametrize(
-    ("words", "status", "message"),
-    [
-        (["missing.pth", "out.pth"], 1, "no such weight file"),
-        (["missing.pth", "nowhere/out.pth"], 2, "OUT: expected a file in a folder"),
-    ],
-)
-def test_export_refuses_in_one_line(tmp_path, monkeypatch, capsys, words, status, message):
-    monkeypatch.chdir(tmp_path)
-    assert export_vocabulary.main(words) == status
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
 
 
 def test_samples_of_a_frame_are_the_frame_and_each_person():

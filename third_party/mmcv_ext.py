@@ -1,7 +1,7 @@
-"""A stand-in for mmcv's compiled operations, which have no wheel for a current torch.
+"""A stand-in for mmcv's compiled operations, which no wheel offers for a current torch.
 
-OpenMMLab asks `mmcv._ext` for dozens of operations at import; this project runs one of them, NMS.
-Call `install()` before OpenMMLab is imported. A real compiled mmcv is left alone.
+At import OpenMMLab asks `mmcv._ext` for dozens of operations, of which this project runs one, NMS.
+Call `install()` before mmdet or mmyolo is imported. A real compiled mmcv is left alone.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ NAME = "mmcv._ext"
 
 
 def _nms(boxes, scores, iou_threshold: float, offset: int = 0):
-    """Return the indices of the kept boxes, best first: (N, 4) xyxy pixels and (N,) scores."""
+    """Return the indices of the boxes to keep, best first; boxes (N, 4) xyxy, scores (N,)."""
     from torchvision.ops import nms
 
     if offset:
@@ -35,7 +35,7 @@ class _Operations(ModuleType):
 
 
 def install() -> bool:
-    """Register the stand-in; return False where a module of that name is there already."""
+    """Register the stand-in; return False where `mmcv._ext` exists already."""
     if NAME in sys.modules:
         return False
     if importlib.util.find_spec(NAME) is not None:

@@ -17,8 +17,6 @@ texts = ["human", "face", "hand", " "]
 num_classes = 3  # the longest prompt set
 
 model = dict(
-    texts=texts,
-    embed_channels=text_channels,
     backbone=dict(
         image_model=dict(
             deepen_factor=deepen_factor,

@@ -1,118 +1,121 @@
-"""What in a crop drove p: relevance of the classifier's early features, in a few passes.
+"""Heatmaps: which places of a crop raised its p, by the classifier's early features.
 
-Every place's feature vector is led from the crop's mean vector to its own; a place's relevance is
-the logit's gradient along that way times the difference (integrated gradients, midpoint rule). The
-features are the tokens after the first block, or, where a convolutional stem makes the tokens,
-the stem's finest map of at least 16 x 16 places that still is deep. Late features have mixed and no
-longer stand for their place; and at the crop itself p is often saturated, its gradient small and
-wild: hence early features and the way there. `tests/benchmarks/heatmap_truth.py` measures it
+The method is integrated gradients (arXiv 1703.01365) on features instead of pixels. Each place's
+feature vector moves in a straight line from the crop's mean vector to its own. The relevance of a
+place is the gradient of the logit on that line, multiplied by the difference between the two ends.
+
+The features are the tokens after the first block. Where a convolutional stem makes the tokens, they
+are the deepest of the stem's maps that has at least 16 x 16 places. Later features are mixed and no
+longer belong to one place. The gradient at the crop itself is not used, because there p is often
+saturated and the gradient small and noisy. `tests/benchmarks/heatmap_truth.py` measures the result
 on the drawn world, whose anomalies are known.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from data.transforms import build_eval_transform, resize_size
 
-BLOCK = 1
-TOKEN_STEPS, STEM_STEPS = 1, 4  # a step costs a pass forth and back: tokens of ViT-B are dear
-FINE = 16  # places a side that a convolutional stem's map must have to be looked at
+# Each step costs a forward and a backward pass, which is slow for the tokens of a ViT-B.
+TOKEN_STEPS, STEM_STEPS = 1, 4
+FINE = 16  # places per side that a convolutional stem's map should have
 WORDS = (
-    "The heatmap shows which places raised this p: integrated gradients on the network's early "
-    "features, from their mean over the crop to what is there; the ring marks the peak. Its "
-    "limits: it is no finer than those features; it shows what this network used, right or wrong, "
-    "and is no proof of an anomaly; something that is missing has no place to light up; and it is "
-    "scaled within each crop, so colours of two crops do not compare."
+    "The heatmap shows which places of the crop raised this p; the ring marks the highest one. It "
+    "is computed by integrated gradients on the network's early features, starting from their mean "
+    "over the crop, and is no finer than those features. It shows what this network used, right or "
+    "wrong, and does not prove an anomaly. Something that is missing has no place that could light "
+    "up. Each heatmap is scaled for itself, so the colours of two crops cannot be compared."
 )
 
 
-def relevance(model: nn.Module, images: torch.Tensor, *, steps: int | None = None) -> torch.Tensor:
+def relevance(model: nn.Module, images: Tensor, *, steps: int | None = None) -> Tensor:
     """Return (B, rows, columns): how much each place of (B, 3, S, S) images raises the logit.
 
-    `model` is an AnomalyClassifier; the images are normalised as for scoring.
+    `model` is an AnomalyClassifier; the images are normalised as for scoring. `steps` points on the
+    line are averaged (midpoint rule). No other thread may run the model meanwhile.
     """
-    model = getattr(model, "_orig_mod", model)  # a compiled network hides its blocks
-    if steps is None:
-        stem = isinstance(model.patch_embed.proj, nn.Sequential)
-        steps = STEM_STEPS if stem else TOKEN_STEPS
+    model = getattr(model, "_orig_mod", model)  # a compiled network wraps the one with the layers
     like = next(model.parameters())
-    with torch.inference_mode(False), torch.enable_grad():
-        with torch.no_grad():
-            features, finish = early(model, images.clone().to(like.device, like.dtype))
-            base = features.mean((2, 3), keepdim=True).expand_as(features)
-        total = torch.zeros_like(features)
+    with torch.inference_mode(False):
+        images = images.clone().to(like.device, like.dtype)
+        layer = early_layer(model, images)
+        if steps is None:
+            steps = TOKEN_STEPS if layer is model.blocks[0] else STEM_STEPS
+        total = torch.zeros((), device=like.device)
         for step in range(steps):
-            way = base + (features - base) * (step + 0.5) / steps
-            way.requires_grad_(True)
-            total += torch.autograd.grad(finish(way).sum(), way)[0]
-    return (((features - base) * total).sum(1) / steps).float().cpu()
+            _, difference, gradient = gradient_at(model, layer, images, (step + 0.5) / steps)
+            total = total + gradient
+        places = difference * total / steps
+        if places.ndim == 4:  # (B, C, rows, columns)
+            return places.sum(1).float().cpu()
+        places = places[:, 1:].sum(2)  # (B, N): without the class token
+        return places.unflatten(1, model.patch_embed.grid_size).float().cpu()
 
 
-def early(
-    model: nn.Module, images: torch.Tensor
-) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-    """Return the early features (B, C, rows, columns) and the way from them to (B,) logits."""
+def early_layer(model: nn.Module, images: Tensor) -> nn.Module:
+    """Return the layer of `model` whose output for `images` are the early features."""
     stem = model.patch_embed.proj
-    if isinstance(stem, nn.Sequential):
-        depth = _fine_depth(stem, images)
-        return stem[:depth](images), lambda maps: _logits(model, stem[depth:](maps))
-    tokens = _through(model, _with_class(model, stem(images)), 0, BLOCK)
-    first, rows = tokens[:, :1], model.patch_embed.grid_size[0]
-    maps = tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, -1))
-
-    def finish(maps: torch.Tensor) -> torch.Tensor:
-        whole = torch.cat((first, maps.flatten(2).transpose(1, 2)), dim=1)
-        return _head(model, _through(model, whole, BLOCK, len(model.blocks)))
-
-    return maps, finish
+    if not isinstance(stem, nn.Sequential):
+        return model.blocks[0]
+    maps, found = images[:1], None
+    with torch.no_grad():
+        for layer in stem:
+            maps = layer(maps)
+            fine = min(maps.shape[2:]) >= FINE
+            if isinstance(layer, nn.MaxPool2d) and (fine or found is None):
+                found = layer
+    return found
 
 
-def _fine_depth(stem: nn.Sequential, images: torch.Tensor) -> int:
-    """Return how many of the stem's layers lead to its last map with FINE places a side."""
-    maps, depth = images[:1], 0
-    for number, layer in enumerate(stem, 1):
-        maps = layer(maps)
-        if min(maps.shape[2:]) < FINE:
-            break
-        if isinstance(layer, nn.MaxPool2d):
-            depth = number
-    return depth
+def gradient_at(
+    model: nn.Module, layer: nn.Module, images: Tensor, share: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run `model` with the output of `layer` moved to `share` of the way from its mean (0..1).
+
+    Return the logits (B,), the features less their mean over the places, and the gradient of the
+    logits at the moved features; the last two have the shape of the layer's output.
+    """
+    difference = moved = None
+
+    def move(_layer: nn.Module, _inputs: tuple, features: Tensor) -> Tensor:
+        nonlocal difference, moved
+        features = features.detach()
+        mean = _mean_over_places(features)
+        difference = features - mean
+        moved = (mean + difference * share).requires_grad_(True)
+        return moved
+
+    hook = layer.register_forward_hook(move)
+    try:
+        with torch.enable_grad():
+            logits = model(images)
+            (gradient,) = torch.autograd.grad(logits.sum(), moved)
+    finally:
+        hook.remove()
+    return logits.detach(), difference, gradient
 
 
-def _with_class(model: nn.Module, patches: torch.Tensor) -> torch.Tensor:
-    """Return the tokens (B, 1 + N, C) that enter the first block, of patches (B, C, h, w)."""
-    tokens = patches.flatten(2).transpose(1, 2)
-    tokens = torch.cat((model.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
-    if model.pos_embed is not None:
-        tokens = tokens + model.pos_embed
-    return tokens
+def _mean_over_places(features: Tensor) -> Tensor:
+    """Return maps (B, C, h, w) or tokens (B, 1 + N, C) with the mean vector at every place.
 
-
-def _through(model: nn.Module, tokens: torch.Tensor, start: int, end: int) -> torch.Tensor:
-    bias = model.rel_pos_bias() if model.rel_pos_bias is not None else None
-    for layer in model.blocks[start:end]:
-        tokens = layer(tokens, shared_rel_pos_bias=bias)
-    return tokens
-
-
-def _head(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    return model.forward_head(model.norm(tokens)).squeeze(-1)
-
-
-def _logits(model: nn.Module, patches: torch.Tensor) -> torch.Tensor:
-    tokens = _with_class(model, patches)
-    return _head(model, _through(model, tokens, 0, len(model.blocks)))
+    The class token, which comes first, belongs to no place and stays as it is.
+    """
+    if features.ndim == 4:
+        return features.mean((2, 3), keepdim=True).expand_as(features)
+    patches = features[:, 1:]
+    return torch.cat((features[:, :1], patches.mean(1, keepdim=True).expand_as(patches)), dim=1)
 
 
 def on_crop(found: np.ndarray, shape: tuple[int, int], size: int, crop: bool) -> np.ndarray:
-    """Return relevance (rows, columns) as a heatmap (H, W) in 0..1 of the crop with this `shape`.
+    """Return the heatmap (H, W) in 0..1 of a crop of `shape` = (H, W), from its relevance.
 
-    With `crop` the network saw the centre only: what lies outside of it is 0.
+    `found` is (rows, columns); negative relevance becomes 0. `size` and `crop` are those of the
+    evaluation's transform: with `crop` the network saw only the centre, and the rest gets 0.
     """
     height, width = shape
     heat = np.maximum(found, 0).astype(np.float32)
@@ -128,22 +131,30 @@ def on_crop(found: np.ndarray, shape: tuple[int, int], size: int, crop: bool) ->
 
 
 class Explainer:
-    """Gives heatmaps of crops: `explainer("hand", [crop_bgr, ...])` returns (H, W) in 0..1 each.
+    """Makes heatmaps of crops: `explainer("hand", [crop, ...])` returns one (H, W) in 0..1 each.
 
-    `classifiers` maps parts to networks on `device`; `config` is that of the scoring.
+    `classifiers` maps parts to networks. `size`, `crop`, `interpolation` and `channels` ("rgb" or
+    "bgr") say how scoring feeds crops to them. Crops are (h, w, 3) uint8 BGR.
     """
 
-    def __init__(self, classifiers: Mapping[str, nn.Module], config, batch_size: int = 8):
+    def __init__(
+        self,
+        classifiers: Mapping[str, nn.Module],
+        *,
+        size: int = 224,
+        crop: bool = True,
+        interpolation: str = "bicubic",
+        channels: str = "rgb",
+        batch_size: int = 8,
+    ):
         self.classifiers, self.batch_size = classifiers, batch_size
-        self.size, self.crop = config.DATA.IMG_SIZE, config.TEST.CROP
-        self._order = -1 if config.TEST.CHANNELS == "rgb" else 1  # crops are BGR
-        self._transform: Callable = build_eval_transform(
-            size=self.size, crop=self.crop, interpolation=config.DATA.INTERPOLATION
-        )
+        self.size, self.crop, self.channels = size, crop, channels
+        self._transform = build_eval_transform(size=size, crop=crop, interpolation=interpolation)
 
-    def prepare(self, crops: Sequence[np.ndarray]) -> torch.Tensor:
-        """Return the crops (h, w, 3) BGR as the network sees them, (B, 3, S, S)."""
-        fed = [np.ascontiguousarray(crop[:, :, :: self._order]) for crop in crops]
+    def prepare(self, crops: Sequence[np.ndarray]) -> Tensor:
+        """Return the crops (h, w, 3) uint8 BGR as the network sees them, (B, 3, S, S) float32."""
+        order = -1 if self.channels == "rgb" else 1
+        fed = [np.ascontiguousarray(crop[:, :, ::order]) for crop in crops]
         return torch.stack([self._transform(Image.fromarray(image)) for image in fed])
 
     def __call__(self, part: str, crops: Sequence[np.ndarray]) -> list[np.ndarray]:

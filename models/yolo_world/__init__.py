@@ -1,1 +1,1 @@
-"""YOLO-World v2 on mmyolo's classes; importing a module here registers its classes."""
+"""YOLO-World v2 on mmyolo's classes, for inference."""

@@ -10,20 +10,14 @@ from torch import Tensor, nn
 
 from models.checkpoint import CheckpointError, State, assign_state, pick_state, read_checkpoint
 from third_party import mmcv_ext
-from third_party.deferred import deferred_imports
 
 TEXT_PREFIX = "backbone.text_model.model."
 
 
 def register() -> None:
-    """Register mmyolo's and our classes; must run before any model is built."""
-    with deferred_imports():
-        mmcv_ext.install()
-        import mmyolo.datasets
-        import mmyolo.models  # noqa: F401
-
-    import models.yolo_world.detector
-    import models.yolo_world.head
+    """Make our classes known to mmyolo; call it before a model is built or mmyolo imported."""
+    mmcv_ext.install()
+    import models.yolo_world.model
     import models.yolo_world.neck  # noqa: F401
 
     if not DefaultScope.check_instance_created("human_anomaly"):
@@ -31,14 +25,14 @@ def register() -> None:
 
 
 def read_config(path: str | Path) -> Config:
-    """Return the mmengine config at `path`; raises CheckpointError where it is not one."""
+    """Return the YOLO-World config at `path`; raises CheckpointError for any other file."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"--detector_config: no such file: {path}")
     try:
         config = Config.fromfile(path)
         kind = config.model.type
-    except (OSError, SyntaxError, AttributeError, KeyError, ValueError) as error:
+    except (OSError, ImportError, SyntaxError, AttributeError, KeyError, ValueError) as error:
         raise CheckpointError(f"--detector_config: {path}: {error}") from error
     if kind != "YOLOWorldDetector":
         raise CheckpointError(
@@ -48,7 +42,7 @@ def read_config(path: str | Path) -> Config:
 
 
 def build_model(config: Config) -> nn.Module:
-    """Return the detector that `config.model` describes, without looking at its data sets."""
+    """Return a new detector as `config.model` describes it; the config's data sets are not read."""
     from mmyolo.registry import MODELS
 
     model = ConfigDict(config.model.to_dict() if hasattr(config.model, "to_dict") else config.model)
@@ -56,14 +50,14 @@ def build_model(config: Config) -> nn.Module:
 
 
 def split_state(state: State) -> tuple[State, State]:
-    """Return (detector state, text tower state with its prefix stripped)."""
+    """Return the detector's tensors and the text tower's, the latter without their prefix."""
     text = {k.removeprefix(TEXT_PREFIX): v for k, v in state.items() if k.startswith(TEXT_PREFIX)}
     rest = {k: v for k, v in state.items() if not k.startswith(TEXT_PREFIX)}
     return rest, text
 
 
 def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
-    """Return {text: (512,) embedding} stored in a checkpoint without text tower; {} if none."""
+    """Return {text: embedding (512,)} as a checkpoint without a text tower stores it, else {}."""
     stored = content.get("vocabulary")
     if stored is None:
         return {}
@@ -76,15 +70,20 @@ def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
 
 
 def load_text_tower(state: State, path: str | Path) -> nn.Module:
-    """Return CLIP's text tower with the weights of `state` (official names, prefix stripped)."""
+    """Return CLIP's text tower with the weights of `state` (official names without prefix)."""
     from models.yolo_world.text import build_text_tower, convert_text_tower
 
-    tower = assign_state(build_text_tower, lambda s, _: convert_text_tower(s), state, path)
+    tower = build_text_tower()
+    assign_state(tower, convert_text_tower(state), path)
     return tower.requires_grad_(False).eval()
 
 
 def embed(texts: Sequence[str], content: dict, text_state: State, path: str | Path) -> Tensor:
-    """Return (len(texts), 512) normalised embeddings, stored in the file or made by its tower."""
+    """Return normalised embeddings (len(texts), 512) of `texts`.
+
+    They come from the vocabulary in `content`, or are made by the text tower in `text_state`.
+    Raises CheckpointError, which names `path`, where the file has neither.
+    """
     vocabulary = read_vocabulary(content, path)
     if all(text in vocabulary for text in texts):
         return torch.stack([vocabulary[text] for text in texts])
@@ -99,15 +98,17 @@ def embed(texts: Sequence[str], content: dict, text_state: State, path: str | Pa
 def load_detector(
     config_path: str | Path, weights: str | Path, texts: Sequence[str]
 ) -> tuple[nn.Module, Config, Tensor]:
-    """Return (detector in evaluation mode on the CPU, its config, embeddings (len(texts), 512)).
+    """Return the detector in evaluation mode on the CPU, its config and its texts' embeddings.
 
-    Takes official files (mmengine's, with a text tower) and our own with a stored vocabulary.
+    The embeddings are (len(texts), 512). Takes official files, which hold a text tower, and our
+    own, which hold a vocabulary instead. Raises CheckpointError for other files.
     """
     register()
     config = read_config(config_path)
     content = read_checkpoint(weights)
     state, text_state = split_state(pick_state(content, ("state_dict",), weights))
     embeddings = embed(texts, content, text_state, weights)
-    model = assign_state(lambda: build_model(config), lambda s, _: s, state, weights)
+    model = build_model(config)
+    assign_state(model, state, weights)
     model.data_preprocessor = nn.Identity()  # images come prepared
     return model.requires_grad_(False).eval(), config, embeddings

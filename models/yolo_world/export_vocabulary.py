@@ -1,23 +1,34 @@
-"""Replace a detector's text tower by the embeddings of its prompts ("prompt, then detect").
+"""Replace a detector's text tower by the embeddings of its prompts.
 
     python -m models.yolo_world.export_vocabulary IN OUT
 
-OUT holds no text tower (63 M parameters less) and finds the same boxes for the same texts.
+OUT finds the same boxes for these prompts and is smaller by the text tower's 63 M parameters.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-TEXTS = ("human", "face", "hand", " ")
+import torch
+from torch import Tensor
+
+from configs.defaults import PARTS
+from models.checkpoint import pick_state, read_checkpoint
+from models.yolo_world.build import embed, split_state
+from utils import UsageError, atomic_write, run_main
+
+TEXTS = (*PARTS, " ")  # the last one pads prompt sets
 
 
-def with_vocabulary(state: Mapping, texts: Sequence[str], embeddings, *, half: bool = False):
-    """Return our checkpoint layout: `state` (half: in float16) and a vocabulary beside it."""
-    import torch
+def with_vocabulary(
+    state: Mapping[str, Tensor], texts: Sequence[str], embeddings: Tensor, *, half: bool = False
+) -> dict:
+    """Return the content of a checkpoint of ours: a detector's `state` and its vocabulary.
 
-    def store(value):
+    `embeddings` are (len(texts), 512). With `half`, floating-point tensors become float16.
+    """
+
+    def store(value: Tensor) -> Tensor:
         value = value.detach().cpu()
         return value.half() if half and value.is_floating_point() else value.clone()
 
@@ -38,12 +49,6 @@ def export_vocabulary(
 
     Raises CheckpointError where `source` is no detector or cannot embed the texts.
     """
-    import torch
-
-    from models.checkpoint import pick_state, read_checkpoint
-    from models.yolo_world.build import embed, split_state
-    from utils import atomic_write
-
     content = read_checkpoint(source)
     state, text_state = split_state(pick_state(content, ("state_dict",), source))
     embeddings = embed(texts, content, text_state, source)
@@ -73,19 +78,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.target.is_dir() or not args.target.resolve().parent.is_dir():
-        print(f"OUT: expected a file in a folder that exists, got {args.target}", file=sys.stderr)
-        return 2
-    from models.checkpoint import CheckpointError
-
-    try:
-        export_vocabulary(args.source, args.target, args.texts, half=args.half)
-    except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 1
-    megabytes = [path.stat().st_size / 1e6 for path in (args.source, args.target)]
-    print(f"{args.target}: {megabytes[1]:.1f} MB (with text tower {megabytes[0]:.1f} MB)")
+        raise UsageError(f"OUT: expected a file in a folder that exists, got {args.target}")
+    export_vocabulary(args.source, args.target, args.texts, half=args.half)
+    before, after = (path.stat().st_size / 1e6 for path in (args.source, args.target))
+    print(f"{args.target}: {after:.1f} MB ({args.source} has {before:.1f} MB)")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

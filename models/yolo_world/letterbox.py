@@ -1,4 +1,4 @@
-"""Pictures as the detector sees them: resized into its square, padded with grey, or less of it."""
+"""Resizing an image into the detector's square, the rest padded with grey."""
 
 import numpy as np
 from torch import Tensor
@@ -6,19 +6,19 @@ from torchvision.transforms.v2 import functional as F
 
 from models.yolo_world.build import register
 
-GREY = 114  # what fills the rest of the square
-CELL = 32  # pixels of the coarsest feature map's cell
-MARGIN = CELL  # grey that stays around a picture, on the sides that have that much
+GREY = 114  # the level of the padding
+CELL = 32  # pixels per side of a cell of the coarsest feature map
+MARGIN = CELL  # pixels of padding that `to_aspect` keeps on every side that has as many
 Image = np.ndarray | Tensor
 
 
 class Letterbox:
     """Resizes a BGR image into `size` = (width, height), keeping its aspect, and pads with grey.
 
-    With `to_aspect` grey further than a margin from the picture is cut off again, in whole cells,
-    to a multiple of `step`. The picture lies on the network's cells as before, and the margin keeps
-    the convolutions' zeros off it: without one, boxes move and verdicts with them.
-    Resizing is mmyolo's own, which gives the reference's numbers.
+    With `to_aspect`, padding beyond a margin is cut off again. It is cut in whole cells, so the
+    image lies on the network's cells as before, and to sides that are multiples of `step` pixels.
+    The margin keeps the image away from the zeros with which convolutions pad: without it boxes
+    move, and some verdicts change. Resizing is mmyolo's own, which gives the reference values.
     """
 
     def __init__(self, size: tuple[int, int], *, to_aspect: bool = False, step: int = CELL):
@@ -32,23 +32,24 @@ class Letterbox:
         self._pad = LetterResize(scale=self.size, allow_scale_up=False, pad_val={"img": GREY})
 
     def resized(self, image: Image) -> tuple[int, int]:
-        """Return width and height after resizing, before padding."""
+        """Return the width and height of `image` (H, W, 3) after resizing, before padding."""
         height, width = image.shape[:2]
         ratio = min(max(self.size) / max(height, width), min(self.size) / min(height, width))
         return int(width * ratio), int(height * ratio)
 
     def fits(self, image: Image) -> bool:
-        """Return whether both sides keep at least a pixel."""
+        """Return whether both sides of `image` are at least a pixel long after resizing."""
         return min(image.shape[:2]) > 0 and min(self.resized(image)) > 0
 
     def window(self, image: Image) -> tuple[slice, slice]:
-        """Return the columns and rows of the padded square that are kept."""
+        """Return which columns and rows of the padded square are kept."""
         if not self.to_aspect:
             return slice(0, self.size[0]), slice(0, self.size[1])
         sides = zip(self.size, self.resized(image), strict=True)
         return tuple(self._kept(full, side) for full, side in sides)
 
     def _kept(self, full: int, side: int) -> slice:
+        """Return the kept part of a square's side: `full` pixels, `side` of them the image."""
         before = (full - side) // 2
         start = max(0, before - MARGIN) // CELL * CELL
         length = before + side + MARGIN - start
@@ -57,11 +58,11 @@ class Letterbox:
         return slice(start, min(full, start + length))
 
     def shape(self, image: Image) -> tuple[int, int]:
-        """Return the padded (width, height) of `image`."""
+        """Return the width and height of `image` after padding."""
         return tuple(kept.stop - kept.start for kept in self.window(image))
 
     def __call__(self, image: np.ndarray) -> tuple[Image, dict]:
-        """Return the padded image (H, W, 3) uint8 BGR and what is needed to map boxes back."""
+        """Return the padded image (H, W, 3) uint8 BGR, and what mmyolo needs to map boxes back."""
         columns, rows = self.window(image)
         results = {"img": image, "img_shape": image.shape[:2]}
         results = self._pad(self._resize(results))
@@ -73,16 +74,17 @@ class Letterbox:
         return results["img"][rows, columns], meta
 
     def _padding(self, whole: np.ndarray, columns: slice, rows: slice) -> np.ndarray:
-        """Return the kept (top, bottom, left, right) of the square's padding."""
+        """Return how much is kept of the square's padding `whole`: top, bottom, left, right."""
         ends = self.size[1] - rows.stop, self.size[0] - columns.stop
         cut = (rows.start, ends[0], columns.start, ends[1])
         return whole - np.array(cut, whole.dtype)
 
 
 class DeviceLetterbox(Letterbox):
-    """The same geometry for tensors (H, W, 3), resized where they are.
+    """The same geometry for tensors (H, W, 3) uint8 BGR, resized on the device that holds them.
 
-    Its antialiased bilinear resizing differs from OpenCV's area averages by a few grey levels.
+    Pixels differ by a few grey levels: torchvision's resizing is antialiased bilinear, OpenCV's
+    averages areas.
     """
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict]:

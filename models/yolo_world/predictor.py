@@ -1,9 +1,10 @@
-"""One prompt set at a time over many images: letterbox, batch, network, boxes."""
+"""Finding the boxes of one prompt set in many images: letterbox, batch, network, boxes."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from utils import Stopwatch
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes of one image: xyxy (N, 4) float32 pixels, scores (N,), labels (N,) text indices."""
+    """Boxes of one image: xyxy (N, 4) float32 in pixels, scores (N,) in 0..1, labels (N,).
+
+    A label is the index of the text that was found.
+    """
 
     xyxy: np.ndarray
     scores: np.ndarray
@@ -34,11 +38,13 @@ class Detections:
 
 
 class Predictor:
-    """A YOLO-World checkpoint, ready to find boxes of the given texts; several threads may call it.
+    """Finds boxes with a YOLO-World checkpoint; several threads may call it.
 
-    `dtype` is the convolutions' type; float32 gives the reference's numbers. `to_aspect` pads
-    images to their own aspect only. `on_device`: images are tensors (H, W, 3) on the device and are
-    resized there. `compile` pays off after a minute or more of work.
+    `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. Boxes need a score
+    above `score_thr`. `threads` resize images at the same time. `dtype` is the convolutions' type;
+    float32 gives the reference values. With `to_aspect`, images are padded less than to a square.
+    With `on_device`, images are tensors on the device and are resized there. `compile` takes about
+    a minute at the start. Raises CheckpointError where `config` or `weights` cannot be used.
     """
 
     def __init__(
@@ -62,10 +68,10 @@ class Predictor:
         self.clock = clock or Stopwatch()
         self.model = _optimise(model, dtype).to(self.device)
         self.embeddings = self.embeddings.to(self.device)
-        # Greedy NMS keeps the same boxes above the threshold whether or not weaker ones run along.
+        # The threshold can be applied before NMS: a weaker box never suppresses a stronger one.
         self.model.bbox_head.test_cfg.score_thr = score_thr
         self.on_device = on_device
-        # Few shapes where each costs a compilation, or an own batch on a GPU.
+        # Each shape costs a compilation, or a batch of its own on a GPU: there, allow only a few.
         step = max(model_config.img_scale) // 5 if compile or self.device.type != "cpu" else 32
         kind = DeviceLetterbox if on_device else Letterbox
         self.letterbox = kind(model_config.img_scale, to_aspect=to_aspect, step=step)
@@ -73,16 +79,18 @@ class Predictor:
         self._raw = _compiled(self.model.raw) if compile else self.model.raw
         in_threads = threads > 1 and not on_device
         self._map = ThreadPoolExecutor(threads, "letterbox").map if in_threads else map
-        self._head_lock = threading.Lock()  # the head remembers how many texts there are
+        self._head_lock = threading.Lock()  # guards the number of texts, which the head stores
 
     def __call__(
         self, images: Sequence[Image], texts: Tensor, stage: str = "detect"
     ) -> list[Detections]:
-        """Return the boxes per image (H, W, 3) uint8 BGR for text embeddings (1, N, 512)."""
-        # Images of one padded shape share a batch; there is one shape unless `to_aspect`.
-        order = sorted(range(len(images)), key=lambda i: self.letterbox.shape(images[i]))
+        """Return per image (H, W, 3) uint8 BGR the boxes of texts with embeddings (1, N, 512).
+
+        `stage` names the network's share of the time in `clock`.
+        """
+        # A batch holds images of one padded shape. Without `to_aspect` there is only one.
         results: list[Detections | None] = [None] * len(images)
-        for batch in self._batches(images, order):
+        for batch in self._batches(images):
             with self.clock.stage("resize"):
                 prepared = list(self._map(self.letterbox, (images[i] for i in batch)))
             with self.clock.stage(stage):
@@ -90,21 +98,19 @@ class Predictor:
                     results[i] = found
         return results
 
-    def _batches(self, images: Sequence[Image], order: Sequence[int]):
-        batch: list[int] = []
-        for i in order:
-            other = batch and self.letterbox.shape(images[i]) != self.letterbox.shape(
-                images[batch[0]]
-            )
-            if batch and (other or len(batch) == self.batch_size):
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+    def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
+        """Yield the images' numbers, grouped by padded shape, at most `batch_size` at once."""
 
-    def _boxes(self, prepared: Sequence[tuple[Image, dict]], texts: Tensor):
-        """Return the boxes of letterboxed images of one shape."""
+        def shape(i: int) -> tuple[int, int]:
+            return self.letterbox.shape(images[i])
+
+        for _, group in groupby(sorted(range(len(images)), key=shape), key=shape):
+            numbers = list(group)
+            for start in range(0, len(numbers), self.batch_size):
+                yield numbers[start : start + self.batch_size]
+
+    def _boxes(self, prepared: Sequence[tuple[Image, dict]], texts: Tensor) -> list[Detections]:
+        """Return the boxes of images that are letterboxed to one shape."""
         with torch.inference_mode():
             outs = self.raw([image for image, _ in prepared], texts)
             head = self.model.bbox_head
@@ -116,9 +122,12 @@ class Predictor:
             return [_to_numpy(boxes) for boxes in found]
 
     def raw(self, images: Sequence[Image], texts: Tensor) -> tuple[list[Tensor], ...]:
-        """Return the head's outputs for letterboxed BGR images of one shape."""
+        """Return `YOLOWorldDetector.raw` of letterboxed images (H, W, 3) uint8 BGR of one shape.
+
+        With `compile` the batch is filled up, so there may be more outputs than images.
+        """
         missing = self.batch_size - len(images) if self.fill else 0
-        images = [*images, *[images[-1]] * missing]  # one batch size, one compiled graph
+        images = [*images, *[images[-1]] * missing]  # one batch size: compiled once per shape
         batch = torch.stack(images) if self.on_device else torch.from_numpy(np.stack(images))
         batch = batch.to(self.device, non_blocking=True)
         batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255).to(self.dtype)
@@ -129,7 +138,7 @@ class Predictor:
 def _compiled(function):
     import torch._inductor.config as inductor
 
-    inductor.freezing = True  # weights become constants, laid out once
+    inductor.freezing = True  # treats weights as constants and lays them out once
     return torch.compile(function, dynamic=False)
 
 
@@ -144,7 +153,7 @@ def _to_numpy(found) -> Detections:
 def _optimise(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Fold each batch norm into the convolution before it, and store weights channels last.
 
-    Folded in float64 and rounded once, which keeps boxes closer to the float64 ones.
+    The fold is computed in float64 and rounded once: boxes then deviate less.
     """
     from mmcv.cnn import ConvModule
 

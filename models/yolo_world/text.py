@@ -1,6 +1,6 @@
-"""CLIP ViT-B/32's text tower, by open_clip, and the names that official files give it.
+"""CLIP ViT-B/32's text tower from open_clip, and the names that official files give its weights.
 
-open_clip takes seconds to import: import this module only when a text must be encoded.
+open_clip takes seconds to import, so import this module only where a text must be encoded.
 """
 
 import re
@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
-
-PREFIX = "backbone.text_model.model."
 
 _RENAMES = {
     "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
@@ -31,12 +29,12 @@ _IN_LAYER = {
 
 
 def build_text_tower() -> nn.Module:
-    """Return the tower with open_clip's names and random weights."""
+    """Return the text tower with open_clip's names and random weights."""
     return TextTransformer(77, 49408, 512, 8, 12, output_dim=512, act_layer=QuickGELU)
 
 
 def convert_text_tower(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Map the official names (`PREFIX` stripped) to open_clip's; unknown names stay as they are."""
+    """Map official names (without prefix) to open_clip's; unknown names stay as they are."""
     out, projections = {}, {}
     for name, value in state.items():
         if name.endswith("position_ids"):
@@ -64,6 +62,6 @@ def convert_text_tower(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def encode_texts(tower: nn.Module, texts: Sequence[str]) -> Tensor:
-    """Return the L2-normalised embeddings (len(texts), 512) of `texts`."""
+    """Return the embeddings (len(texts), 512) of `texts`, each of length 1."""
     tokens = SimpleTokenizer()(list(texts))  # (N, 77), start and end tokens added
     return F.normalize(tower(tokens), dim=-1)

@@ -114,7 +114,14 @@ def measure(folders: Sequence[Path], weights: Path, cfg: Path, stride: int) -> l
 
     config = get_config(cfg)
     models = {part: load_classifier(weights / f"{part}.pth", config, "cpu") for part in PARTS}
-    explainer, limits = Explainer(models, config), thresholds(config)
+    explainer = Explainer(
+        models,
+        size=config.DATA.IMG_SIZE,
+        crop=config.TEST.CROP,
+        interpolation=config.DATA.INTERPOLATION,
+        channels=config.TEST.CHANNELS,
+    )
+    limits = thresholds(config)
     cases = [case for folder in folders for case in read_cases(folder, stride)]
     rows = []
     for part in PARTS:

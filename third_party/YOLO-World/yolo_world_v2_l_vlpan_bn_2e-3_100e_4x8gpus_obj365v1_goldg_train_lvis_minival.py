@@ -18,7 +18,6 @@ model = dict(
         num_heads=[4, 8, last_stage_out_channels // 2 // 32],
     ),
     bbox_head=dict(
-        type="YOLOWorldHead",
         head_module=dict(type="YOLOWorldHeadModule", embed_channels=text_channels),
     ),
 )

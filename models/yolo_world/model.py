@@ -1,4 +1,7 @@
-"""YOLO-World's head: YOLOv8's boxes, and class scores by contrast with text embeddings."""
+"""YOLO-World on mmyolo's YOLOv8: image tower, text-guided neck, and scores against texts.
+
+Importing this module registers its classes, which the config files name.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +10,38 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
-from mmyolo.models import YOLOv8Head, YOLOv8HeadModule
+from mmyolo.models import YOLODetector, YOLOv8HeadModule
 from mmyolo.registry import MODELS
 from torch import Tensor, nn
 
 
+@MODELS.register_module()
+class YOLOWorldDetector(YOLODetector):
+    """The whole network. Texts come as embeddings, because they are encoded once per prompt set."""
+
+    def raw(self, image: Tensor, text: Tensor) -> tuple[list[Tensor], ...]:
+        """Return the head's outputs for images (B, 3, H, W) in 0..1 RGB.
+
+        `text` holds embeddings (B or 1, N, 512). In evaluation mode the outputs are, per level,
+        logits (B, N, h, w) and box distances (B, 4, h, w): left, top, right, bottom, in strides.
+        """
+        return self.bbox_head.head_module(self.neck(self.backbone(image), text), text)
+
+
+@MODELS.register_module()
+class YOLOWorldBackbone(BaseModule):
+    """YOLOv8's image tower under the name that official checkpoints give it."""
+
+    def __init__(self, *, image_model: dict, init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        self.image_model = MODELS.build(image_model)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.image_model(image)
+
+
 class BatchNormContrast(BaseModule):
-    """Scores each position against each text: scaled dot product of normalised embeddings."""
+    """Scores each position against each text: the scaled dot product of their embeddings."""
 
     def __init__(self, *, embed_channels: int, norm_cfg: dict):
         super().__init__()
@@ -22,10 +50,10 @@ class BatchNormContrast(BaseModule):
         self.logit_scale = nn.Parameter(-1.0 * torch.ones([]))
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """Return logits (B, N, H, W) of features (B, 512, H, W) and texts (B or 1, N, 512)."""
+        """Return logits (B, N, h, w) of features (B, 512, h, w) and texts (B or 1, N, 512)."""
         batch, _, height, width = x.shape
-        x = self.norm(x).flatten(2)  # (B, 512, HW)
-        logits = F.normalize(text.float(), dim=-1) @ x  # (B, N, HW)
+        x = self.norm(x).flatten(2)  # (B, 512, hw)
+        logits = F.normalize(text.float(), dim=-1) @ x  # (B, N, hw)
         logits = logits * self.logit_scale.exp() + self.bias
         return logits.view(batch, -1, height, width)
 
@@ -56,10 +84,11 @@ class YOLOWorldHeadModule(YOLOv8HeadModule):
             nn.init.constant_(contrast.bias, math.log(5 / 80 / (640 / stride) ** 2))
 
     def forward(self, features: Sequence[Tensor], text: Tensor) -> tuple[list[Tensor], ...]:
-        """Return per level the logits (B, N, H, W) and boxes (B, 4, H, W) in strides.
+        """Return per level the logits (B, N, h, w) and box distances (B, 4, h, w) in strides.
 
-        In training the boxes' bins (B, HW, 4, bins) too. Contrast and box decoding run in float32
-        whatever the convolutions' type: a coarser sum over 16 bins moves boxes by pixels.
+        In training mode also the distances' bins (B, hw, 4, bins), which YOLOv8's loss needs.
+        Scores and distances are computed in float32 even where the convolutions run in 16 bits: a
+        less exact sum over 16 bins moves boxes by pixels.
         """
         outs = []
         for x, classes, boxes, contrast in zip(
@@ -71,22 +100,7 @@ class YOLOWorldHeadModule(YOLOv8HeadModule):
         return tuple(map(list, zip(*outs, strict=True)))
 
     def _distances(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the expected distances (B, 4, H, W) and the bins (B, HW, 4, bins) of a level."""
+        """Return the expected distances (B, 4, h, w) and the bins (B, hw, 4, bins) of a level."""
         bins = raw.unflatten(1, (4, self.reg_max)).flatten(3).permute(0, 3, 1, 2)
-        expected = bins.softmax(3) @ self.proj  # (B, HW, 4)
+        expected = bins.softmax(3) @ self.proj  # (B, hw, 4)
         return expected.transpose(1, 2).unflatten(2, raw.shape[2:]), bins
-
-
-@MODELS.register_module()
-class YOLOWorldHead(YOLOv8Head):
-    """YOLOv8's losses and decoding; the number of classes is the number of texts at each call."""
-
-    def forward(self, features: Sequence[Tensor], text: Tensor) -> tuple[list[Tensor], ...]:
-        self.num_classes = text.shape[1]
-        return self.head_module(features, text)
-
-    def loss(self, features: Sequence[Tensor], text: Tensor, batch_data_samples) -> dict:
-        outs = self(features, text)
-        return self.loss_by_feat(
-            *outs, batch_data_samples["bboxes_labels"], batch_data_samples["img_metas"]
-        )
