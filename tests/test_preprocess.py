@@ -26,8 +26,8 @@ from configs.defaults import PARTS, get_config
 from data import label
 from data.cropping.crop_lists import source_of
 from data.crops import cut
-from data.transforms import build_eval_transform
 from data.jobs import JobFolder
+from data.transforms import build_eval_transform
 from data.video import FrameReader, Source, find_sources
 from utils import UsageError
 
@@ -432,7 +432,7 @@ def test_names_that_are_not_utf8_are_left_out(crop, tmp_path):
     folders = sorted((tmp_path / "in").iterdir())
     assert crop(folders, tmp_path / "crops") == 1
     failed = [r["video_path"] for r in rows_of(tmp_path / "crops/failed.jsonl")]
-    assert sorted(failed) == [f"{shots}/\\xff.png", f"{shots.parent}/\\xfe"]
+    assert set(failed) == {f"{shots}/\\xff.png", f"{shots.parent}/\\xfe"}
     assert {r["source"] for r in rows_of(tmp_path / "crops/boxes.jsonl")} == {"shots"}
 
 
