@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 LABELS = {"normal": 0, "abnormal": 1}
 STATE_FILE = "preprocess.json"
+LABELS_FILE = "labels.json"  # what the label page saves
 CROP_NAME = re.compile(r"(?P<source>.+)_f\d{6,}_p\d+(_\d+)?\.\w+")
 
 
