@@ -466,7 +466,7 @@ def test_a_split_without_test_videos_warns(videos, crop, tmp_path, capsys):
     crop(videos / "v4.mp4", tmp_path / "crops", "--train-test-split", "0.0001")
     said = capsys.readouterr().err
     assert "hand_test.jsonl is empty: --train-test-split 0.0001" in said
-    assert "all 1 with hand crops are in the other" in said
+    assert "none of the 1 with hand crops fell to this list" in said
 
 
 @pytest.mark.parametrize(

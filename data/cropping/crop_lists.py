@@ -130,10 +130,10 @@ def write_lists(folder: Path, crops: dict[str, list[Crop]], keep_unlabelled: boo
 def _warn_if_empty(folder: Path, part: str, share: float, videos: int, tested: list[bool]) -> None:
     """Say so where a split leaves a list empty: whole videos go into one list or the other."""
     if videos and len(set(tested)) == 1:
+        empty = folder / f"{part}_{'train' if tested[0] else 'test'}.jsonl"
         logger.warning(
-            f"{folder}/{part}_{'train' if tested[0] else 'test'}.jsonl is empty: "
-            f"--train-test-split {share:g} puts each video as a whole into one list, and all "
-            f"{videos} with {part} crops are in the other. Add videos or change the share"
+            f"{empty} is empty: --train-test-split {share:g} assigns whole videos, and none of the "
+            f"{videos} with {part} crops fell to this list; add videos or change the share"
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 from data.cropping.crop_lists import Crop, source_of
@@ -36,14 +37,16 @@ def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
     for part, found in crops.items():
         shown = [_row(crop, p.get(f"{part}/{crop.name}")) for crop in found if _is_open(crop)]
         if shown:
-            parts[part] = sorted(shown, key=lambda row: -1 if row["p"] is None else -row["p"])
+            parts[part] = sorted(shown, key=lambda row: 1 if row["p"] is None else -row["p"])
     rows = [row for part in parts.values() for row in part]
     labels = json.dumps({row["file"]: row["label"] for row in rows if row["label"] is not None})
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # keeps the order of parts
     page = environment.get_template("label_page.html").render(
-        folder=folder.resolve().name,
+        name=folder.resolve().name,
+        quoted=shlex.quote(str(folder)),
         parts=parts,
         has_p=any(row["p"] is not None for row in rows),
         version=hashlib.sha256(labels.encode()).hexdigest()[:16],
