@@ -81,21 +81,13 @@ def find_sources(paths: Sequence[str | Path]) -> tuple[list[Source], list[tuple[
             if not entries:
                 failed.append((printable(path), "the folder holds no video and no images"))
             for entry, name, images in entries:
-                odd = [p for p in images if not _is_utf8(p)] if _is_utf8(entry) else [entry]
+                odd = [p for p in (entry, *images) if printable(p.absolute()) != str(p.absolute())]
+                odd = [entry] if entry in odd else odd  # one line for a folder
                 failed += [(printable(p), "the name is not UTF-8: rename it") for p in odd]
                 images = tuple(p for p in images if p not in odd)
                 if entry not in odd and (images or not odd):
                     found.setdefault(entry, (name, images))
     return _with_stems(found), failed
-
-
-def _is_utf8(path: Path) -> bool:
-    """Return whether the name can be written as text: Linux allows any bytes."""
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _one_file(path: Path) -> tuple[Path, str, tuple[Path, ...]]:

@@ -1,6 +1,7 @@
 """Labels by sorted folders, by CSV and by the label page."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -229,6 +230,13 @@ def test_template_lists_what_is_unlabelled(folder: Path):
     (folder / "labels.csv").write_text("\n".join(filled))
     assert label.main([str(folder)]) == 0
     assert [row[1] for row in rows_of(folder / "hand.jsonl")] == [0] + [1] * 7
+
+
+def test_a_name_that_is_not_utf8(folder: Path):
+    sort_into(folder, "normal", 0)
+    (folder / "hand/normal" / NAMES[0]).rename(folder / "hand/normal" / os.fsdecode(b"\xff.jpg"))
+    with pytest.raises(UsageError, match=r"hand/normal/\\xff.jpg: the name is not UTF-8"):
+        label.main([str(folder)])
 
 
 def test_wrong_folder_and_broken_boxes(tmp_path: Path, folder: Path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.defaults import PARTS
-from data.video import IMAGE_SUFFIXES
+from data.video import IMAGE_SUFFIXES, printable
 from utils import UsageError, stream_jsonl, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)
@@ -60,13 +60,20 @@ def is_test_source(source: str, share: float) -> bool:
 
 
 def list_crops(folder: Path, part: str) -> list[str]:
-    """Return the paths of the images below `folder`/`part`, with forward slashes, sorted."""
+    """Return the paths of the images below `folder`/`part`, with forward slashes, sorted.
+
+    Raises UsageError for a name that is not UTF-8: lists and pages cannot hold it.
+    """
     places = []
     for top, _, files in os.walk(folder / part):
         below = os.path.relpath(top, folder / part).replace(os.sep, "/")
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                places.append(name if below == "." else f"{below}/{name}")
+            if name.startswith(".") or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            place = name if below == "." else f"{below}/{name}"
+            if printable(place) != place:
+                raise UsageError(f"{folder}/{part}/{printable(place)}: the name is not UTF-8")
+            places.append(place)
     return sorted(places)
 
 
