@@ -64,18 +64,25 @@ def read_jsonl(path: str | Path) -> list:
 
 def read_numbered_jsonl(path: str | Path) -> list[tuple[int, object]]:
     """Return (line number, row) of a JSON lines file, blank lines left out; errors as above."""
-    rows = []
+    return list(stream_jsonl(path))
+
+
+def stream_jsonl(path: str | Path) -> Iterator[tuple[int, object]]:
+    """Yield what `read_numbered_jsonl` returns, for files too long to be held in memory."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, _parse_line(line, f"{path}:{number}")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                rows.append((number, json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise UsageError(f"{path}:{number}: not JSON: {error.msg}") from error
-    return rows
+
+
+def _parse_line(line: str, place: str):
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{place}: not JSON: {getattr(error, 'msg', error)}") from error
 
 
 def rank() -> int:

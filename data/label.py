@@ -1,49 +1,69 @@
 """Collect the labels that a person gave to crops, and write the lists that training reads.
 
-    python -m data.label crops              # after sorting crops into folders
-    python -m data.label crops --template   # or: writes crops/labels.csv to fill in
+    python -m data.label crops --page       # writes crops/label.html: label in a browser, or
+    python -m data.label crops --template   # writes crops/labels.csv to fill in, or sort files
+    python -m data.label crops              # then: reads the labels and writes the lists
 
-Any file manager sorts: `crops/hand/normal/` and `crops/hand/abnormal/`, the rest stays where it is.
-A CSV has the columns `file,label` (`hand/a_f000012_p0_1.jpg,abnormal`) and is `crops/labels.csv` or
-`crops/hand.csv`. Writes `{part}.jsonl` with the labelled crops, 0 normal and 1 abnormal, and
-`overview_{part}.jpg`, and says what is unlabelled or contradictory.
+The page saves `labels.json`, to be moved into the folder of crops. Any file manager sorts:
+`crops/hand/normal/` and `crops/hand/abnormal/`, the rest stays where it is. A CSV has the columns
+`file,label` (`hand/a_f000012_p0_1.jpg,abnormal`) and is `crops/labels.csv` or `crops/hand.csv`.
+Writes `{part}.jsonl` with the labelled crops, 0 normal and 1 abnormal, and `overview_{part}.jpg`,
+and says what is unlabelled or contradictory.
 """
 
 import argparse
 import csv
 import io
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs.defaults import PARTS
-from data.cropping.crop_lists import LABELS, Crop, find_crops, write_lists
+from data.cropping.crop_lists import LABELS, LABELS_FILE, Crop, find_crops, write_lists
 from utils import UsageError, atomic_write, run_main, setup_logging
 
 logger = logging.getLogger(__name__)
 
 
-def read_csv_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return (line number, {column: text}) of a CSV with commas, semicolons or tabs.
+def read_text(path: Path) -> str:
+    """Return the file's text; a byte order mark, as spreadsheets write it, is left out."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read as UTF-8 text: {error}") from error
+
+
+def read_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Return (place, {column: text}) of a CSV with commas, semicolons or tabs.
 
     Without a header, the columns are file and label.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read as UTF-8 text: {error}") from error
+    text = read_text(path)
     first = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     columns, rows = ["file", "label"], []
     for cells in reader:
         words = [cell.strip() for cell in cells]
+        place = f"{path}:{reader.line_num}"
         if reader.line_num == 1 and {"file", "label"} <= {word.lower() for word in words}:
             columns = [word.lower() for word in words]
         elif any(words):
             if len(words) < 2:
-                raise UsageError(f"{path}:{reader.line_num}: expected file,label; got {words[0]}")
-            rows.append((reader.line_num, dict(zip(columns, words, strict=False))))
+                raise UsageError(f"{place}: expected file,label; got {words[0]}")
+            rows.append((place, dict(zip(columns, words, strict=False))))
     return rows
+
+
+def read_json(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Return (place, {"file", "label"}) of the label page's file: {"hand/NAME.jpg": 0 or 1}."""
+    try:
+        labels = json.loads(read_text(path))
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from error
+    if not isinstance(labels, dict):
+        raise UsageError(f'{path}: expected {{"hand/NAME.jpg": 0 or 1, ..}}')
+    return [(str(path), {"file": file, "label": str(label)}) for file, label in labels.items()]
 
 
 def parse_label(text: str) -> int | None:
@@ -54,13 +74,13 @@ def parse_label(text: str) -> int | None:
     return None if not word else LABELS[word] if word in LABELS else int(word)
 
 
-def read_csv(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = None) -> list[str]:
-    """Add the votes of a CSV to `crops` and return its mistakes, each with its line number.
+def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = None) -> list[str]:
+    """Add the labels in a CSV or JSON file to `crops`; return its mistakes, each with its place.
 
     A file is named with its part's folder, by a column `part`, or alone where no two parts have it.
     """
     mistakes = []
-    for line, row in read_csv_rows(path):
+    for place, row in read_json(path) if path.suffix.lower() == ".json" else read_csv(path):
         file = row.get("file", "").replace("\\", "/").removeprefix("./")
         name, top = file.rsplit("/", 1)[-1], file.split("/")[0]
         part = only or row.get("part") or (top if "/" in file and top in PARTS else None)
@@ -69,32 +89,34 @@ def read_csv(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = N
             label = parse_label(row.get("label", ""))
         except ValueError:
             mistakes.append(
-                f"{path}:{line}: label is {row['label']!r}, expected 0, 1, normal, abnormal or none"
+                f"{place}: label is {row['label']!r}, expected 0, 1, normal, abnormal or none"
             )
             continue
         if part not in (None, "", *PARTS) or not owners:
-            mistakes.append(f"{path}:{line}: no such crop: {file}")
+            mistakes.append(f"{place}: no such crop: {file}")
         elif len(owners) > 1:
             mistakes.append(
-                f"{path}:{line}: {file} is in {' and '.join(owners)}: write {owners[0]}/{name}"
+                f"{place}: {file} is in {' and '.join(owners)}: write {owners[0]}/{name}"
             )
         elif label is not None:
-            crops[owners[0]][name].votes.append((label, f"{path.name}:{line}"))
+            crops[owners[0]][name].votes.append((label, place.removeprefix(f"{path.parent}/")))
     return mistakes
 
 
-def collect(folder: Path, csv_path: Path | None = None) -> tuple[dict[str, list[Crop]], list[str]]:
+def collect(folder: Path, given: Path | None = None) -> tuple[dict[str, list[Crop]], list[str]]:
     """Return {part: crops sorted by name} with all votes, and the labels for unknown files.
 
-    Crops whose file a person deleted are left out.
+    Labels are read from `given`, else from labels.csv and labels.json, and from {part}.csv. Crops
+    whose file a person deleted are left out.
     """
     crops, unknown = find_crops(folder)
     mistakes = [f"{folder}/{file}: not a crop of {folder}/boxes.jsonl" for file in unknown]
-    sheets = [(csv_path, None)] if csv_path else [(folder / "labels.csv", None)]
+    usual = [folder / "labels.csv", folder / LABELS_FILE]
+    sheets = [(path, None) for path in ([given] if given else usual)]
     sheets += [(folder / f"{part}.csv", part) for part in PARTS]
     for path, part in sheets:
-        if path == csv_path or path.is_file():
-            mistakes += read_csv(path, crops, part)
+        if path == given or path.is_file():
+            mistakes += add_votes(path, crops, part)
     kept = {
         part: [crop for _, crop in sorted(known.items()) if crop.places]
         for part, known in crops.items()
@@ -178,15 +200,20 @@ def write_template(folder: Path, crops: dict[str, list[Crop]]) -> Path:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.label", description=__doc__.splitlines()[0]
+    first, _, rest = __doc__.partition("\n\n")
+    p = argparse.ArgumentParser(
+        prog="python -m data.label",
+        description=first,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
-    parser.add_argument("--csv", type=Path, help="labels to read (default: DIR/labels.csv)")
-    parser.add_argument(
-        "--template", action="store_true", help="only write DIR/labels.csv for a person to fill in"
-    )
-    return parser.parse_args(argv)
+    add = p.add_argument
+    add("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
+    add("--page", action="store_true", help="only write DIR/label.html, which takes labels")
+    add("--template", action="store_true", help="only write DIR/labels.csv for a person to fill in")
+    labels = "labels to read (DIR/labels.csv and DIR/labels.json)"
+    add("--labels", "--csv", type=Path, metavar="FILE", help=labels)
+    return p.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -195,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging()
     if not any((args.folder / part).is_dir() for part in PARTS):
         raise UsageError(f"{args.folder}: expected a folder with human/, face/ or hand/ in it")
-    crops, mistakes = collect(args.folder, args.csv)
+    crops, mistakes = collect(args.folder, args.labels)
     if mistakes:
         more = f" (and {len(mistakes) - 1:,} more such lines)" if len(mistakes) > 1 else ""
         for mistake in mistakes[1:20]:
@@ -205,6 +232,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = write_template(args.folder, crops)
         logger.info(
             f"{path}: fill in the column label, normal or abnormal, then run without this flag"
+        )
+        return 0
+    if args.page:
+        from data.cropping.label_page import write_page
+
+        path, count = write_page(args.folder, crops)
+        logger.info(
+            f"{path}: open it in a browser; it shows {count:,} crops and saves labels.json. Move "
+            f"that file into {args.folder} and run without this flag"
         )
         return 0
     contradictory = report(args.folder, crops)

@@ -41,6 +41,11 @@ class VideoError(Exception):
     """An input that gives no frame; the message says why."""
 
 
+def printable(path: str | Path) -> str:
+    """Return `path` as text that can be printed and stored, even where its name is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
 @dataclass(frozen=True)
 class Source:
     """One input: a video file, or the images of a folder (or one image) as a video."""
@@ -63,20 +68,25 @@ def find_sources(paths: Sequence[str | Path]) -> tuple[list[Source], list[tuple[
     """Return the inputs below files, folders and globs, and (path, error) of what is none.
 
     A folder with any video in it is a list of videos; one of images only is one video. No two
-    inputs share a stem.
+    inputs share a stem. Files whose path is not UTF-8 are failed: OpenCV cannot open them.
     """
     found: dict[Path, tuple[str, tuple[Path, ...]]] = {}
     failed: list[tuple[str, str]] = []
     for given in map(str, paths):
         matches = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
         if not matches:
-            failed.append((given, "no such file or folder"))
+            failed.append((printable(given), "no such file or folder"))
         for path in map(Path, matches):
             entries = _in_folder(path) if path.is_dir() else [_one_file(path)]
             if not entries:
-                failed.append((str(path), "the folder holds no video and no images"))
+                failed.append((printable(path), "the folder holds no video and no images"))
             for entry, name, images in entries:
-                found.setdefault(entry, (name, images))
+                odd = [p for p in (entry, *images) if printable(p.absolute()) != str(p.absolute())]
+                odd = [entry] if entry in odd else odd  # one line for a folder
+                failed += [(printable(p), "the name is not UTF-8: rename it") for p in odd]
+                images = tuple(p for p in images if p not in odd)
+                if entry not in odd and (images or not odd):
+                    found.setdefault(entry, (name, images))
     return _with_stems(found), failed
 
 
@@ -121,6 +131,14 @@ def with_suffix(stem: str, path: Path) -> str:
     """Return a stem that no other path gives: shortened, with a digest of the path."""
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     return f"{stem[: MAX_STEM // 4]}_{digest}"
+
+
+def count_frames(source: Source) -> int:
+    """Return how many frames the source claims to have, at least 1."""
+    try:
+        return FrameReader(source).frames_expected or 1
+    except VideoError:
+        return 1
 
 
 class FrameReader:

@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,8 +24,9 @@ from PIL import Image
 import preprocess
 from configs.defaults import PARTS, get_config
 from data import label
-from data.cropping.crop_folder import CropFolder
+from data.cropping.crop_lists import source_of
 from data.crops import cut
+from data.jobs import JobFolder
 from data.transforms import build_eval_transform
 from data.video import FrameReader, Source, find_sources
 from utils import UsageError
@@ -77,14 +79,22 @@ def crop(weights, monkeypatch):
     return run
 
 
-def start(arguments: list[str], *, rank: int = 0, world: int = 1, pause: float = 0.0, **options):
-    """Start preprocess.py with the fake detector as one process of `world`."""
-    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)}
-    command = [sys.executable, str(FAKE), str(pause), *arguments]
-    return subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        **options,
-    )  # fmt: skip
+def start(arguments: list[str], *, pause: float = 0.0, **options):
+    """Start preprocess.py with the fake detector."""
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True} | options
+    return subprocess.Popen([sys.executable, str(FAKE), str(pause), *arguments], **options)
+
+
+def start_together(arguments: list[str], processes: int, **options) -> list:
+    """Start `processes` of them as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    started = []
+    for number in range(processes):
+        place = {"RANK": str(number), "WORLD_SIZE": str(processes)}
+        started.append(start(arguments, env=os.environ | address | place, **options))
+    return started
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -92,7 +102,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "merged.json" and "item." not in path.name
+        if path.is_file() and path.name != "merged" and "item." not in path.name
     }
 
 
@@ -181,21 +191,61 @@ def test_a_folder_of_images_is_one_video(crop, tmp_path):
 
 def test_three_processes_give_the_output_of_one(videos, weights, whole, tmp_path):
     output = tmp_path / "crops"
-    arguments = flags(videos, output, weights)
-    processes = [start(arguments, rank=rank, world=3) for rank in (1, 2, 0)]
+    processes = start_together(flags(videos, output, weights), 3)
     assert [(p.communicate()[1], p.returncode)[1] for p in processes] == [0, 0, 0]
     assert tree(output) == whole
 
 
-def test_the_longest_videos_are_dealt_first(videos, monkeypatch):
+def test_the_longest_videos_are_assigned_first(videos, monkeypatch):
     sources, _ = find_sources([videos])
+    frames = {source: int(source.path.stem[1:]) * 2 + 3 for source in sources}
     monkeypatch.setenv("WORLD_SIZE", "3")
     shares = []
     for rank in "012":
         monkeypatch.setenv("RANK", rank)
-        shares.append(sorted(source.path.stem for source in preprocess.my_sources(sources)))
-    # 13, 11 and 9 frames first, then the shorter ones to who has least: 16 frames each.
+        shares.append(sorted(source.path.stem for source in preprocess.share(frames)))
+    # 13, 11 and 9 frames first, then the shorter ones where least is to do: 16 frames each.
     assert shares == [["v0", "v5"], ["v1", "v4"], ["v2", "v3"]]
+
+
+def test_of_several_processes_one_tells_what_failed(videos, weights, tmp_path):
+    """Status 0 of the others keeps torchrun from stopping the first before it has merged."""
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    output = tmp_path / "crops"
+    processes = start_together(flags([videos, bad], output, weights), 2)
+    assert [(p.communicate()[1], p.returncode)[1] for p in processes] == [1, 0]
+    assert [Path(r["video_path"]).name for r in rows_of(output / "failed.jsonl")] == ["bad.mp4"]
+    assert (output / "boxes.jsonl").exists()
+    refused = start_together(flags(videos, output, weights, "--frame-stride", "2"), 2)
+    said, status = zip(*[(p.communicate()[1], p.returncode) for p in refused], strict=True)
+    assert status == (2, 0)
+    assert "frame_stride differ" in said[0] and "Traceback" not in "".join(said)
+
+
+def test_a_process_that_died_leaves_what_a_rerun_completes(videos, weights, whole, tmp_path):
+    output = tmp_path / "crops"
+    first, second = start_together(flags(videos, output, weights), 2, pause=0.1)
+    deadline = time.monotonic() + 30
+    while not list(output.glob(".state/item.*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate()
+    first.communicate()  # torchrun would stop it; left alone, it finds that the other is gone
+    assert first.returncode != 0
+    assert not (output / "boxes.jsonl").exists()
+    again = start(flags(videos, output, weights))
+    assert (again.communicate()[1], again.returncode)[1] == 0
+    assert tree(output) == whole
+
+
+def test_a_second_run_into_the_folder_is_refused(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    with (
+        JobFolder(output, {}).open(),
+        pytest.raises(UsageError, match="another run is writing into"),
+    ):
+        crop(videos, output, "--overwrite")
 
 
 def test_killed_five_times_at_random_it_ends_with_the_same_output(videos, weights, whole, tmp_path):
@@ -213,13 +263,18 @@ def test_killed_five_times_at_random_it_ends_with_the_same_output(videos, weight
         assert process.returncode == -signal.SIGKILL, f"attempt {attempt} came to its end"
         done.append(len(list((output / ".state").glob("item.*.json"))))
     assert done == sorted(done)
-    stamps = {path: path.stat().st_mtime_ns for path in output.glob("*/*.jpg")}
-    assert stamps, "killed too early to have written anything"
+    finished = {path.name.split(".")[1] for path in output.glob(".state/item.*.json")}
+    assert finished, "killed too early to have finished anything"
+    stamps = {
+        path: path.stat().st_mtime_ns
+        for path in output.glob("*/*.jpg")
+        if source_of(path.name) in finished
+    }
     process = start(arguments)
     assert process.communicate()[0] is None
     assert process.returncode == 0
     assert tree(output) == whole
-    # What was written whole is not written again.
+    # What was finished is not written again.
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
@@ -252,7 +307,9 @@ def test_other_settings_need_another_folder(videos, crop, tmp_path):
     output = tmp_path / "crops"
     crop(videos, output)
     before = tree(output)
-    with pytest.raises(UsageError, match=r"holds results of other settings .*frame_stride"):
+    with pytest.raises(
+        UsageError, match=r"holds crops made with other settings \(frame_stride differ"
+    ):
         crop(videos, output, "--frame-stride", "2")
     assert tree(output) == before
     assert crop(videos / "v2.mp4", output, "--frame-stride", "2", "--overwrite") == 0
@@ -364,29 +421,52 @@ def test_a_full_disk_loses_nothing(weights, tmp_path):
     assert tree(tmp_path / "crops") == tree(tmp_path / "fresh")
 
 
-def test_processes_that_died_are_given_up_and_a_rerun_completes(videos, weights, whole, tmp_path):
+def test_names_that_are_not_utf8_are_left_out(crop, tmp_path):
+    shots = tmp_path / "in" / "shots"
+    shots.mkdir(parents=True)
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for name in ("0.png", "1.png"):
+        cv2.imwrite(str(shots / name), image)
+    (shots / "1.png").rename(shots / os.fsdecode(b"\xff.png"))
+    shutil.copytree(shots, tmp_path / "in" / os.fsdecode(b"\xfe"))
+    folders = sorted((tmp_path / "in").iterdir())
+    assert crop(folders, tmp_path / "crops") == 1
+    failed = [r["video_path"] for r in rows_of(tmp_path / "crops/failed.jsonl")]
+    assert set(failed) == {f"{shots}/\\xff.png", f"{shots.parent}/\\xfe"}
+    assert {r["source"] for r in rows_of(tmp_path / "crops/boxes.jsonl")} == {"shots"}
+
+
+def test_what_a_killed_run_of_other_settings_left_is_deleted(videos, crop, weights, tmp_path):
     output = tmp_path / "crops"
-    alone = start(flags(videos, output, weights, "--wait", "1"), rank=0, world=2)
-    error = alone.communicate()[1]
-    assert alone.returncode == 1
-    assert "videos of other processes are not done" in error
-    assert not (output / "boxes.jsonl").exists()
-    again = start(flags(videos, output, weights))
-    assert (again.communicate()[1], again.returncode)[1] == 0
-    assert tree(output) == whole
+    process = start(flags(videos / "sub", output, weights), pause=0.05)
+    deadline = time.monotonic() + 30
+    while not list(output.glob("*/*_f000002_*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (output / "hand/unsure").mkdir()
+    kept = output / "hand/unsure/sub__v1_f000000_p0_0.jpg"  # as if a person had put it there
+    kept.write_bytes(b"crop")
+    assert crop(videos / "v2.mp4", output, "--frame-stride", "3", "--overwrite") == 0
+    assert kept.read_bytes() == b"crop"
+    shutil.rmtree(kept.parent)
+    crop(videos / "v2.mp4", tmp_path / "fresh", "--frame-stride", "3")
+    assert tree(output) == tree(tmp_path / "fresh")
 
 
-def test_waiting_takes_an_old_failure_only_after_a_while(tmp_path):
-    folder = CropFolder(tmp_path / "crops", {})
-    source = Source(tmp_path / "a.mp4", "a")
-    source.path.touch()
-    state = tmp_path / "crops/.state/failed.a.json"
-    state.write_text("{}")
-    stale = folder.failures()
-    assert folder.wait([source], stale, seconds=0.2) == [source]
-    assert folder.wait([source], stale, seconds=5, stale_seconds=0.2) == []
-    os.utime(state, ns=(1, 1))  # written again
-    assert folder.wait([source], stale, seconds=0.2) == []
+def test_the_next_command_is_printed(videos, crop, tmp_path, capsys):
+    output = tmp_path / "my crops"
+    crop(videos / "v2.mp4", output)
+    assert f"python -m data.label '{output}' --page" in capsys.readouterr().err
+    crop(videos / "v2.mp4", tmp_path / "real", "--label", "0")
+    assert "data.label" not in capsys.readouterr().err  # nothing is left to be labelled
+
+
+def test_a_split_without_test_videos_warns(videos, crop, tmp_path, capsys):
+    crop(videos / "v4.mp4", tmp_path / "crops", "--train-test-split", "0.0001")
+    said = capsys.readouterr().err
+    assert "hand_test.jsonl is empty: --train-test-split 0.0001" in said
+    assert "none of the 1 with hand crops fell to this list" in said
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.defaults import PARTS
-from utils import UsageError, write_json, write_jsonl
+from data.video import IMAGE_SUFFIXES, printable
+from utils import UsageError, stream_jsonl, write_json, write_jsonl
+
+logger = logging.getLogger(__name__)
 
 LABELS = {"normal": 0, "abnormal": 1}
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 STATE_FILE = "preprocess.json"
+LABELS_FILE = "labels.json"  # what the label page saves
+CROP_NAME = re.compile(r"(?P<source>.+)_f\d{6,}_p\d+(_\d+)?\.\w+")
 
 
 @dataclass
@@ -56,24 +60,27 @@ def is_test_source(source: str, share: float) -> bool:
 
 
 def list_crops(folder: Path, part: str) -> list[str]:
-    """Return the paths of the images below `folder`/`part`, with forward slashes, sorted."""
+    """Return the paths of the images below `folder`/`part`, with forward slashes, sorted.
+
+    Raises UsageError for a name that is not UTF-8: lists and pages cannot hold it.
+    """
     places = []
     for top, _, files in os.walk(folder / part):
         below = os.path.relpath(top, folder / part).replace(os.sep, "/")
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                places.append(name if below == "." else f"{below}/{name}")
+            if name.startswith(".") or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            place = name if below == "." else f"{below}/{name}"
+            if printable(place) != place:
+                raise UsageError(f"{folder}/{part}/{printable(place)}: the name is not UTF-8")
+            places.append(place)
     return sorted(places)
 
 
-def stream_jsonl(path: Path) -> Iterator:
-    """Yield the rows of a JSON lines file of any length; raises UsageError with the line."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UsageError(f"{path}:{number}: not JSON: {error}") from error
+def source_of(name: str) -> str | None:
+    """Return the stem of the video that a crop of this file name was cut from, if it is one."""
+    match = CROP_NAME.fullmatch(name)
+    return match["source"] if match else None
 
 
 def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
@@ -84,7 +91,7 @@ def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
     crops: dict[str, dict[str, Crop]] = {part: {} for part in PARTS}
     boxes, unknown = folder / "boxes.jsonl", []
     listed = boxes.is_file()
-    for row in stream_jsonl(boxes) if listed else ():
+    for _, row in stream_jsonl(boxes) if listed else ():
         try:
             part, name = row["file"].split("/", 1) if row["file"] else (None, None)
             if part:
@@ -99,8 +106,7 @@ def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
                 if listed:
                     unknown.append(f"{part}/{place}")
                     continue
-                source = re.sub(r"_f\d{6,}_p\d+(_\d+)?\.\w+$", "", name)
-                crops[part][name] = Crop(part, name, source, None, None)
+                crops[part][name] = Crop(part, name, source_of(name) or name, None, None)
             crops[part][name].places.append(place)
             if word := _sorted_as(place):
                 crops[part][name].votes.append((LABELS[word], f"{part}/{place}"))
@@ -117,20 +123,40 @@ def write_lists(folder: Path, crops: dict[str, list[Crop]], keep_unlabelled: boo
     for part, found in crops.items():
         if not (folder / part).is_dir():
             continue
-        rows = [
-            (is_test_source(crop.source, share), [crop.place(), crop.verdict(), crop.score])
-            for crop in found
-            if keep_unlabelled or crop.verdict() is not None
-        ]
+        kept = [crop for crop in found if keep_unlabelled or crop.verdict() is not None]
+        rows = [[crop.place(), crop.verdict(), crop.score] for crop in kept]
         if share:
-            write_jsonl(folder / f"{part}_train.jsonl", (row for test, row in rows if not test))
-            write_jsonl(folder / f"{part}_test.jsonl", (row for test, row in rows if test))
-        write_jsonl(folder / f"{part}.jsonl", (row for _, row in rows))
+            tested = [is_test_source(crop.source, share) for crop in kept]
+            _warn_if_empty(folder, part, share, len({crop.source for crop in kept}), tested)
+            for name, wanted in (("train", False), ("test", True)):
+                listed = [row for row, test in zip(rows, tested, strict=True) if test == wanted]
+                write_jsonl(folder / f"{part}_{name}.jsonl", listed)
+        write_jsonl(folder / f"{part}.jsonl", rows)
+
+
+def _warn_if_empty(folder: Path, part: str, share: float, videos: int, tested: list[bool]) -> None:
+    """Say so where a split leaves a list empty: whole videos go into one list or the other."""
+    if videos and len(set(tested)) == 1:
+        empty = folder / f"{part}_{'train' if tested[0] else 'test'}.jsonl"
+        logger.warning(
+            f"{empty} is empty: --train-test-split {share:g} assigns whole videos, and none of the "
+            f"{videos} with {part} crops fell to this list; add videos or change the share"
+        )
 
 
 def read_split(folder: Path) -> float:
     """Return the share of videos that preprocess.py was told to keep for testing (0: no split)."""
+    path = folder / STATE_FILE
     try:
-        return json.loads((folder / STATE_FILE).read_text())["train_test_split"]
+        return float(json.loads(path.read_text(encoding="utf-8"))["train_test_split"])
     except FileNotFoundError:
         return 0.0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: cannot read train_test_split: {error!r}") from error
+
+
+def remove_split(folder: Path) -> None:
+    """Delete the train and test lists."""
+    for part in PARTS:
+        for name in ("train", "test"):
+            (folder / f"{part}_{name}.jsonl").unlink(missing_ok=True)

@@ -21,8 +21,7 @@ JPEG_QUALITY = 95
 class CropWriter:
     """Encodes crops and writes them in threads; at most `depth` of them wait.
 
-    A crop that is there already is kept: an interrupted run wrote it whole. Errors come out of
-    `write` or `flush`.
+    Errors come out of `write` or `flush`.
     """
 
     def __init__(self, folder: Path, threads: int = 2, depth: int = 64):
@@ -51,8 +50,6 @@ class CropWriter:
     def _encode(self, file: str, crop: np.ndarray) -> None:
         try:
             path = self.folder / file
-            if path.exists():
-                return
             options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
             encoded = cv2.imencode(path.suffix, crop, options)[1]
             with atomic_write(path, "wb") as out:
@@ -67,7 +64,7 @@ class Cropper:
 
     `detect` is `PartDetector.detect`, so squares are those that scoring judges; `workers` threads
     call it on batches of frames at once. Crops whose square has a side below `min_size` pixels are
-    listed but not written.
+    listed but not written. `on_frame` is called after each frame.
     """
 
     detect: Callable[[Sequence[np.ndarray]], Sequence]
@@ -78,7 +75,7 @@ class Cropper:
     fps: float = 25.0
     batch_size: int = 4
     workers: int = 1
-    on_frame: Callable[[Frame, int], None] = lambda frame, crops: None
+    on_frame: Callable[[], object] = lambda: None
 
     def rows(self, source: Source, label: int | None, summary: dict) -> Iterator[dict]:
         """Yield the rows of `source` in order, crops on disk at the end; fill in `summary`.
@@ -91,13 +88,12 @@ class Cropper:
             ahead = prefetch(reader, 2 * self.batch_size)
             for frames, found in self.detected(batched(ahead, self.batch_size)):
                 for frame, detections in zip(frames, found, strict=True):
-                    before = summary["crops"]
                     summary["frames"] += 1
                     summary["people"] += len(detections.people)
                     summary["skipped_crops"] += detections.skipped
                     for row in self._frame_rows(source.stem, frame, detections.people, summary):
                         yield row | {"label": label}
-                    self.on_frame(frame, summary["crops"] - before)
+                    self.on_frame()
         finally:
             self.writer.flush()
         summary["warnings"] = reader.warnings

@@ -20,7 +20,8 @@ from configs.defaults import PARTS, get_config
 from data.cropping.crop_folder import CropFolder
 from data.cropping.cropper import Cropper, CropWriter
 from data.crops import cut
-from data.video import FrameReader, Source, batched
+from data.stream import batched
+from data.video import FrameReader, Source
 from models.device import choose_device
 from tests.benchmarks.bench_scoring import CONFIG, FixedPeople, FixedPredictor, write_weights
 from tests.benchmarks.machine import describe
@@ -119,7 +120,8 @@ def measure(detector: tuple, source: Source, args, folder: Path) -> tuple[Costs,
         cropper.writer.flush()
     output = CropFolder(folder / "together", {})
     together = build_cropper(detector, args, output.folder)
-    with costs.stage("together"):
+    with output.open(), costs.stage("together"):
+        output.prepare(output.plan([source], None, overwrite=False))
         summary = output.crop(source, together, None)
     return costs, summary
 
