@@ -118,7 +118,7 @@ def test_a_script_that_could_not_use_its_input_is_a_failure(args, monkeypatch, c
     put_everything(args)
     replace_scripts(monkeypatch, lambda *words: 1)
     assert reproduce.reproduce(items_of(args)) == 8
-    assert "failed: exit status 1 from inference.py" in capsys.readouterr().out
+    assert "failed: inference.py ended with exit status 1" in capsys.readouterr().out
 
 
 def test_dry_run_runs_nothing(args, monkeypatch, capsys):

@@ -143,7 +143,7 @@ def format_result(result: Evaluation) -> str:
     last += "".join(f", {len(names)} {word}" for word, names in lacking if names)
     if result.not_ranked:
         first, *others = result.not_ranked
-        lines += [f"not comparable with published scores: {reason}" for reason in others]
+        lines += [f"not comparable with the published scores: {reason}" for reason in others]
         last += f"; not ranked: {first}"
         last += f" (and {count(len(others), 'reason')} above)" if others else ""
     else:
@@ -188,7 +188,7 @@ def _other_weights(settings: dict) -> list[str]:
         try:
             found = check_bytes(Path(file), WEIGHTS[name], recorded.get(name))
         except BadFile as error:
-            reasons.append(f"{name} weights are not the released ones: {file} ({error})")
+            reasons.append(f"other {name} weights than the released: {file} ({error})")
         except OSError:
             reasons.append(f"{name} weights cannot be checked: {file} is not here")
         else:
@@ -216,11 +216,12 @@ def _other_settings(settings: dict) -> list[str]:
     except ConfigError as error:
         return [f"a setting has no meaning here: {error}"]
     different = differences(ours, get_config(ROOT / RELEASE_CONFIG))
-    return [
-        f"{key} is {value}, published with {published}"
+    named = [
+        f"{key} {value} instead of {published}"
         for key, (published, value) in different.items()
         if key.startswith(_SCORING)
     ]
+    return [f"other settings: {', '.join(named)}"] if named else []
 
 
 def _other_frames(scores: dict, settings: dict) -> list[str]:

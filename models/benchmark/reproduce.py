@@ -38,7 +38,7 @@ class Item:
 def _run(script: str, *words: str | Path) -> None:
     """Run a script; raises RunError also where it could not use its input."""
     if status := run_script(script, *words):
-        raise RunError(status, f"exit status {status} from {script}")
+        raise RunError(status, f"{script} ended with exit status {status}")
 
 
 def _weights_missing(names: tuple[str, ...], root: Path) -> list[str]:

@@ -52,7 +52,7 @@ def run_script(script: str, *words: str | Path) -> int:
     print(f"$ {shown}", flush=True)
     status = subprocess.run(command).returncode
     if status not in (0, 1):
-        raise RunError(status, f"exit status {status} from: {shown}")
+        raise RunError(status, f"{script} ended with exit status {status}")
     return status
 
 
