@@ -133,6 +133,7 @@ def test_command(tmp_path, monkeypatch, capsys):
         ("[]", "expected a scores.json with a list 'videos'"),
         ('{"videos": [{}]}', r"videos\[0\] has no video_path"),
         ('{"videos": [{"video_path": "a", "video_results": "1"}]}', "expected a number"),
+        ('{"videos": [], "failed": [1]}', r"failed\[0\] has no video_path"),
     ],
 )
 def test_what_is_no_score_file(tmp_path, content, words):

@@ -83,9 +83,9 @@ def clip_item(args: argparse.Namespace) -> Item:
         normal = row["people"] - row["abnormal_people"]
         off = row["video_results"] - CLIP_SCORE
         same = "equal" if abs(off) < 1e-9 else f"off by {off:+.6f}"
-        return f"{row['video_results']!r} ({normal} of {row['people']} people): {same}"
+        return f"{row['video_results']!r} ({normal} of {row['people']} person views): {same}"
 
-    published = f"{CLIP_SCORE!r} ({CLIP_NORMAL} of {CLIP_PEOPLE} people)"
+    published = f"{CLIP_SCORE!r} ({CLIP_NORMAL} of {CLIP_PEOPLE} person views)"
     return Item("example clip", published, missing, run)
 
 
@@ -153,9 +153,10 @@ def reproduce(items: list[Item], *, dry_run: bool = False) -> int:
             except (RunError, UsageError, OSError, LookupError, ValueError) as error:
                 results.append(f"failed: {error}")
     width = max(len(item.name) for item in items)
-    print(f"\n{'what':{width}}  {'published':42}  here")
+    published = max(len(item.published) for item in items)
+    print(f"\n{'what':{width}}  {'published':{published}}  here")
     for item, result in zip(items, results, strict=True):
-        print(f"{item.name:{width}}  {item.published:42}  {result}")
+        print(f"{item.name:{width}}  {item.published:{published}}  {result}")
     missing = list(dict.fromkeys(line for item in items for line in item.missing))
     if missing:
         print("\nmissing:")

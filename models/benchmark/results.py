@@ -26,17 +26,20 @@ def read_scores(path: str | Path) -> dict:
         raise UsageError(f"{path}: cannot read: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
-    videos = content.get("videos") if isinstance(content, dict) else None
-    if not isinstance(videos, list):
+    if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a scores.json with a list 'videos'")
-    for number, row in enumerate(videos):
-        if not isinstance(row, dict) or not isinstance(row.get("video_path"), str):
-            raise UsageError(f"{path}: videos[{number}] has no video_path")
-        if not isinstance(score := row.get("video_results"), (int, float, type(None))):
-            raise UsageError(
-                f"{path}: videos[{number}]: expected a number as video_results, got {score!r}"
-            )
-    return {"failed": [], **content}
+    content.setdefault("failed", [])
+    for key in ("videos", "failed"):
+        if not isinstance(rows := content.get(key), list):
+            raise UsageError(f"{path}: expected a scores.json with a list '{key}'")
+        for number, row in enumerate(rows):
+            if not isinstance(row, dict) or not isinstance(row.get("video_path"), str):
+                raise UsageError(f"{path}: {key}[{number}] has no video_path")
+            if not isinstance(score := row.get("video_results"), (int, float, type(None))):
+                raise UsageError(
+                    f"{path}: {key}[{number}]: expected a number as video_results, got {score!r}"
+                )
+    return content
 
 
 def by_name(rows: list[dict]) -> dict[str, dict]:
