@@ -1,13 +1,12 @@
-"""Two score files side by side, and the benchmark's table."""
+"""Two score files side by side, and the table of one."""
 
 import json
 
 import numpy as np
 import pytest
 
-from models.benchmark import vbench2
-from models.benchmark.compare import compare, format_table, main, pair_videos, paired_bootstrap
-from models.benchmark.results import by_name, prompt_and_index, read_scores
+from models.benchmark.compare import compare, format_table, main, pair_videos
+from models.benchmark.results import by_name, mean_interval, print_scores, read_scores
 from utils import UsageError
 
 
@@ -32,20 +31,6 @@ def scores(*rows, **other):
 )
 def test_names_below_the_common_folder(paths, names):
     assert list(by_name([row(p, 1.0) for p in paths])) == names
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("out/people are walking.-1.mp4", ("people are walking.", 1)),
-        ("a-b-c-02.mp4", ("a-b-c", 2)),
-        ('<script>"x"-0.mp4', ('<script>"x"', 0)),
-        ("walk.mp4", None),
-        ("walk-.mp4", None),
-    ],
-)
-def test_benchmark_naming(name, expected):
-    assert prompt_and_index(name) == expected
 
 
 def test_pairs_by_file_name_in_two_folders():
@@ -73,10 +58,18 @@ def test_no_common_video_is_an_error():
 def test_interval_meets_the_normal_approximation():
     rng = np.random.default_rng(1)
     differences = rng.normal(0.05, 0.2, 400)
-    low, high = paired_bootstrap(differences, np.arange(400), samples=4000)
+    low, high = mean_interval(differences, samples=4000)
     half = 1.96 * differences.std() / 20
     assert low == pytest.approx(differences.mean() - half, abs=0.004)
     assert high == pytest.approx(differences.mean() + half, abs=0.004)
+
+
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [([], None), ([0.5], None), ([0.5, 0.7], ["one prompt", "one prompt"])],
+)
+def test_fewer_than_two_groups_have_no_interval(values, groups):
+    assert mean_interval(values, groups) is None
 
 
 def test_pairing_narrows_the_interval():
@@ -124,7 +117,12 @@ def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", words)
     assert main() == 0
     assert json.loads(out.read_text())["mean_difference"] == -0.125
-    assert "0.5000   0.2500  -0.2500  x-0.mp4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.5000   0.2500  -0.2500  x-0.mp4" in printed
+    last = printed.splitlines()[-1]
+    assert last.startswith("mean of 2") and last.endswith(
+        "no difference shown: the interval holds 0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,6 +132,8 @@ def test_command(tmp_path, monkeypatch, capsys):
         ("{", "not JSON"),
         ("[]", "expected a scores.json with a list 'videos'"),
         ('{"videos": [{}]}', r"videos\[0\] has no video_path"),
+        ('{"videos": [{"video_path": "a", "video_results": "1"}]}', "expected a number"),
+        ('{"videos": [], "failed": [1]}', r"failed\[0\] has no video_path"),
     ],
 )
 def test_what_is_no_score_file(tmp_path, content, words):
@@ -144,56 +144,35 @@ def test_what_is_no_score_file(tmp_path, content, words):
         read_scores(tmp_path if content is not None else path)
 
 
-# The benchmark's table.
+def scored_row(path, score, people=2):
+    return row(path, score, ci95=None, people=people, abnormal_people=0, warnings=[])
 
 
-def test_table_names_missing_videos():
-    rows = [row(f"v/walk-{i}.mp4", 0.5) for i in range(3)]
-    rows += [row("v/run, fast-0.mp4", 1.0), row("v/run, fast-2.mp4", None), row("v/notes.mp4", 0)]
-    found = vbench2.summarise(
-        scores(*rows, failed=[{"video_path": "v/run, fast-1.mp4", "error": "broken"}])
-    )
-    assert found["human_anatomy"] == pytest.approx(100 * 2.5 / 4)
-    assert found["missing"] == ["run, fast-1.mp4"] == found["failed"]
-    assert found["no_score"] == ["v/run, fast-2.mp4"] and found["other"] == ["v/notes.mp4"]
-    assert (found["prompts"], found["expected"]) == (2, 360)
-    text = vbench2.format_table(found, [], "ours")
-    assert text.index("Sora-480p") < text.index("ours (4 of 360") < text.index("CogVideoX-1.5")
-    assert "incomplete: 2 of 120 prompts" in text
-
-
-def test_prompts_name_what_no_file_shows(tmp_path):
-    long = "a person " * 30  # the benchmark cuts file names at 180 characters
-    listed = [
-        {"prompt_en": "walk", "dimension": ["Human_Anatomy"]},
-        {"prompt_en": long, "dimension": ["Human_Anatomy"]},
-        {"prompt_en": "a cat", "dimension": ["Physics"]},
-    ]
-    (tmp_path / "p.json").write_text(json.dumps(listed))
-    prompts = vbench2.read_prompts(tmp_path / "p.json")
-    rows = [row(f"v/{long[:180]}-{i}.mp4", 1.0) for i in range(3)]
-    found = vbench2.summarise(scores(*rows), prompts)
-    assert found["missing"] == ["walk-0.mp4", "walk-1.mp4", "walk-2.mp4"]
-    assert found["videos"] == 3 and found["expected"] == 6
-
-
-def test_full_folder_is_complete_and_counts_from_one_too():
-    rows = [row(f"v/p{k}-{i}.mp4", 0.9) for k in range(120) for i in (1, 2, 3)]
-    found = vbench2.summarise(scores(*rows))
-    assert found["missing"] == [] and found["human_anatomy"] == pytest.approx(90)
-    assert "incomplete" not in vbench2.format_table(found, [])
-
-
-def test_other_settings_than_the_published_are_said():
-    released = {
-        "human": 0.4545454545454546,
-        "face": 0.30303030303030304,
-        "hand": 0.3232,
-    }
-    same = scores(settings={"thresholds": released, "channels": "bgr", "frame_stride": 1})
-    assert vbench2.differing_settings(same) == []
-    other = scores(settings={"thresholds": {**released, "hand": 0.32}, "channels": "rgb"})
-    assert [n.split()[0] for n in vbench2.differing_settings(other)] == [
-        "thresholds",
-        "channels",
+@pytest.mark.parametrize(
+    ("videos", "failed", "lines", "last"),
+    [
+        # a header and a row per video
+        ([("a", 0.5), ("b", 1.0)], [], 4, " 0.750 mean of 2 videos; results in s.json"),
+        ([("a", 0.5)], ["b"], 4, " 0.500 mean of 1 video, 1 video failed; results in s.json"),
+        # nothing was scored: no header
+        (
+            [],
+            ["a", "b"],
+            3,
+            "no score: no video could be scored, 2 videos failed; results in s.json",
+        ),
+        ([("a", None)], [], 3, "no score: no people in 1 video; results in s.json"),
+    ],
+)
+def test_printed_scores_end_with_the_result(videos, failed, lines, last, capsys):
+    known = [score for _, score in videos if score is not None]
+    content = scores(*(scored_row(path, score) for path, score in videos))
+    content["failed"] = [{"video_path": path, "error": "broken"} for path in failed]
+    content["mean"] = {"video_results": sum(known) / len(known) if known else None}
+    print_scores(content, "s.json")
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines and printed[-1] == last
+    assert any("95% interval" in line for line in printed) == bool(videos)
+    assert [line for line in printed if line.startswith("failed")] == [
+        f"failed: {path}: broken" for path in failed
     ]

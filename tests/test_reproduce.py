@@ -2,11 +2,12 @@
 
 import json
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
-from models.benchmark import reproduce
-from models.benchmark.vbench2 import PUBLISHED
+from models.benchmark import reproduce, vbench2
+from models.benchmark.evaluation import PUBLISHED
 from models.weights import WEIGHTS
 
 
@@ -41,12 +42,13 @@ def put_everything(args):
     args.videos = args.data / "models"
     for name in ("hunyuan_video", "kling-1.6", "sora-480P", "CogVideoX1.5"):
         (args.videos / name).mkdir(parents=True)
+        (args.videos / name / reproduce.CLIP).touch()
 
 
 def test_with_nothing_here_everything_missing_is_named_once(args, capsys):
     assert reproduce.reproduce(items_of(args)) == 8
     lines = capsys.readouterr().out.splitlines()
-    missing = [line.strip() for line in lines[lines.index("missing:") + 1 :]]
+    missing = [line.strip() for line in lines[lines.index("missing:") + 1 : -2]]
     assert len(missing) == len(set(missing)) == 4 + 1 + 3 + 4
     assert missing[1].startswith(str(args.root / "checkpoint/release/human.pth"))
     assert any("'people are walking.-1.mp4' below" in line for line in missing)
@@ -54,55 +56,73 @@ def test_with_nothing_here_everything_missing_is_named_once(args, capsys):
     assert any(line.startswith("Kling 1.6's videos") for line in missing)
 
 
+def replace_scripts(monkeypatch, function):
+    """Call `function` where a script would run: here, and where a model's folder is scored."""
+    for module in (reproduce, vbench2):
+        monkeypatch.setattr(module, "run_script", function)
+
+
 def test_with_everything_here_the_commands_run_and_numbers_are_compared(args, monkeypatch, capsys):
     put_everything(args)
     commands = []
 
-    def call(*words):
+    def run(script, *words):
         words = list(map(str, words))
-        commands.append(words)
-        output = args.output / words[words.index("--output") + 1]
-        if words[0] == "main_finetune.py":
+        commands.append([script, *words])
+        output = Path(words[words.index("--output") + 1])
+        if script == "main_finetune.py":
             (output / "report").mkdir(parents=True)
             metrics = {"metrics": {"accuracy_at_half": 0.774}}
             (output / "report/metrics.json").write_text(json.dumps(metrics))
-            return
+            return 0
         output.mkdir(parents=True)
-        rows = [
-            {
-                "video_path": "v/people are walking.-1.mp4",
-                "video_results": 141 / 149,
-                "people": 149,
-                "abnormal_people": 8,
-            }
-        ]
-        (output / "scores.json").write_text(json.dumps({"videos": rows}))
+        row = {"video_results": 141 / 149, "people": 149, "abnormal_people": 8}
+        row["video_path"] = words[words.index("--video") + 1]
+        (output / "scores.json").write_text(json.dumps({"videos": [row]}))
+        return 0
 
-    monkeypatch.setattr(reproduce, "_call", call)
+    replace_scripts(monkeypatch, run)
     assert reproduce.reproduce(items_of(args)) == 0
     out = capsys.readouterr().out
-    assert "0.9463087248322147 (141 of 149 people): equal" in out
+    assert "0.9463087248322147 (141 of 149 person views): equal" in out
     assert "77.4: off by -0.7" in out  # human, published 78.1
     assert "94.63, 1 of 360 videos: off by +6.05" in out  # HunyuanVideo, published 88.58
     assert "\nmissing:\n" not in out
-    assert [c[0] for c in commands] == ["inference.py"] + ["main_finetune.py"] * 3 + [
-        "inference.py"
-    ] * 4
-    assert commands[1][1:4] == ["--eval", "--cfg", "configs/vbench2_release.yaml"]
+    assert out.splitlines()[-1] == "8 of 8 published numbers compared, 0 not run, 0 failed"
+    scripts = ["inference.py"] + ["main_finetune.py"] * 3 + ["inference.py"] * 4
+    assert [command[0] for command in commands] == scripts
+    assert commands[1][1:3] == ["--eval", "--cfg"]
+    assert commands[1][3].endswith("configs/vbench2_release.yaml")
+    for command in (commands[0], commands[4]):  # weights below --root, the release's settings
+        assert "--release" in command
+        face = command[command.index("--face-model") + 1]
+        assert face == str(args.root / "checkpoint/release/face.pth")
+    result = json.loads((args.output / "sora480p/Sora-480p_eval_results.json").read_text())
+    assert result["Human_Anatomy"][0] == 141 / 149
 
 
 def test_a_failed_step_does_not_hide_the_others(args, monkeypatch, capsys):
     put_everything(args)
 
-    def call(*words):
-        raise reproduce.RunError("exit status 2 from: x")
+    def run(*words):
+        raise vbench2.RunError(2, "exit status 2 from: x")
 
-    monkeypatch.setattr(reproduce, "_call", call)
+    replace_scripts(monkeypatch, run)
     assert reproduce.reproduce(items_of(args)) == 8
-    assert capsys.readouterr().out.count("failed: exit status 2") == 8
+    out = capsys.readouterr().out
+    assert out.count("failed: exit status 2") == 8
+    assert out.splitlines()[-1] == "0 of 8 published numbers compared, 0 not run, 8 failed"
 
 
-def test_dry_run_runs_nothing(args, monkeypatch):
+def test_a_script_that_could_not_use_its_input_is_a_failure(args, monkeypatch, capsys):
     put_everything(args)
-    monkeypatch.setattr(reproduce, "_call", lambda *words: pytest.fail("ran"))
+    replace_scripts(monkeypatch, lambda *words: 1)
+    assert reproduce.reproduce(items_of(args)) == 8
+    assert "failed: inference.py ended with exit status 1" in capsys.readouterr().out
+
+
+def test_dry_run_runs_nothing(args, monkeypatch, capsys):
+    put_everything(args)
+    replace_scripts(monkeypatch, lambda *words: pytest.fail("ran"))
     assert reproduce.reproduce(items_of(args), dry_run=True) == 0
+    assert "8 of 8 published numbers would be compared" in capsys.readouterr().out

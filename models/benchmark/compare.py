@@ -3,19 +3,25 @@
     python -m models.benchmark.compare results/before/scores.json results/after/scores.json
 
 Videos are matched by their path below each set's own folder, so two models' outputs in two folders
-are compared by file name. In the benchmark's naming (`<prompt>-<index>.mp4`) whole prompts are
-drawn, because videos of one prompt are not independent.
+are compared by file name. In the benchmark's naming (`<prompt>-<index>.mp4`) the bootstrap draws
+whole prompts, because videos of one prompt are not independent.
 """
 
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-from models.benchmark.results import SCORES, by_name, prompt_and_index, read_scores
+from models.benchmark.prompts import prompt_and_index
+from models.benchmark.results import (
+    SCORES,
+    by_name,
+    first_five,
+    mean_interval,
+    mean_known,
+    read_scores,
+)
 from utils import UsageError, run_main, write_json
 
-# What differs between any two runs and does not explain a difference of scores.
+# These differ between any two runs and do not change scores.
 _NOT_SETTINGS = ("device", "batch_size", "output", "seconds")
 
 
@@ -26,39 +32,14 @@ def pair_videos(a: list[dict], b: list[dict]) -> tuple[list[tuple], list[str], l
         left = {Path(k).name: row for k, row in left.items()}
         right = {Path(k).name: row for k, row in right.items()}
     names = sorted(left.keys() & right.keys())
-    return (
-        [(name, left[name], right[name]) for name in names],
-        sorted(left.keys() - right.keys()),
-        sorted(right.keys() - left.keys()),
-    )
+    pairs = [(name, left[name], right[name]) for name in names]
+    return pairs, sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys())
 
 
-def _clusters(names: list[str]) -> np.ndarray:
-    """Return one integer per name: its prompt's number in the benchmark's naming, else its own."""
+def _prompts(names: list[str]) -> list[str] | None:
+    """Return the prompt of each name, None where not all are in the benchmark's naming."""
     parsed = [prompt_and_index(name) for name in names]
-    keys = [p[0] for p in parsed] if all(parsed) else names
-    return np.unique(keys, return_inverse=True)[1]
-
-
-def paired_bootstrap(
-    differences: np.ndarray, clusters: np.ndarray, samples: int = 10_000, seed: int = 0
-) -> tuple[float, float] | None:
-    """Return the 95% percentile interval of the mean of `differences`, clusters drawn whole.
-
-    None where there are fewer than two clusters: nothing varies then.
-    """
-    count = int(clusters.max()) + 1 if len(clusters) else 0
-    if count < 2:
-        return None
-    sums = np.bincount(clusters, differences, count)
-    sizes = np.bincount(clusters, minlength=count)
-    rng = np.random.default_rng(seed)
-    means = []
-    for start in range(0, samples, 500):  # 500 draws at a time keep memory small
-        drawn = rng.integers(0, count, (min(500, samples - start), count))
-        means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
+    return [prompt for prompt, _ in parsed] if all(parsed) else None
 
 
 def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_000) -> dict:
@@ -75,14 +56,14 @@ def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_00
             rows.append(
                 {"video": name, "a": left[score], "b": right[score], "difference": difference}
             )
-    differences = np.array([row["difference"] for row in rows])
-    interval = paired_bootstrap(differences, _clusters([row["video"] for row in rows]), samples)
+    differences = [row["difference"] for row in rows]
+    interval = mean_interval(differences, _prompts([row["video"] for row in rows]), samples)
     return {
         "score": score,
         "videos": rows,
-        "mean_a": float(np.mean([row["a"] for row in rows])) if rows else None,
-        "mean_b": float(np.mean([row["b"] for row in rows])) if rows else None,
-        "mean_difference": float(differences.mean()) if rows else None,
+        "mean_a": mean_known([row["a"] for row in rows]),
+        "mean_b": mean_known([row["b"] for row in rows]),
+        "mean_difference": mean_known(differences),
         "ci95": list(interval) if interval else None,
         "no_score": no_score,
         "only_a": only_a,
@@ -129,22 +110,24 @@ def format_table(result: dict, most: int | None = None) -> str:
     ]
     if most is not None and len(rows) > most:
         lines.append(f"{'':<18}... and {len(rows) - most} more")
-    if rows:
-        interval = result["ci95"]
-        shown = f"95% [{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else "no interval"
-        lines.append(
-            f"{'mean of ' + str(len(rows)):<18}{result['mean_a']:8.4f} {result['mean_b']:8.4f} "
-            f"{result['mean_difference']:+8.4f}  {shown}: {_verdict(result)}"
-        )
     for key, words in (
         ("no_score", "left out, no people in A or B"),
         ("only_a", "left out, only in A"),
         ("only_b", "left out, only in B"),
     ):
         if result[key]:
-            lines.append(f"{words}: {len(result[key])} ({', '.join(result[key][:5])}"[:200] + ")")
+            lines.append(f"{words}: {len(result[key])} ({first_five(result[key])})")
     for key, (left, right) in result["settings"].items():
         lines.append(f"setting {key}: A {left}, B {right}")
+    if rows:
+        interval = result["ci95"]
+        shown = f"95% [{interval[0]:+.4f}, {interval[1]:+.4f}]: " if interval else ""
+        lines.append(
+            f"{'mean of ' + str(len(rows)):<18}{result['mean_a']:8.4f} {result['mean_b']:8.4f} "
+            f"{result['mean_difference']:+8.4f}  {shown}{_verdict(result)}"
+        )
+    else:
+        lines.append("no video has a score in both: nothing to compare")
     return "\n".join(lines)
 
 

@@ -1,34 +1,28 @@
-"""Runs what was published and prints both numbers side by side; says what is missing to do so.
+"""Runs what was published, prints both numbers side by side and names what is missing for it.
 
 python -m models.benchmark.reproduce                   # all that weights and data here allow
-python -m models.benchmark.reproduce --videos FOLDER   # FOLDER/HunyuanVideo/<prompt>-<index>.mp4
+python -m models.benchmark.reproduce --videos FOLDER   # FOLDER/HunyuanVideo/<prompt>-<0..2>.mp4
 """
 
 import argparse
 import json
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.defaults import PARTS
+from models.benchmark.evaluation import PUBLISHED, VIDEOS, format_result, write_result
 from models.benchmark.results import read_scores
-from models.benchmark.vbench2 import PUBLISHED, format_table, summarise
-from models.weights import RELEASE_CONFIG, ROOT, WEIGHTS
-from utils import run_main
+from models.benchmark.vbench2 import RunError, evaluate, run_script
+from models.weights import RELEASE_CONFIG, ROOT, WEIGHTS, release_files
+from utils import UsageError, run_main
 
 CLIP = "people are walking.-1.mp4"
 CLIP_SCORE, CLIP_NORMAL, CLIP_PEOPLE = 0.9463087248322147, 141, 149
 ACCURACY = {"human": 78.1, "face": 71.8, "hand": 76.1}  # percent, after epoch 29
 TEST_CROPS = {"human": 1984, "face": 181, "hand": 142}
 DATA_HINT = "`python -m data.vbench2 VBench-2.0_human_anomaly` says how to fetch and unpack it"
-
-
-class RunError(Exception):
-    """A step that ended badly; the message names the command."""
 
 
 @dataclass
@@ -41,16 +35,27 @@ class Item:
     run: Callable[[], str]
 
 
-def _call(*words: str | Path) -> None:
-    command = [sys.executable, *map(str, words)]
-    print(f"$ {shlex.join(command)}", flush=True)
-    if status := subprocess.run(command, cwd=ROOT).returncode:
-        raise RunError(f"exit status {status} from: {shlex.join(command)}")
+def _run(script: str, *words: str | Path) -> None:
+    """Run a script; raises RunError also where it could not use its input."""
+    if status := run_script(script, *words):
+        raise RunError(status, f"{script} ended with exit status {status}")
 
 
 def _weights_missing(names: tuple[str, ...], root: Path) -> list[str]:
-    lacking = [n for n in names if not (root / WEIGHTS[n].path).is_file()]
-    return [f"{root / WEIGHTS[n].path} (python -m models.weights {n})" for n in lacking]
+    missing = []
+    for name in names:
+        try:
+            release_files(root, [name])
+        except UsageError:
+            missing.append(f"{root / WEIGHTS[name].path} (python -m models.weights {name})")
+    return missing
+
+
+def _release_flags(root: Path) -> list[str]:
+    """Return inference.py's flags for the released weights below `root`."""
+    files = release_files(root, ("detector", *PARTS))
+    flags = ["--release", "--detector-weights", str(files["detector"])]
+    return flags + [word for part in PARTS for word in (f"--{part}-model", str(files[part]))]
 
 
 def find_clip(given: Path | None, folders: list[Path]) -> Path | None:
@@ -73,14 +78,14 @@ def clip_item(args: argparse.Namespace) -> Item:
 
     def run() -> str:
         output = args.output / "clip"
-        _call("inference.py", "--release", "--video", clip, "--output", output)
+        _run("inference.py", *_release_flags(args.root), "--video", clip, "--output", output)
         row = read_scores(output)["videos"][0]
         normal = row["people"] - row["abnormal_people"]
         off = row["video_results"] - CLIP_SCORE
         same = "equal" if abs(off) < 1e-9 else f"off by {off:+.6f}"
-        return f"{row['video_results']!r} ({normal} of {row['people']} people): {same}"
+        return f"{row['video_results']!r} ({normal} of {row['people']} person views): {same}"
 
-    published = f"{CLIP_SCORE!r} ({CLIP_NORMAL} of {CLIP_PEOPLE} people)"
+    published = f"{CLIP_SCORE!r} ({CLIP_NORMAL} of {CLIP_PEOPLE} person views)"
     return Item("example clip", published, missing, run)
 
 
@@ -93,9 +98,9 @@ def accuracy_item(args: argparse.Namespace, part: str) -> Item:
 
     def run() -> str:
         output = args.output / f"eval_{part}"
-        weights = args.root / WEIGHTS[part].path
+        weights = release_files(args.root, [part])[part]
         words = ["--val-path", lines, "--resume", weights, "--output", output, "--overwrite"]
-        _call("main_finetune.py", "--eval", "--cfg", RELEASE_CONFIG, *words)
+        _run("main_finetune.py", "--eval", "--cfg", ROOT / RELEASE_CONFIG, *words)
         found = json.loads((output / "report/metrics.json").read_text())["metrics"]
         here = 100 * found["accuracy_at_half"]
         return f"{here:.1f}: off by {here - ACCURACY[part]:+.1f}"
@@ -117,19 +122,19 @@ def table_item(args: argparse.Namespace, model: str) -> Item:
     missing = _weights_missing(("detector", *PARTS), args.root)
     if folder is None:
         where = args.videos / model if args.videos else f"--videos FOLDER with FOLDER/{model}/"
-        missing.append(f"{model}'s videos, {where} (<prompt>-<index>.mp4, 120 prompts x 3)")
+        missing.append(f"{model}'s videos, {where} (<prompt>-<0..2>.mp4, {VIDEOS} videos)")
 
     def run() -> str:
         output = args.output / _plain(model)
-        _call("inference.py", "--release", "--video", folder, "--output", output)
-        summary = summarise(read_scores(output))
-        print(format_table(summary, [], f"{model} here"))
-        if summary["human_anatomy"] is None:
-            return "no video in the benchmark's naming has a score"
-        off = summary["human_anatomy"] - PUBLISHED[model]
-        return (
-            f"{summary['human_anatomy']:.2f}, {summary['videos']} of 360 videos: off by {off:+.2f}"
-        )
+        flags = _release_flags(args.root)
+        result = evaluate(folder, output, name=model, allow_missing=True, flags=flags)
+        if result is None or result.mean is None:
+            raise RunError(1, "no video was scored")
+        write_result(result, output)
+        print(format_result(result))
+        score = 100 * result.mean
+        off = score - PUBLISHED[model]
+        return f"{score:.2f}, {len(result.rows)} of {VIDEOS} videos: off by {off:+.2f}"
 
     return Item(f"Human Anatomy of {model}", f"{PUBLISHED[model]:.2f}", missing, run)
 
@@ -145,17 +150,25 @@ def reproduce(items: list[Item], *, dry_run: bool = False) -> int:
         else:
             try:
                 results.append(item.run())
-            except (RunError, OSError, KeyError, IndexError, ValueError) as error:
+            except (RunError, UsageError, OSError, LookupError, ValueError) as error:
                 results.append(f"failed: {error}")
     width = max(len(item.name) for item in items)
-    print(f"\n{'what':{width}}  {'published':42}  here")
+    published = max(len(item.published) for item in items)
+    print(f"\n{'what':{width}}  {'published':{published}}  here")
     for item, result in zip(items, results, strict=True):
-        print(f"{item.name:{width}}  {item.published:42}  {result}")
+        print(f"{item.name:{width}}  {item.published:{published}}  {result}")
     missing = list(dict.fromkeys(line for item in items for line in item.missing))
     if missing:
         print("\nmissing:")
         print("\n".join(f"  {line}" for line in missing))
-    return sum(r.startswith(("not run", "failed")) for r in results)
+    failed = sum(result.startswith("failed") for result in results)
+    lacking = sum(bool(item.missing) for item in items)
+    compared = len(items) - failed - lacking
+    done = "would be compared" if dry_run else "compared"
+    print(
+        f"\n{compared} of {len(items)} published numbers {done}, {lacking} not run, {failed} failed"
+    )
+    return failed + lacking
 
 
 def main() -> int:

@@ -1,8 +1,7 @@
-"""Reading result files: scores.json, what its names mean, and its table."""
+"""Reads scores.json, averages its scores and prints them."""
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,12 +26,19 @@ def read_scores(path: str | Path) -> dict:
         raise UsageError(f"{path}: cannot read: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
-    videos = content.get("videos") if isinstance(content, dict) else None
-    if not isinstance(videos, list):
+    if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a scores.json with a list 'videos'")
-    for number, row in enumerate(videos):
-        if not isinstance(row, dict) or not isinstance(row.get("video_path"), str):
-            raise UsageError(f"{path}: videos[{number}] has no video_path")
+    content.setdefault("failed", [])
+    for key in ("videos", "failed"):
+        if not isinstance(rows := content.get(key), list):
+            raise UsageError(f"{path}: expected a scores.json with a list '{key}'")
+        for number, row in enumerate(rows):
+            if not isinstance(row, dict) or not isinstance(row.get("video_path"), str):
+                raise UsageError(f"{path}: {key}[{number}] has no video_path")
+            if not isinstance(score := row.get("video_results"), (int, float, type(None))):
+                raise UsageError(
+                    f"{path}: {key}[{number}]: expected a number as video_results, got {score!r}"
+                )
     return content
 
 
@@ -52,29 +58,71 @@ def _alike(paths: list[str]) -> bool:
     return len({p.startswith("/") for p in paths}) == 1
 
 
-def prompt_and_index(path: str) -> tuple[str, int] | None:
-    """Return (prompt, index) of a file in the benchmark's naming, `<prompt>-<index>.mp4`."""
-    match = re.fullmatch(r"(.*)-(\d+)", Path(path.replace("\\", "/")).stem, re.DOTALL)
-    return (match[1], int(match[2])) if match else None
-
-
 def mean_known(values: Sequence[float | None]) -> float | None:
     """Return the mean of the values that are not None, None without any."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
+def mean_interval(
+    values: Sequence[float], groups: Sequence[str] | None = None, samples: int = 10_000
+) -> tuple[float, float] | None:
+    """Return the 95% bootstrap interval of the mean of `values`, None where it cannot be told.
+
+    Each draw takes whole groups: values of one group are not independent. Without `groups` each
+    value is a group of its own. Fewer than two groups have no interval.
+    """
+    from scipy.stats import bootstrap  # takes a second to import
+
+    names = range(len(values)) if groups is None else groups
+    _, numbers = np.unique(names, return_inverse=True)
+    sums, sizes = np.bincount(numbers, values), np.bincount(numbers)
+    if len(sums) < 2:
+        return None
+    result = bootstrap(
+        (sums, sizes),
+        lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
+        n_resamples=samples,
+        batch=500,  # keeps memory small
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 video", "2 videos"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def first_five(names: list[str]) -> str:
+    """Return the first five names, and how many follow."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
 def print_scores(scores: dict, path: Path) -> None:
-    """Print a line per video of a scores.json on standard output."""
-    print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
-    for row in scores["videos"]:
+    """Print a line per video of a scores.json, and the mean as the last line."""
+    videos, failed = scores["videos"], scores["failed"]
+    if videos:
+        print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
+    for row in videos:
         score, ci = row["video_results"], row["ci95"]
         cells = f"{score:6.3f}" if score is not None else "     -"
         cells += f" {ci[0]:7.3f}..{ci[1]:.3f} " if ci else f"{'-':>16} "
         print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {row['video_path']}")
         for warning in row["warnings"]:
             print(f"{'':>41}  warning: {warning}")
-    for row in scores["failed"]:
-        print(f"{'failed':>6} {'':>33}  {row['video_path']}: {row['error']}")
-    if scores["mean"]["video_results"] is not None:
-        print(f"{scores['mean']['video_results']:6.3f} mean; results in {path}")
+    for row in failed:
+        print(f"failed: {row['video_path']}: {row['error']}")
+    scored = sum(row["video_results"] is not None for row in videos)
+    if scored:
+        result = f"{scores['mean']['video_results']:6.3f} mean of {count(scored, 'video')}"
+    elif videos:
+        result = f"no score: no people in {count(len(videos), 'video')}"
+    else:
+        result = "no score: no video could be scored"
+    lost = f", {count(len(failed), 'video')} failed" if failed else ""
+    print(f"{result}{lost}; results in {path}")

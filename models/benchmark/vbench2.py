@@ -1,140 +1,206 @@
-"""VBench-2.0's Human Anatomy of a scored folder, next to the published table.
+"""VBench-2.0's Human Anatomy of a folder of generated videos.
 
-    python inference.py --release --video VIDEOS --output results/mymodel
+    python -m models.benchmark.vbench2 --videos sampled/mymodel --output results/mymodel
     python -m models.benchmark.vbench2 results/mymodel/scores.json
 
-The folder is in the benchmark's naming: `<prompt>-<index>.mp4`, 120 prompts with 3 videos each.
+The first command scores `<prompt>-<0..2>.mp4` with the released weights and writes
+results/mymodel/mymodel_eval_results.json as the benchmark does; run it again to continue after an
+interruption. The second reads what inference.py scored. Both end with the result.
 """
 
 import argparse
-import json
-from collections import defaultdict
+import glob
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from configs.defaults import get_config, thresholds
-from models.benchmark.results import prompt_and_index, read_scores
-from models.weights import RELEASE_CONFIG, ROOT
-from utils import UsageError, run_main
+from configs.defaults import PARTS
+from models.benchmark.evaluation import Evaluation, collect, format_result, write_result
+from models.benchmark.prompts import (
+    CUSTOM,
+    MODES,
+    STANDARD,
+    mp4_names,
+    read_prompts,
+    standard_names,
+)
+from models.benchmark.results import count, first_five, read_scores
+from models.weights import ROOT
+from utils import UsageError, run_main, world_size
 
-PUBLISHED = {
-    "HunyuanVideo": 88.58,
-    "Kling 1.6": 86.99,
-    "Sora-480p": 86.45,
-    "CogVideoX-1.5": 59.72,
-}
-PROMPTS, PER_PROMPT = 120, 3
-_NAME_LENGTH = 180  # the benchmark cuts longer prompts in file names
+WEIGHT_FLAGS = ("--detector-config", "--detector-weights", *(f"--{part}-model" for part in PARTS))
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Return the prompts of a text file (one a line), or of the benchmark's JSON list.
+class RunError(Exception):
+    """A script that ended badly: the message names its command, `status` is 2 for wrong use."""
 
-    In JSON the entries of the dimension Human_Anatomy count, where dimensions are named.
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = 2 if status == 2 else 1
+
+
+def run_script(script: str, *words: str | Path) -> int:
+    """Run one of the three scripts with this interpreter and return its exit status.
+
+    Raises RunError for a status other than 0 and 1; with 1 a script tells that inputs failed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--prompts: cannot read {path}: {error.strerror}") from error
-    if path.suffix != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        rows = json.loads(text)
-        wanted = [
-            row["prompt_en"]
-            for row in rows
-            if "dimension" not in row or "Human_Anatomy" in row["dimension"]
-        ]
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"--prompts: {path}: expected a list of objects with prompt_en") from error
-    return list(dict.fromkeys(wanted))
+    command = [sys.executable, str(ROOT / script), *map(str, words)]
+    shown = shlex.join(["python", script, *command[2:]])
+    shown = shown if len(shown) < 400 else f"{shown[:400]} ..."
+    print(f"$ {shown}", flush=True)
+    status = subprocess.run(command).returncode
+    if status not in (0, 1):
+        raise RunError(status, f"{script} ended with exit status {status}")
+    return status
 
 
-def summarise(scores: dict, prompts: list[str] | None = None) -> dict:
-    """Return mean score in percent, and what is missing, of a folder in the benchmark's naming.
+def evaluate(
+    videos: Path,
+    output: Path,
+    *,
+    name: str,
+    mode: str = STANDARD,
+    prompts: list[str] | None = None,
+    allow_missing: bool = False,
+    flags: Sequence[str] = (),
+) -> Evaluation | None:
+    """Score the benchmark's videos in the folder `videos` with inference.py into `output`.
 
-    Without `prompts`, the prompts are those seen; whole prompts that are missing can then be
-    counted but not named.
+    `flags` are inference.py's; the released weights are used where none of them names weights.
+    Returns None in a process of torchrun that ends while others still score. Raises UsageError for
+    missing videos unless `allow_missing`, RunError where scoring ends badly.
     """
-    found, other = defaultdict(dict), []
-    for row in scores["videos"]:
-        parsed = prompt_and_index(row["video_path"])
-        if parsed is None:
-            other.append(row["video_path"])
-        else:
-            found[parsed[0][:_NAME_LENGTH]][parsed[1]] = row
-    failed = {Path(row["video_path"]).name for row in scores.get("failed", [])}
-    names = [p[:_NAME_LENGTH] for p in prompts] if prompts else sorted(found)
-    first = min((i for indices in found.values() for i in indices), default=0)
-    numbers = range(min(first, 1), min(first, 1) + PER_PROMPT)  # some count from 1
-    wanted = [(name, index) for name in names for index in numbers]
-    missing = [f"{name}-{index}.mp4" for name, index in wanted if index not in found.get(name, {})]
-    rows = [row for name in names for row in found.get(name, {}).values()]
-    values = [row["video_results"] for row in rows if row["video_results"] is not None]
-    return {
-        "human_anatomy": 100 * sum(values) / len(values) if values else None,
-        "videos": len(values),
-        "expected": PER_PROMPT * (len(prompts) if prompts else PROMPTS),
-        "prompts": sum(bool(found.get(name)) for name in names),
-        "expected_prompts": len(prompts) if prompts else PROMPTS,
-        "missing": missing,
-        "failed": sorted(failed),
-        "no_score": [row["video_path"] for row in rows if row["video_results"] is None],
-        "other": other + [n for n in found if n not in set(names)],
-    }
-
-
-def differing_settings(scores: dict) -> list[str]:
-    """Return in words where the settings are not those of the published numbers."""
-    settings, release = scores.get("settings", {}), get_config(ROOT / RELEASE_CONFIG)
-    notes = []
-    if "thresholds" in settings and settings["thresholds"] != thresholds(release):
-        notes.append(f"thresholds {settings['thresholds']}, published {thresholds(release)}")
-    if settings.get("channels", release.TEST.CHANNELS) != release.TEST.CHANNELS:
-        notes.append(f"channels {settings['channels']}, published {release.TEST.CHANNELS}")
-    if settings.get("frame_stride", 1) != 1:
-        notes.append(f"every {settings['frame_stride']}th frame, published every frame")
-    return notes
-
-
-def format_table(summary: dict, notes: list[str], name: str = "this folder") -> str:
-    """Return the summary beside the published table as text."""
-    score = summary["human_anatomy"]
-    table = dict(PUBLISHED)
-    if score is not None:
-        table[f"{name} ({summary['videos']} of {summary['expected']} videos)"] = score
-    lines = ["Human Anatomy (VBench-2.0)"]
-    lines += [f"{v:7.2f}  {k}" for k, v in sorted(table.items(), key=lambda item: -item[1])]
-    if score is None:
-        lines.append(
-            "      -  no video in the benchmark's naming (<prompt>-<index>.mp4) has a score"
+    present = mp4_names(videos)
+    wanted = present if mode == CUSTOM else standard_names(present, prompts)
+    found = set(wanted).intersection(present)
+    _check_videos(videos, mode, wanted, found, allow_missing)
+    given = {word.partition("=")[0].replace("_", "-") for word in flags}
+    if given.isdisjoint(WEIGHT_FLAGS):
+        flags = ["--release", *flags]
+    inputs = [videos / file for file in sorted(found)]
+    if mode == CUSTOM:  # a pattern: the names may be more than a command line holds
+        inputs = [f"{glob.escape(str(videos))}/*.mp4"]
+    path = output / "scores.json"
+    before = path.stat().st_mtime_ns if path.is_file() else None
+    status = run_script("inference.py", *flags, "--output", output, "--video", *inputs)
+    written = path.is_file() and path.stat().st_mtime_ns != before
+    if not written and status == 0 and world_size() > 1:
+        return None
+    if not written and status != 0:
+        raise RunError(
+            status, f"inference.py ended with exit status {status} before it wrote {path}"
         )
-    whole = summary["prompts"] == summary["expected_prompts"] and not summary["missing"]
-    if not whole:
-        lines.append(
-            f"incomplete: {summary['prompts']} of {summary['expected_prompts']} prompts, "
-            f"{summary['videos']} of {summary['expected']} videos"
+    result = collect(read_scores(path), wanted, name=name, folder=videos, mode=mode)
+    if unknown := sorted(found.intersection(result.missing)):
+        raise RunError(
+            status, f"{path}: holds neither a score nor an error for {first_five(unknown)}"
         )
-    lines += [f"missing: {name}" for name in summary["missing"]]
-    lines += [f"failed: {name}" for name in summary["failed"]]
-    lines += [f"no people, left out of the mean: {name}" for name in summary["no_score"]]
-    lines += [f"not in the benchmark's naming, left out: {name}" for name in summary["other"]]
-    lines += [f"not comparable with the published: {note}" for note in notes]
-    return "\n".join(lines)
+    result.left_out = sorted(set(present).difference(wanted))
+    return result
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scores", type=Path, help="scores.json, or the folder that holds it")
-    parser.add_argument(
-        "--prompts", type=Path, help="the benchmark's prompts (.txt or .json), to name what lacks"
+def _check_videos(
+    videos: Path, mode: str, wanted: list[str], found: set[str], allow_missing: bool
+) -> None:
+    """Raise UsageError where videos are missing, before any is scored."""
+    if not found and mode == CUSTOM:
+        raise UsageError(f"--videos: expected .mp4 files directly in {videos}, found none")
+    if not found:
+        raise UsageError(
+            f"--videos: expected files named <prompt>-<0..2>.mp4 directly in {videos}, found none; "
+            f"--mode {CUSTOM} scores .mp4 files of any name"
+        )
+    missing = [name for name in wanted if name not in found]
+    if missing and not allow_missing:
+        raise UsageError(
+            f"--videos: {len(missing)} of {count(len(wanted), 'video')} missing in {videos}: "
+            f"{first_five(missing)}; --allow-missing scores the others"
+        )
+
+
+def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """Return this command's flags, and the other words: inference.py's flags or a scores.json."""
+    p = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        usage="python -m models.benchmark.vbench2 --videos DIR [flags of inference.py]\n"
+        "       python -m models.benchmark.vbench2 SCORES_JSON",
+        epilog="All other flags go to inference.py, see `python inference.py --help`: weights (the "
+        "released ones where none are named), --device, --overwrite, --opts and more.",
+        allow_abbrev=False,  # a short form may be meant for inference.py
     )
-    parser.add_argument("--name", default="this folder", help="what to call these videos")
-    args = parser.parse_args()
-    scores = read_scores(args.scores)
-    summary = summarise(scores, read_prompts(args.prompts) if args.prompts else None)
-    print(format_table(summary, differing_settings(scores), args.name))
-    complete = not summary["missing"] and summary["prompts"] == summary["expected_prompts"]
-    return 0 if complete else 1
+    p.add_argument("--videos", type=Path, metavar="DIR", help="folder with one model's videos")
+    p.add_argument("--output", type=Path, metavar="DIR", help="folder for results (results/NAME)")
+    p.add_argument(
+        "--mode",
+        choices=MODES,
+        default=STANDARD,
+        help="score videos named after prompts, or any .mp4 file (vbench_standard)",
+    )
+    p.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="text or JSON with the prompts, to tell which videos are missing",
+    )
+    p.add_argument("--name", help="the model's name in results (the folder's name)")
+    p.add_argument("--allow-missing", action="store_true", help="go on where videos are missing")
+    args, rest = p.parse_known_args(argv)
+    if args.videos is None:
+        if len(rest) != 1 or rest[0].startswith("-"):
+            p.error("expected --videos DIR, or one scores.json to read")
+        if args.output or args.mode == CUSTOM:
+            p.error("--output and --mode: expected --videos DIR with them")
+    if args.prompts and args.mode == CUSTOM:
+        p.error(f"--prompts: means nothing with --mode {CUSTOM}")
+    if any(word.partition("=")[0] == "--video" for word in rest):
+        p.error("--video: expected --videos DIR")
+    if args.name is not None and (Path(args.name).name != args.name or args.name == ".."):
+        p.error(f"--name: expected a name without folders, got {args.name!r}")
+    return args, rest
+
+
+def main(argv: list[str] | None = None) -> int:
+    args, rest = parse_args(argv)
+    prompts = read_prompts(args.prompts) if args.prompts else None
+    if args.videos is None:
+        path = Path(rest[0])
+        scores = read_scores(path)
+        name = args.name or (path if path.is_dir() else path.parent).resolve().name
+        files = [Path(row["video_path"]).name for row in scores["videos"] + scores["failed"]]
+        wanted = standard_names(files, prompts)
+        if not set(wanted).intersection(files):
+            raise UsageError(f"{path}: holds no video named <prompt>-<0..2>.mp4")
+        result = collect(scores, wanted, name=name)
+        print(format_result(result))
+        incomplete = result.failed or (result.missing and not args.allow_missing)
+        return 1 if incomplete or not result.rows else 0
+    name = args.name or args.videos.resolve().name
+    output = args.output or Path("results") / name
+    try:
+        result = evaluate(
+            args.videos,
+            output,
+            name=name,
+            mode=args.mode,
+            prompts=prompts,
+            allow_missing=args.allow_missing,
+            flags=rest,
+        )
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    if result is None:
+        return 0
+    if not result.rows or (result.failed and not args.allow_missing):
+        hint = "; --allow-missing writes the result without them" if result.rows else ""
+        failed = f"{count(len(result.failed), 'video')} failed: {first_five(result.failed)}"
+        print(f"error: {failed}{hint}", file=sys.stderr)
+        return 1
+    print(f"written: {write_result(result, output)}")
+    print(format_result(result))
+    return 1 if result.failed else 0
 
 
 if __name__ == "__main__":
