@@ -127,7 +127,7 @@ DEFAULTS = {
     },
 }
 
-CHOICES = {
+_CHOICES = {
     "DATA.ABNORMAL_LABEL": ("auto", "0", "1"),
     "DATA.INTERPOLATION": ("bicubic", "bilinear"),
     "DATA.PART": ("", *PARTS),
@@ -175,8 +175,8 @@ def _coerce(key: str, value, default):
         value = type(default)(value)
     if key != "SCORE.NO_PERSON" and type(value) is not type(default):
         raise ConfigError(f"{key}: expected {expected}, got {value!r}")
-    if key in CHOICES and value not in CHOICES[key]:
-        raise ConfigError(f"{key}: expected one of {CHOICES[key]}, got {value!r}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise ConfigError(f"{key}: expected one of {_CHOICES[key]}, got {value!r}")
     if key in _AT_LEAST and value < _AT_LEAST[key]:
         raise ConfigError(f"{key}: expected at least {_AT_LEAST[key]}, got {value!r}")
     return value
