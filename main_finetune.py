@@ -11,17 +11,25 @@ Running the same command again continues where the run broke off.
 """
 
 import argparse
-import itertools
 import json
 import logging
 import os
-import time
 from pathlib import Path
 
-from configs.defaults import PARTS, ConfigError, differences, get_config
+import torch
+
+from configs.defaults import PARTS, differences, get_config, thresholds
+from data.checks import check_images, read_data, save_label_sheet, warn_of_shared_images
+from data.dataset import Manifest, read_batches
+from models.classifier import load_classifier
+from models.device import set_matmul_precision
+from models.training import recipe, run_folder
+from models.training.engine import train_one_epoch, wrap_for_processes
+from models.training.metrics import evaluate
+from models.training.processes import shared_errors, stop_all
+from models.training.report import check_report, save_report
 from utils import (
     UsageError,
-    atomic_write,
     cores_per_process,
     distributed,
     gather_objects,
@@ -33,90 +41,56 @@ from utils import (
 
 logger = logging.getLogger("finetune")
 
-# Flags that set a key, and what they say about themselves.
-KEYS = {
-    "train_path": ("DATA.TRAIN_PATH", "JSONL of the training crops"),
-    "val_path": ("DATA.VAL_PATH", "JSONL of the crops to measure on"),
-    "image_root": (
-        "DATA.IMAGE_ROOT",
-        "folder of the images (default: all_images/ beside the JSONL,"
-        " else the folder named like the part, else the JSONL's own)",
-    ),
-    "part": ("DATA.PART", "human, face or hand (default: the prefix of the JSONL's name)"),
-    "pretrained": ("PRETRAINED", "SimMIM pre-training file to start from"),
-    "resume": (
-        "MODEL.RESUME",
-        "checkpoint to continue from, or to judge with --eval; what --output"
-        " holds comes first when training",
-    ),
-    "output": ("OUTPUT", "folder of the run"),
-    "batch_size": ("DATA.BATCH_SIZE", "images per process in one forward pass"),
-    "accumulation_steps": ("TRAIN.ACCUMULATION_STEPS", "forward passes per optimiser step"),
-    "use_checkpoint": (
-        "TRAIN.USE_CHECKPOINT",
-        "gradient checkpointing: less memory, a third slower",
-    ),
-    "precision": ("TRAIN.PRECISION", "fp32, tf32 (GPU) or bf16 (autocast)"),
-    "compile": (
-        "TRAIN.COMPILE",
-        "torch.compile the network: a minute of waiting, then faster steps",
-    ),
-    "abnormal_label": (
-        "DATA.ABNORMAL_LABEL",
-        "which label of the JSONL means abnormal: auto, 0, 1",
-    ),
-    "seed": ("SEED", "seed of everything random"),
-}
-
 
 def parse_args(argv=None) -> argparse.Namespace:
+    """Return the flags; one that sets a key of the settings has that key as its `dest`."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=__doc__.split("\n", 2)[2],
         allow_abbrev=False,
     )
-    parser.add_argument("--cfg", help="YAML of settings over the defaults")
-    kinds = {"batch_size": int, "accumulation_steps": int, "seed": int}
-    choices = {
-        "part": PARTS,
-        "precision": ("fp32", "tf32", "bf16"),
-        "abnormal_label": ("auto", "0", "1"),
-    }
-    for name, (_, text) in KEYS.items():
-        flag = "--" + name.replace("_", "-")
-        if name in ("use_checkpoint", "compile"):
-            parser.add_argument(flag, action="store_true", default=None, help=text)
-        else:
-            parser.add_argument(
-                flag, type=kinds.get(name, str), choices=choices.get(name), help=text
-            )
-    parser.add_argument(
-        "--eval",
-        action="store_true",
-        help="measure --resume (or the newest checkpoint in --output) and write the report",
-    )
-    parser.add_argument("--skip-check", action="store_true", help="do not open every image first")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything, write labels.jpg, print the plan, and stop",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="delete the run of other settings that --output holds",
-    )
-    parser.add_argument(
-        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings by name, over the YAML"
-    )
+    add, switch = parser.add_argument, "store_true"
+    add("--cfg", help="YAML of settings, over the defaults")
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings, over the YAML")
+    add("--train-path", dest="DATA.TRAIN_PATH", metavar="JSONL", help="the training crops")
+    add("--val-path", dest="DATA.VAL_PATH", metavar="JSONL", help="the crops to measure on")
+    text = "folder of the images (default: all_images/, the part's folder or the JSONL's own)"
+    add("--image-root", dest="DATA.IMAGE_ROOT", metavar="DIR", help=text)
+    text = "what the crops show (default: the part that the JSONL's name begins with)"
+    add("--part", dest="DATA.PART", choices=PARTS, help=text)
+    text = "which label in the JSONL means abnormal (default: auto; the log says which and why)"
+    add("--abnormal-label", dest="DATA.ABNORMAL_LABEL", choices=("auto", "0", "1"), help=text)
+    text = "SimMIM pre-training file to start from"
+    add("--pretrained", dest="PRETRAINED", metavar="FILE", help=text)
+    text = "checkpoint to go on from if --output holds none; with --eval, the one to measure"
+    add("--resume", dest="MODEL.RESUME", metavar="FILE", help=text)
+    add("--output", dest="OUTPUT", metavar="DIR", help="folder of the run")
+    text = "images per process in one forward pass"
+    add("--batch-size", dest="DATA.BATCH_SIZE", metavar="N", type=int, help=text)
+    text = "forward passes per optimiser step"
+    add("--accumulation-steps", dest="TRAIN.ACCUMULATION_STEPS", metavar="N", type=int, help=text)
+    text = "number type of the network: fp32, tf32 (on a GPU) or bf16 (autocast)"
+    add("--precision", dest="TRAIN.PRECISION", choices=("fp32", "tf32", "bf16"), help=text)
+    text = "gradient checkpointing: less memory, a third slower"
+    add("--use-checkpoint", dest="TRAIN.USE_CHECKPOINT", action=switch, default=None, help=text)
+    text = "torch.compile the network: a minute of waiting, then faster steps"
+    add("--compile", dest="TRAIN.COMPILE", action=switch, default=None, help=text)
+    add("--seed", dest="SEED", metavar="N", type=int, help="seed of everything random")
+    text = "measure --resume (or the newest checkpoint in --output) and write the report"
+    add("--eval", action=switch, help=text)
+    add("--skip-check", action=switch, help="do not open every image first")
+    text = "check everything, write labels.jpg, print the plan, and stop"
+    add("--dry-run", action=switch, help=text)
+    text = "delete the run (with --eval: replace the report) of other settings in --output"
+    add("--overwrite", action=switch, help=text)
     return parser.parse_args(argv)
 
 
-def read_settings(args):
+def read_settings(args: argparse.Namespace):
     """Return the merged, frozen settings; required ones that are missing name their flag."""
-    flags = {key: getattr(args, name) for name, (key, _) in KEYS.items()}
-    config = get_config(args.cfg, args.opts, {k: v for k, v in flags.items() if v is not None})
+    flags = {key: v for key, v in vars(args).items() if key.isupper() and v is not None}
+    config = get_config(args.cfg, args.opts, flags)
     needed = {"--val-path": config.DATA.VAL_PATH, "--output": config.OUTPUT}
     if not args.eval:
         needed = {"--train-path": config.DATA.TRAIN_PATH, **needed}
@@ -125,149 +99,173 @@ def read_settings(args):
             raise UsageError(f"{flag}: missing")
     if config.DATA.IMG_SIZE % config.MODEL.VIT.PATCH_SIZE:
         raise UsageError("DATA.IMG_SIZE: expected a multiple of MODEL.VIT.PATCH_SIZE")
-    mixing = config.AUG.MIXUP > 0 or config.AUG.CUTMIX > 0
-    if not args.eval and mixing and config.DATA.BATCH_SIZE % 2:
+    is_mixing = config.AUG.MIXUP > 0 or config.AUG.CUTMIX > 0
+    if not args.eval and is_mixing and config.DATA.BATCH_SIZE % 2:
         raise UsageError(
             f"--batch-size: mixup and cutmix need an even number, got {config.DATA.BATCH_SIZE}"
         )
     return config
 
 
-def read_data(config, path: str):
-    """Return the manifest of `path` after checking its lines, and say what is in it."""
-    from data.checks import contradictions
-    from data.dataset import read_manifest
-
-    manifest = read_manifest(
-        path,
-        image_root=config.DATA.IMAGE_ROOT,
-        part=config.DATA.PART,
-        abnormal_label=config.DATA.ABNORMAL_LABEL,
-    )
-    abnormal = int(manifest.targets.sum())
-    logger.info(
-        "%s: %d crops, %d normal and %d abnormal; label %d is abnormal (%s); images in %s",
-        *(path, len(manifest), len(manifest) - abnormal, abnormal),
-        *(manifest.abnormal_label, manifest.label_source, manifest.root),
-    )
-    if both := contradictions(manifest):
-        logger.warning("%s: %d images have both labels (first: %s)", path, len(both), both[0])
-    return manifest
-
-
-def check_images(*manifests) -> None:
-    """Open every image, each process its share; raise UsageError with the first broken one."""
-    from data.checks import find_unreadable
-
-    mine = slice(rank(), None, world_size())
-    for manifest in manifests:
-        found = find_unreadable(
-            manifest, workers=cores_per_process(), share=mine, quiet=rank() != 0
-        )
-        broken = sorted(itertools.chain.from_iterable(gather_objects(found)))
-        if broken:
-            more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-            raise UsageError(f"{broken[0][1]}{more}")
-
-
-def print_settings(config) -> None:
+def start_log(config, path: Path | None) -> None:
+    """Log to standard error and to `path`; say which settings differ from the defaults."""
+    setup_logging(path)
     logger.info("settings that differ from the defaults:")
     for key, (default, value) in differences(config).items():
-        logger.info("  %s: %r (default %r)", key, value, default)
+        logger.info(f"  {key}: {value!r} (default {default!r})")
 
 
-def train(config, args, device) -> int:
-    """Check everything, show the labels, train; a dry run stops before the first step."""
-    from data.checks import draw_labels, shared_images
-    from models.training import run_folder
-    from models.training.engine import Run
-    from models.training.finetune import images_per_step
-
-    folder = Path(config.OUTPUT)
-    conflict = gather_objects(run_folder.find_conflict(folder, config))[0]
-    if conflict and not args.overwrite:
-        raise UsageError(conflict)
-    if rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        run_folder.remove_leftovers(folder)
-    setup_logging(None if args.dry_run else folder / "log.txt")
-    print_settings(config)
-    manifest, val = (
-        read_data(config, config.DATA.TRAIN_PATH),
-        read_data(config, config.DATA.VAL_PATH),
+def read_crops(config, path: str) -> Manifest:
+    """Return the checked lines of the JSONL at `path`."""
+    data = config.DATA
+    return read_data(
+        path, image_root=data.IMAGE_ROOT, part=data.PART, abnormal_label=data.ABNORMAL_LABEL
     )
-    if both := shared_images(manifest, val):
-        logger.warning(
-            "%d images are in both %s and %s (first: %s): the figures will flatter",
-            *(len(both), manifest.path, val.path, both[0]),
-        )
-    run = Run(config, manifest, val, device)
-    run.resume(own=not conflict)
+
+
+def measure(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
+    """Return (logits, figures) of all crops, at the threshold of their part (unknown: 0.5)."""
+    return evaluate(
+        model,
+        loader,
+        crops.targets,
+        threshold=thresholds(config).get(crops.part, 0.5),
+        device=device,
+        precision=config.TRAIN.PRECISION,
+    )
+
+
+def train(config, args: argparse.Namespace, device: torch.device) -> None:
+    """Check everything, show the labels, and train; a dry run stops before the first step."""
+    folder = Path(config.OUTPUT)
+    with shared_errors():
+        holds_other_run = run_folder.prepare(folder, config, overwrite=args.overwrite)
+    start_log(config, None if args.dry_run else folder / "log.txt")
+    with shared_errors():
+        train_crops = read_crops(config, config.DATA.TRAIN_PATH)
+        val_crops = read_crops(config, config.DATA.VAL_PATH)
+        warn_of_shared_images(train_crops, val_crops)
+        state = recipe.build_state(config, len(train_crops), device)
+        run_folder.seed_all(config.SEED + rank())  # other crops, so other random numbers
+        run_folder.resume(state, None if holds_other_run else folder, config.MODEL.RESUME)
+    if len(set(starts := gather_objects(state.next_epoch))) > 1:
+        stop_all(f"--output: not shared by all machines, they go on at epochs {starts}")
     if not args.skip_check:
-        check_images(manifest, val)
+        with shared_errors():
+            check_images(train_crops, val_crops)
     if rank() == 0:
-        with atomic_write(folder / "labels.jpg", "wb") as file:
-            draw_labels(manifest, seed=config.SEED).save(file, "JPEG", quality=90)
-        logger.info("look at %s: are the labels the right way round?", folder / "labels.jpg")
+        save_label_sheet(folder / "labels.jpg", train_crops, seed=config.SEED)
     logger.info(
-        "%d process(es) on %s, %d images a step, %d steps an epoch, epoch %d of %d, lr %.4g",
-        *(world_size(), device.type, images_per_step(config), run.steps, run.start),
-        *(config.TRAIN.EPOCHS, run.trainer.optimizer.param_groups[-1]["initial_lr"]),
+        f"{world_size()} process(es) on {device.type}, {state.images_per_step} images a step, "
+        f"{state.steps_per_epoch} steps an epoch, epoch {state.next_epoch} of "
+        f"{config.TRAIN.EPOCHS}, lr {state.optimizer.param_groups[-1]['initial_lr']:.4g}"
     )
     if args.dry_run:
-        return 0
+        return
     if rank() == 0:
-        if conflict:  # only now, when nothing is left that could stop the new run
-            run_folder.clear(folder)
-        with atomic_write(folder / "config.yaml") as file:
-            file.write(config.dump())
-    run.train()
-    return 0
+        run_folder.begin(folder, config, state, clear_first=holds_other_run)
+    train_epochs(config, state, train_crops, val_crops)
 
 
-def evaluate(config, args, device) -> int:
-    """Judge a checkpoint; print the figures and write the report."""
-    from models.training.engine import evaluate as judge
+def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops) -> None:
+    """Train, measure and save the epochs that are left; write the report if it is missing."""
+    folder, device, epochs = Path(config.OUTPUT), state.device, config.TRAIN.EPOCHS
+    epochs_left = range(state.next_epoch, epochs)
+    network = wrap_for_processes(state.model, device)
+    criterion, augment = recipe.build_criterion(), recipe.build_augment(config, device)
+    batches = read_batches(recipe.load_train(config, train_crops, epochs_left))
+    val_loader = recipe.load_val(config, val_crops)
+    logits = None
+    for epoch in epochs_left:
+        train_loss = train_one_epoch(
+            network,
+            criterion,
+            batches,
+            state.optimizer,
+            state.schedule,
+            augment=augment,
+            device=device,
+            precision=config.TRAIN.PRECISION,
+            clip_grad=config.TRAIN.CLIP_GRAD,
+            accumulation=config.TRAIN.ACCUMULATION_STEPS,
+            epoch=epoch,
+            epochs=epochs,
+            steps=state.steps_per_epoch,
+            print_freq=config.PRINT_FREQ,
+            folder=folder,
+            names=train_crops.names,
+        )
+        # Measuring may draw random numbers (an import does), which must not change the training.
+        random_states = run_folder.random_states(device)
+        logits, metrics = measure(config, state.model, val_crops, val_loader, device)
+        run_folder.set_random_states(random_states, device)
+        state.finish_epoch(epoch, metrics)
+        log_epoch(folder, train_loss, metrics, state)
+        run_folder.save_epoch(
+            folder,
+            state,
+            {
+                "epoch": epoch,
+                "metrics": metrics,
+                "config": config.dump(),
+                "abnormal_label": train_crops.abnormal_label,
+            },
+            random_states,
+            numbered=epoch == epochs - 1 or (epoch + 1) % config.SAVE_FREQ == 0,
+        )
+    if not (folder / "report" / "metrics.json").is_file():
+        if logits is None:  # an earlier run ended between its last epoch and its report
+            logits, metrics = measure(config, state.model, val_crops, val_loader, device)
+        save_report(folder, folder / f"ckpt{epochs - 1}.pth", val_crops, logits, metrics)
 
-    setup_logging()
-    print_settings(config)
-    val = read_data(config, config.DATA.VAL_PATH)
+
+def log_epoch(
+    folder: Path, train_loss: float, metrics: dict, state: run_folder.TrainingState
+) -> None:
+    """Append the epoch's row to metrics.jsonl and log its figures."""
+    epoch = state.next_epoch - 1
+    row = {"epoch": epoch, "train_loss": train_loss, "val": metrics}
+    if rank() == 0:
+        run_folder.append_row(folder / "metrics.jsonl", row)
+    logger.info(
+        f"epoch {epoch}: training loss {train_loss:.4f}; validation loss {metrics['loss']:.4f} "
+        f"AUROC {metrics['auroc']:.4f} average precision {metrics['average_precision']:.4f} "
+        f"accuracy {metrics['accuracy']:.4f} F1 {metrics['f1']:.4f} at {metrics['threshold']:.4g}; "
+        f"best AUROC {state.best['auroc']:.4f} in epoch {state.best['epoch']}"
+    )
+
+
+def evaluate_checkpoint(config, args: argparse.Namespace, device: torch.device) -> None:
+    """Measure --resume, or the newest checkpoint in --output; print figures, write the report."""
+    folder = Path(config.OUTPUT)
+    start_log(config, None)
+    with shared_errors():
+        crops = read_crops(config, config.DATA.VAL_PATH)
+        path = run_folder.find_checkpoint(folder, config.MODEL.RESUME)
+        model = load_classifier(path, config, device)
+        check_report(folder / "report", path, crops, overwrite=args.overwrite)
     if not args.skip_check:
-        check_images(val)
-    metrics = judge(config, val, device, overwrite=args.overwrite)
-    logger.info("report: %s", Path(config.OUTPUT) / "report")
+        with shared_errors():
+            check_images(crops)
+    if config.TRAIN.COMPILE:
+        model.compile()
+    logits, metrics = measure(config, model, crops, recipe.load_val(config, crops), device)
+    save_report(folder, path, crops, logits, metrics)
     if rank() == 0:
         print(json.dumps(metrics, indent=1))
-    return 0
-
-
-def start(args) -> int:
-    """Read the settings, join the other processes, train or evaluate."""
-    config = read_settings(args)
-    import torch
-
-    from models.checkpoint import CheckpointError
-    from models.device import set_matmul_precision
-
-    set_matmul_precision(config.TRAIN.PRECISION)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores_per_process())))
-    try:
-        with distributed() as device:
-            return (evaluate if args.eval else train)(config, args, device)
-    except CheckpointError as error:
-        raise UsageError(str(error)) from error
 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    try:
-        return start(args)
-    except (UsageError, ConfigError, OSError) as error:
-        if rank() == 0:
-            raise UsageError(str(error)) from error
-        time.sleep(5)  # process 0 mostly says the same, and torchrun then ends this one
-        raise UsageError(f"process {rank()}: {error}") from error
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores_per_process())))
+    with distributed() as device:
+        with shared_errors():
+            config = read_settings(args)
+        set_matmul_precision(config.TRAIN.PRECISION)
+        run = evaluate_checkpoint if args.eval else train
+        run(config, args, device)
+    return 0
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, (OSError,))

@@ -1,6 +1,6 @@
 """Settings: yacs defaults, then a YAML file (with BASE), then key-value options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -8,7 +8,7 @@ from yacs.config import CfgNode as Node
 
 PARTS = ("human", "face", "hand")
 
-# Keys of the original family of configs that have no meaning here, and what to do instead.
+# Keys of SimMIM's configs that mean nothing here, and why or what to use instead.
 _GONE = {
     "AMP_OPT_LEVEL": "use --precision",
     "AMP_ENABLE": "use --precision",
@@ -21,6 +21,7 @@ _GONE = {
     "TRAIN.AUTO_RESUME": "running the same command again resumes",
     "TRAIN.LR_SCHEDULER": "the schedule is cosine",
     "TRAIN.OPTIMIZER.MOMENTUM": "the optimiser is AdamW",
+    "LOSS": "the loss is binary cross-entropy",
     "DATA.DATASET": "the data set is JSONL",
     "DATA.DATA_PATH": "use --train-path and --val-path",
     "DATA.MASK_PATCH_SIZE": "pre-training is not built",
@@ -32,103 +33,99 @@ class ConfigError(ValueError):
     """A setting that does not exist or has the wrong type; the message names the key."""
 
 
-def _defaults() -> Node:
-    c = Node()
-    c.BASE = [""]
-    c.TAG = "default"
-    c.OUTPUT = ""
-    c.PRETRAINED = ""
-    c.SEED = 0
-    c.PRINT_FREQ = 10
-    c.SAVE_FREQ = 5
-
-    c.DATA = Node()
-    c.DATA.BATCH_SIZE = 128  # per process
-    c.DATA.TRAIN_PATH = ""
-    c.DATA.VAL_PATH = ""
-    c.DATA.IMAGE_ROOT = ""  # empty: all_images/, the part's folder, or the JSONL's own
-    c.DATA.PART = ""  # human, face, hand; empty: from the JSONL's name
-    c.DATA.IMG_SIZE = 224
-    c.DATA.INTERPOLATION = "bicubic"
-    c.DATA.PIN_MEMORY = True
-    c.DATA.NUM_WORKERS = 8
-    c.DATA.ABNORMAL_LABEL = "auto"  # auto, 0 or 1
-
-    c.MODEL = Node()
-    c.MODEL.TYPE = "vit"
-    c.MODEL.NAME = "simmim_finetune"
-    c.MODEL.RESUME = ""
-    c.MODEL.DROP_RATE = 0.0
-    c.MODEL.DROP_PATH_RATE = 0.1
-    c.MODEL.LABEL_SMOOTHING = 0.1
-    c.MODEL.HEAD_HIDDEN = 0  # 0: one linear layer; n: an MLP with one hidden layer of n
-    c.MODEL.ABNORMAL_INDEX = 0  # which logit of a two-logit file is abnormal
-    c.MODEL.VIT = Node()
-    c.MODEL.VIT.PATCH_SIZE = 16
-    c.MODEL.VIT.CONV_STEM = False  # cut patches by 3x3 convolutions: learns from far less data
-    c.MODEL.VIT.EMBED_DIM = 768
-    c.MODEL.VIT.DEPTH = 12
-    c.MODEL.VIT.NUM_HEADS = 12
-    c.MODEL.VIT.MLP_RATIO = 4.0
-    c.MODEL.VIT.QKV_BIAS = True
-    c.MODEL.VIT.INIT_VALUES = 0.1
-    c.MODEL.VIT.USE_APE = False
-    c.MODEL.VIT.USE_RPB = True
-    c.MODEL.VIT.USE_SHARED_RPB = False
-    c.MODEL.VIT.USE_MEAN_POOLING = True
-
-    c.TRAIN = Node()
-    c.TRAIN.EPOCHS = 30
-    c.TRAIN.WARMUP_EPOCHS = 3
-    c.TRAIN.BASE_LR = 1.25e-3  # for 128 images a step; scaled with the global batch
-    c.TRAIN.WARMUP_LR = 2.5e-7
-    c.TRAIN.MIN_LR = 2.5e-7
-    c.TRAIN.WEIGHT_DECAY = 0.05
-    c.TRAIN.LAYER_DECAY = 0.65
-    c.TRAIN.CLIP_GRAD = 5.0
-    c.TRAIN.ACCUMULATION_STEPS = 1
-    c.TRAIN.USE_CHECKPOINT = False
-    c.TRAIN.PRECISION = "fp32"  # fp32, tf32 or bf16
-    c.TRAIN.COMPILE = False
-    c.TRAIN.OPTIMIZER = Node()
-    c.TRAIN.OPTIMIZER.NAME = "adamw"
-    c.TRAIN.OPTIMIZER.EPS = 1e-8
-    c.TRAIN.OPTIMIZER.BETAS = (0.9, 0.999)
-
-    c.LOSS = Node()
-    c.LOSS.FOCAL = False
-    c.LOSS.FOCAL_ALPHA = 0.25
-    c.LOSS.FOCAL_GAMMA = 2.0
-
-    c.AUG = Node()
-    c.AUG.MIN_CROP = 0.08  # least share of the area that a random crop keeps; 0: centre, no flip
-    c.AUG.COLOR_JITTER = 0.4
-    c.AUG.AUTO_AUGMENT = "rand-m9-mstd0.5-inc1"
-    c.AUG.REPROB = 0.25
-    c.AUG.REMODE = "pixel"
-    c.AUG.RECOUNT = 1
-    c.AUG.MIXUP = 0.8
-    c.AUG.CUTMIX = 1.0
-    c.AUG.MIXUP_PROB = 1.0
-    c.AUG.MIXUP_SWITCH_PROB = 0.5
-    c.AUG.MIXUP_MODE = "batch"
-
-    c.TEST = Node()
-    c.TEST.CROP = True  # resize to 256/224 of the input size, then cut its centre
-    c.TEST.CHANNELS = "rgb"  # rgb or bgr: the channel order that the classifiers are fed
-
-    c.DETECTOR = Node()
-    c.DETECTOR.SCORE_THR = 0.1
-    c.DETECTOR.KEEP_PADDING_CLASS = True  # boxes of the first pass's " " class count as people
-
-    c.SCORE = Node()
-    c.SCORE.THRESHOLDS = Node()
-    c.SCORE.THRESHOLDS.HUMAN = 0.45
-    c.SCORE.THRESHOLDS.FACE = 0.3
-    c.SCORE.THRESHOLDS.HAND = 0.32
-    c.SCORE.NO_PERSON = None  # the score of a video without people: null, or a number
-    return c
-
+DEFAULTS = {
+    "BASE": [""],  # YAML files to read before this one
+    "TAG": "default",
+    "OUTPUT": "",
+    "PRETRAINED": "",
+    "SEED": 0,
+    "PRINT_FREQ": 10,  # in steps
+    "SAVE_FREQ": 5,  # in epochs
+    "DATA": {
+        "BATCH_SIZE": 128,  # per process
+        "TRAIN_PATH": "",
+        "VAL_PATH": "",
+        "IMAGE_ROOT": "",  # empty: all_images/, the part's folder, or the JSONL's own
+        "PART": "",  # human, face or hand; empty: from the JSONL's name
+        "IMG_SIZE": 224,
+        "INTERPOLATION": "bicubic",
+        "PIN_MEMORY": True,
+        "NUM_WORKERS": 8,
+        "ABNORMAL_LABEL": "auto",  # auto, 0 or 1
+    },
+    "MODEL": {
+        "TYPE": "vit",
+        "NAME": "simmim_finetune",
+        "RESUME": "",
+        "DROP_RATE": 0.0,
+        "DROP_PATH_RATE": 0.1,
+        "LABEL_SMOOTHING": 0.1,
+        # Width of the head's hidden layer. n makes the head an MLP (Linear, GELU, Linear), as the
+        # detector is described; 0 makes it one linear layer, as in the released weights.
+        "HEAD_HIDDEN": 0,
+        "ABNORMAL_INDEX": 0,  # which logit of a two-logit file is abnormal
+        "VIT": {
+            "PATCH_SIZE": 16,
+            # How an image becomes patch tokens. False: one linear layer per patch, as in a plain
+            # ViT. True: 3x3 convolutions and poolings (arXiv 2106.14881), which learn from a few
+            # thousand images without pre-training; the shipped demo weights have them.
+            "CONV_STEM": False,
+            "EMBED_DIM": 768,
+            "DEPTH": 12,
+            "NUM_HEADS": 12,
+            "MLP_RATIO": 4.0,
+            "QKV_BIAS": True,
+            "INIT_VALUES": 0.1,
+            "USE_APE": False,
+            "USE_RPB": True,
+            "USE_SHARED_RPB": False,
+            "USE_MEAN_POOLING": True,
+        },
+    },
+    "TRAIN": {
+        "EPOCHS": 30,
+        "WARMUP_EPOCHS": 3,
+        "BASE_LR": 1.25e-3,  # all three rates are for 128 images a step, and are scaled with them
+        "WARMUP_LR": 2.5e-7,
+        "MIN_LR": 2.5e-7,
+        "WEIGHT_DECAY": 0.05,
+        "LAYER_DECAY": 0.65,
+        "CLIP_GRAD": 5.0,
+        "ACCUMULATION_STEPS": 1,
+        "USE_CHECKPOINT": False,
+        "PRECISION": "fp32",  # fp32, tf32 or bf16
+        "COMPILE": False,
+        "OPTIMIZER": {"NAME": "adamw", "EPS": 1e-8, "BETAS": (0.9, 0.999)},
+    },
+    "AUG": {
+        # The least share of a training image's area that a random crop of it keeps. The demo sets
+        # 0.9, which cuts off next to nothing. 0: no random crop and no flip, but the resize and
+        # centre crop of evaluation.
+        "MIN_CROP": 0.08,
+        "COLOR_JITTER": 0.4,
+        "AUTO_AUGMENT": "rand-m9-mstd0.5-inc1",
+        "REPROB": 0.25,
+        "REMODE": "pixel",
+        "RECOUNT": 1,
+        "MIXUP": 0.8,
+        "CUTMIX": 1.0,
+        "MIXUP_PROB": 1.0,
+        "MIXUP_SWITCH_PROB": 0.5,
+        "MIXUP_MODE": "batch",
+    },
+    "TEST": {
+        "CROP": True,  # resize to 256/224 of the input size, then cut its centre
+        "CHANNELS": "rgb",  # rgb or bgr: the channel order in which classifiers get a frame's crops
+    },
+    "DETECTOR": {
+        "SCORE_THR": 0.1,
+        "KEEP_PADDING_CLASS": True,  # boxes of the first pass's " " class count as people
+    },
+    "SCORE": {
+        "THRESHOLDS": {"HUMAN": 0.45, "FACE": 0.3, "HAND": 0.32},
+        "NO_PERSON": None,  # the score of a video without people: null, or a number
+    },
+}
 
 _CHOICES = {
     "DATA.ABNORMAL_LABEL": ("auto", "0", "1"),
@@ -207,7 +204,8 @@ def _set(config: Node, key: str, value) -> None:
     node[path[-1]] = _coerce(key, value, default)
 
 
-def _flatten(tree: dict, prefix: str = ""):
+def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield (dotted key, value) of a tree of dicts; empty dicts yield nothing."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and value:
@@ -217,6 +215,7 @@ def _flatten(tree: dict, prefix: str = ""):
 
 
 def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
+    """Set what the YAML at `path` and the files under its BASE say; `seen` are files above it."""
     path = path.resolve()
     if path in seen:
         raise ConfigError(f"{path}: BASE leads back to this file")
@@ -249,7 +248,7 @@ def get_config(
     `flags` maps keys to values that are taken as they are, `opts` are read as YAML. Raises
     ConfigError naming the key (or file) that is unknown or of the wrong type.
     """
-    config = _defaults()
+    config = Node(DEFAULTS)
     if path is not None:
         _merge_file(config, Path(path))
     if len(opts) % 2:
@@ -268,7 +267,7 @@ def get_config(
 
 def differences(config: Node, other: Node | None = None) -> dict[str, tuple]:
     """Return {key: (other's value, value)} where `config` differs from `other` (the defaults)."""
-    before = dict(_flatten(_defaults() if other is None else other))
+    before = dict(_flatten(DEFAULTS if other is None else other))
     return {k: (before[k], v) for k, v in _flatten(config) if before[k] != v}
 
 

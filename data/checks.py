@@ -1,5 +1,7 @@
 """What a person should know about the crops before training on them."""
 
+import itertools
+import logging
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,16 +11,49 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from data.dataset import Manifest, read_image
-from utils import UsageError
+from data.dataset import Manifest, read_image, read_manifest
+from utils import UsageError, atomic_write, cores_per_process, gather_objects, rank, world_size
+
+logger = logging.getLogger(__name__)
 
 Tile = tuple[Image.Image, str]
+NORMAL_COLOR, ABNORMAL_COLOR = "#1a7f37", "#b42318"
+
+
+def read_data(path: str | Path, *, image_root: str, part: str, abnormal_label: str) -> Manifest:
+    """Return the checked lines of a JSONL of labelled crops, and log what it holds.
+
+    Images with both labels are a warning; errors are those of `read_manifest`.
+    """
+    crops = read_manifest(path, image_root=image_root, part=part, abnormal_label=abnormal_label)
+    abnormal = int(crops.targets.sum())
+    logger.info(
+        f"{path}: {len(crops)} crops, {len(crops) - abnormal} normal and {abnormal} abnormal; "
+        f"label {crops.abnormal_label} is abnormal ({crops.label_source}); images in {crops.root}"
+    )
+    if both := contradictions(crops):
+        logger.warning(f"{path}: {len(both)} images have both labels (first: {both[0]})")
+    return crops
+
+
+def check_images(*manifests: Manifest) -> None:
+    """Decode every image; each process takes its share, and all raise the same UsageError.
+
+    The error names the first broken image and the number of all. Every process must call this.
+    """
+    for manifest in manifests:
+        share = range(rank(), len(manifest), world_size())
+        found = find_unreadable(manifest, share, workers=cores_per_process(), quiet=rank() != 0)
+        broken = sorted(itertools.chain.from_iterable(gather_objects(found)))
+        if broken:
+            more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+            raise UsageError(f"{broken[0][1]}{more}")
 
 
 def find_unreadable(
-    manifest: Manifest, *, workers: int, share: slice = slice(None), quiet: bool = False
+    manifest: Manifest, rows: Sequence[int], *, workers: int, quiet: bool = False
 ) -> list[tuple[int, str]]:
-    """Decode the images of `share`'s rows in threads; return (line, problem) of the broken ones."""
+    """Decode the images of `rows` in threads; return (line, problem) of each broken one."""
 
     def check(index: int) -> tuple[int, str] | None:
         try:
@@ -27,17 +62,25 @@ def find_unreadable(
             return manifest.lines[index], str(error)
         return None
 
-    rows = range(len(manifest))[share]
     with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside the interpreter's lock
         results = pool.map(check, rows)
         bar = tqdm(results, f"checking {manifest.path.name}", len(rows), disable=quiet)
         return [problem for problem in bar if problem]
 
 
+def warn_of_shared_images(train: Manifest, val: Manifest) -> None:
+    """Log a warning if both manifests list the same images."""
+    if both := shared_images(train, val):
+        logger.warning(
+            f"{len(both)} images are in both {train.path} and {val.path} (first: {both[0]}): "
+            "the figures will look better than they are"
+        )
+
+
 def shared_images(one: Manifest, other: Manifest) -> list[str]:
     """Return the names of the images that both manifests list."""
-    theirs = {other.image_path(i).resolve() for i in range(len(other))}
-    return [n for i, n in enumerate(one.names) if one.image_path(i).resolve() in theirs]
+    others = {other.image_path(i).resolve() for i in range(len(other))}
+    return [name for i, name in enumerate(one.names) if one.image_path(i).resolve() in others]
 
 
 def contradictions(manifest: Manifest) -> list[str]:
@@ -51,7 +94,10 @@ def contradictions(manifest: Manifest) -> list[str]:
 
 
 def draw_tiles(tiles: Sequence[Tile], *, columns: int, size: int = 160) -> Image.Image:
-    """Return the RGB images in a grid, each fitted into a square of `size` over its caption."""
+    """Return an RGB grid of the images, each scaled into a square of `size` pixels, captions below.
+
+    A caption may have several lines; each is cut to the width of its image's square.
+    """
     font = ImageFont.load_default(13)
     line = 16
     caption = line * max((text.count("\n") + 1 for _, text in tiles if text), default=0)
@@ -71,8 +117,18 @@ def draw_tiles(tiles: Sequence[Tile], *, columns: int, size: int = 160) -> Image
     return sheet
 
 
+def save_label_sheet(path: Path, manifest: Manifest, *, seed: int) -> None:
+    """Write the sheet of `draw_labels` as a JPEG."""
+    with atomic_write(path, "wb") as file:
+        draw_labels(manifest, seed=seed).save(file, "JPEG", quality=90)
+    logger.info(f"look at {path}: are the labels the right way round?")
+
+
 def draw_labels(manifest: Manifest, *, each: int = 8, size: int = 160, seed: int = 0):
-    """Return an RGB sheet of crops under NORMAL and under ABNORMAL, so that a mix-up is seen."""
+    """Return an RGB sheet of random crops, `each` normal ones on the left, abnormal on the right.
+
+    A person who looks at it sees whether the two labels were mixed up.
+    """
     picks = random.Random(seed)
     font = ImageFont.load_default(26)
     bands = []
@@ -90,7 +146,7 @@ def draw_labels(manifest: Manifest, *, each: int = 8, size: int = 160, seed: int
     sheet = Image.new("RGB", (width, max(grid.height for _, grid in grids) + 48), "white")
     draw = ImageDraw.Draw(sheet)
     x = 0
-    for (title, grid), color in zip(grids, ("#1a7f37", "#b42318"), strict=True):
+    for (title, grid), color in zip(grids, (NORMAL_COLOR, ABNORMAL_COLOR), strict=True):
         draw.text((x + 8, 8), title, color, font)
         sheet.paste(grid, (x, 44))
         x += grid.width + 24

@@ -1,4 +1,4 @@
-"""Labelled crops: the JSONL lines, the images behind them, and the order in which they are seen."""
+"""Labelled crops: the lines of a JSONL, their images, and the loaders that serve them in order."""
 
 import json
 import random
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils import UsageError, read_numbered_jsonl
+from configs.defaults import PARTS
+from utils import UsageError, cores_per_process, rank, read_numbered_jsonl, world_size
 
-PARTS = ("human", "face", "hand")
 PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # in its files label 0 means abnormal
 
 
@@ -89,10 +89,10 @@ def _check_row(row) -> str | None:
 def read_manifest(
     path: str | Path, *, image_root: str = "", part: str = "", abnormal_label: str = "auto"
 ) -> Manifest:
-    """Read and check every line of a JSONL of labelled crops (images themselves: `data.checks`).
+    """Read and check every line of a JSONL of labelled crops; `data.checks` looks at the images.
 
-    Raises UsageError with file and line for a row of another form, a label that is not 0 or 1, and
-    for a file that is empty or holds one label only.
+    Raises UsageError with file and line for a row of another form and for a label that is not 0 or
+    1, and UsageError with the file if it is empty or all its labels are equal.
     """
     path = Path(path)
     rows = read_numbered_jsonl(path)
@@ -124,16 +124,16 @@ def read_manifest(
     )
 
 
-def read_image(path: str | Path, place: str, least: int = 0) -> Image.Image:
+def read_image(path: str | Path, place: str, min_side: int = 0) -> Image.Image:
     """Return the decoded RGB image; raises UsageError that begins with `place`.
 
-    With `least`, a JPEG is decoded at the smallest of its scales (1, 1/2, 1/4, 1/8) that keeps both
-    sides that long, which saves time the more the larger it is.
+    With `min_side`, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster: at the
+    smallest of these that leaves both sides at least `min_side` pixels.
     """
     try:
         with Image.open(path) as image:
-            if least:
-                image.draft("RGB", (least, least))
+            if min_side:
+                image.draft("RGB", (min_side, min_side))
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise UsageError(f"{place}: no such image: {path}") from error
@@ -149,7 +149,7 @@ def seeded(*entropy: int) -> Iterator[None]:
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPUs too
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds GPUs too
     try:
         yield
     finally:
@@ -159,18 +159,20 @@ def seeded(*entropy: int) -> Iterator[None]:
 
 
 class CropDataset(Dataset):
-    """Crops by (epoch, index) or index: (transformed image, target, index), target 1 abnormal.
+    """Crops by (epoch, index) or by index: (transformed image, target, index); target 1: abnormal.
 
-    What is random about a crop depends on (seed, epoch, index) alone: not on the number of
-    workers or processes, nor on where a run was broken off. `least`: as `read_image` takes it.
+    The random part of a transform depends on (seed, epoch, index) alone, so it is the same for any
+    number of workers and processes, and in a resumed run. `min_side`: see `read_image`.
     """
 
-    def __init__(self, manifest: Manifest, transform: Callable, *, seed: int = 0, least: int = 0):
+    def __init__(
+        self, manifest: Manifest, transform: Callable, *, seed: int = 0, min_side: int = 0
+    ):
         self.manifest = manifest
         self.targets = manifest.targets
         self.transform = transform
         self.seed = seed
-        self.least = least
+        self.min_side = min_side
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -178,16 +180,17 @@ class CropDataset(Dataset):
     def __getitem__(self, key: tuple[int, int] | int):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         path, place = self.manifest.image_path(index), self.manifest.place(index)
-        image = read_image(path, place, self.least)
+        image = read_image(path, place, self.min_side)
         with seeded(self.seed, epoch, index):
             return self.transform(image), int(self.targets[index]), index
 
 
 class EpochBatches(Sampler):
-    """This process's batches of (epoch, index) for all of `epochs`, without a gap between them.
+    """The batches of one process for all of `epochs`: lists of (epoch, index), one after another.
 
-    The shuffled order is cut into global batches of batch_size x world x accumulation; process r
-    takes the r-th run of `batch_size` in each. What fills no global batch is left out, by epoch.
+    Each epoch's crops are shuffled and cut into steps of batch_size x world x accumulation. Within
+    a step, each run of batch_size x world crops is split between the processes in order of rank.
+    Crops at the end that fill no whole step are left out in that epoch.
     """
 
     def __init__(
@@ -216,8 +219,56 @@ class EpochBatches(Sampler):
                 yield [(epoch, i) for i in order[start : start + self.batch_size]]
 
 
+def build_train_loader(
+    dataset: CropDataset,
+    *,
+    batch_size: int,
+    accumulation: int,
+    epochs: range,
+    workers: int,
+    pin_memory: bool,
+) -> DataLoader:
+    """Return the loader of this process's batches of all `epochs`, in one go.
+
+    The workers go on loading over the end of an epoch, so the next one starts without waiting.
+    """
+    order = EpochBatches(
+        len(dataset),
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=dataset.seed,
+        rank=rank(),
+        world=world_size(),
+        accumulation=accumulation,
+    )
+    return _build_loader(dataset, workers, pin_memory, batch_sampler=order)
+
+
+def build_val_loader(
+    dataset: CropDataset, *, batch_size: int, workers: int, pin_memory: bool
+) -> DataLoader:
+    """Return the loader of this process's share of the crops; all shares have each crop once."""
+    rows = range(rank(), len(dataset), world_size())
+    return _build_loader(dataset, workers, pin_memory, sampler=rows, batch_size=batch_size)
+
+
+def _build_loader(dataset: CropDataset, workers: int, pin_memory: bool, **order) -> DataLoader:
+    workers = min(workers, cores_per_process())
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        # Starting to iterate draws a seed. If it came from torch's global generator, a resumed run
+        # would draw once more than an unbroken one, and its later random numbers would differ.
+        generator=torch.Generator(),
+        **order,
+    )
+
+
 def read_batches(loader) -> Iterator:
-    """Yield the loader's batches; a worker's UsageError comes out as its own one line."""
+    """Yield the loader's batches; turn an error of a worker process into its own one line."""
     try:
         yield from loader
     except UsageError as error:

@@ -1,11 +1,14 @@
-"""Transforms of crops; scoring and validation share the evaluation one."""
+"""Transforms of crops: the evaluation's, which scoring shares, and the augmentation of training."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data.auto_augment import posterize as timm_posterize
+from timm.data.mixup import Mixup
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
@@ -22,7 +25,8 @@ def resize_size(size: int, crop: bool) -> int:
 class EvalTransform:
     """Resize the short side to 256/224 of `size`, cut the centre, normalise.
 
-    `pixels` gives (size, size, 3) uint8, to be normalised as a batch; a call does both.
+    Without `crop`, the whole image is resized to (size, size). `pixels` leaves the normalising to
+    the caller, who does it for a whole batch; calling the object does both.
     """
 
     def __init__(self, size: int, crop: bool, interpolation: str):
@@ -31,13 +35,13 @@ class EvalTransform:
         self._cut = v2.Compose(steps) if crop else v2.Resize((size, size), mode)
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """Return (size, size, 3) uint8, in the channel order of `image`."""
+        """Return (size, size, 3) uint8 of a PIL image, in its channel order."""
         return np.array(self._cut(image))
 
     def pixels_on_device(self, image: Tensor) -> Tensor:
-        """Return (size, size, 3) uint8 of an image (h, w, 3) uint8, computed where that is.
+        """Return (size, size, 3) uint8 of an image (h, w, 3) uint8, computed on the image's device.
 
-        Pillow's filter in other arithmetic: within two grey levels of `pixels`.
+        torchvision rounds otherwise than Pillow: values are within two grey levels of `pixels`.
         """
         return self._cut(image.permute(2, 0, 1)).permute(1, 2, 0)
 
@@ -55,17 +59,17 @@ def build_eval_transform(
 
 def build_train_transform(
     *,
-    size: int = 224,
-    interpolation: str = "bicubic",
-    auto_augment: str = "rand-m9-mstd0.5-inc1",
-    color_jitter: float = 0.4,
-    min_crop: float = 0.08,
+    size: int,
+    interpolation: str,
+    auto_augment: str,
+    color_jitter: float,
+    min_crop: float,
 ) -> Callable[[Image.Image], Tensor]:
     """Return PIL image (RGB) -> (size, size, 3) uint8: timm's random crop, flip and RandAugment.
 
-    `min_crop` is the least share of the area that a random crop keeps; 0 takes the evaluation's
-    resize and centre, no flip. Colour jitter acts where `auto_augment` is empty or none, as in
-    timm. `normalize` and timm's RandomErasing follow on the device.
+    A random crop keeps at least the share `min_crop` of the area. With `min_crop` 0, the image gets
+    the evaluation's resize and centre crop instead, and no flip. As in timm, colour jitter acts
+    only where `auto_augment` is empty or none. `Augment` does the rest, batch by batch.
     """
     from timm.data import create_transform
 
@@ -93,12 +97,70 @@ def build_train_transform(
 
 
 def _posterize(image: Image.Image, bits: int, **_unused) -> Image.Image:
-    """Keep `bits` bits: RandAugment's strongest level asks for none, which Pillow 13 refuses."""
+    """Keep `bits` bits. RandAugment's strongest level keeps none, which Pillow 13 refuses."""
     return timm_posterize(image, bits) if bits else Image.new(image.mode, image.size)
 
 
 def _to_bytes(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image, dtype=np.uint8))  # (H, W, 3)
+
+
+def smallest_useful_side(size: int, min_crop: float) -> int:
+    """Return the side in pixels to which training may shrink a large image while decoding it.
+
+    The smallest random crop of an image of that side is still twice the network's input `size`.
+    """
+    return math.ceil(2 * size / math.sqrt(min_crop or 1))
+
+
+class Augment:
+    """The augmentation of a batch, on its device: random erasing, then mixup or cutmix.
+
+    Takes images (B, H, W, 3) uint8 RGB and targets (B,), 1 for abnormal. Returns normalised images
+    (B, 3, H, W) float32 and soft targets (B,) float32: the smoothed probability of abnormal.
+    Mixing needs an even B; a value of 0 for `mixup`, `cutmix` or `erase_prob` turns that part off.
+    """
+
+    def __init__(
+        self,
+        *,
+        smoothing: float,
+        mixup: float,
+        cutmix: float,
+        mix_prob: float,
+        switch_prob: float,
+        mix_mode: str,
+        erase_prob: float,
+        erase_mode: str,
+        erase_count: int,
+        device: torch.device,
+    ):
+        self.smoothing = smoothing
+        self.erase = None
+        if erase_prob:
+            self.erase = RandomErasing(
+                erase_prob, mode=erase_mode, max_count=erase_count, device=str(device)
+            )
+        self.mix = None
+        if mixup or cutmix:
+            self.mix = Mixup(
+                mixup_alpha=mixup,
+                cutmix_alpha=cutmix,
+                prob=mix_prob,
+                switch_prob=switch_prob,
+                mode=mix_mode,
+                label_smoothing=smoothing,
+                num_classes=2,
+            )
+
+    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        images = normalize(images)
+        if self.erase is not None:
+            images = self.erase(images)
+        if self.mix is None:
+            return images, targets.float() * (1 - self.smoothing) + self.smoothing / 2
+        images, soft = self.mix(images, targets)  # (B, 2): normal, abnormal
+        return images, soft[:, 1]
 
 
 def normalize(images: Tensor) -> Tensor:

@@ -10,15 +10,15 @@ from data.dataset import read_manifest
 
 def test_unreadable_images_are_found_by_line(tmp_path):
     manifest = read_manifest(write_crops(tmp_path, "hand_train", 8, size=40))
-    assert find_unreadable(manifest, workers=2, quiet=True) == []
+    assert find_unreadable(manifest, range(8), workers=2, quiet=True) == []
     (tmp_path / "all_images" / manifest.names[2]).unlink()
     cut = tmp_path / "all_images" / manifest.names[5]
     cut.write_bytes(cut.read_bytes()[:-300])
-    found = find_unreadable(manifest, workers=2, quiet=True)
+    found = find_unreadable(manifest, range(8), workers=2, quiet=True)
     assert [line for line, _ in found] == [3, 6]
     assert "no such image" in found[0][1] and "cannot read image" in found[1][1]
     # A process checks its share only.
-    assert [n for n, _ in find_unreadable(manifest, workers=1, share=slice(1, None, 2))] == [6]
+    assert [n for n, _ in find_unreadable(manifest, range(1, 8, 2), workers=1)] == [6]
 
 
 def test_shared_and_contradictory_images(tmp_path):

@@ -41,6 +41,7 @@ ERRORS = [
     (["DATA.ABNORMAL_LABEL", "2"], "DATA.ABNORMAL_LABEL: expected one of"),
     (["SCORE.NO_PERSON", "yes"], "SCORE.NO_PERSON: expected null or a number"),
     (["AMP_OPT_LEVEL", "O1"], "AMP_OPT_LEVEL: this setting means nothing here"),
+    (["LOSS.FOCAL", "True"], "LOSS.FOCAL: this setting means nothing here .*cross-entropy"),
     (["SEED"], "expected KEY VALUE pairs"),
 ]
 

@@ -9,6 +9,7 @@ import torch
 from drawn_crops import write_crops
 from PIL import Image
 
+from configs.defaults import get_config
 from data.dataset import (
     CropDataset,
     EpochBatches,
@@ -124,16 +125,28 @@ def test_targets_follow_the_abnormal_label(tmp_path):
     assert read_manifest(path, abnormal_label="0").labels.tolist() == [0, 1, 1]
 
 
+def train_transform(size, **changed):
+    """Return the transform of the default settings, some `changed`."""
+    aug = get_config().AUG
+    settings = {
+        "interpolation": "bicubic",
+        "auto_augment": aug.AUTO_AUGMENT,
+        "color_jitter": aug.COLOR_JITTER,
+        "min_crop": aug.MIN_CROP,
+    }
+    return build_train_transform(size=size, **(settings | changed))
+
+
 def test_crop_depends_on_seed_epoch_and_index_alone(tmp_path):
     manifest = read_manifest(write_crops(tmp_path, "hand_train", 4, size=40))
-    dataset = CropDataset(manifest, build_train_transform(size=32), seed=3)
+    dataset = CropDataset(manifest, train_transform(32), seed=3)
     image, target, index = dataset[5, 1]
     assert image.shape == (32, 32, 3) and image.dtype == torch.uint8
     assert (target, index) == (1, 1)
     random.seed(9), np.random.seed(9), torch.manual_seed(9)
     assert torch.equal(dataset[5, 1][0], image)
     assert not torch.equal(dataset[6, 1][0], image)
-    other = CropDataset(manifest, build_train_transform(size=32), seed=4)
+    other = CropDataset(manifest, train_transform(32), seed=4)
     assert not torch.equal(other[5, 1][0], image)
 
 
@@ -148,7 +161,7 @@ def test_seeded_puts_the_random_numbers_back():
 
 def test_no_augmentation_is_the_evaluation_crop():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8))
-    plain = build_train_transform(size=32, auto_augment="none", color_jitter=0, min_crop=0)
+    plain = train_transform(32, auto_augment="none", color_jitter=0, min_crop=0)
     from data.transforms import normalize
 
     expected = build_eval_transform(size=32)(image)
@@ -157,7 +170,7 @@ def test_no_augmentation_is_the_evaluation_crop():
 
 def test_strongest_posterize_is_black_not_an_error():
     """Magnitude 10 asks for zero bits, which Pillow 13 refuses."""
-    transform = build_train_transform(size=16, auto_augment="rand-m10-n15-inc1", min_crop=1.0)
+    transform = train_transform(16, auto_augment="rand-m10-n15-inc1", min_crop=1.0)
     image = Image.new("RGB", (20, 20), (200, 100, 50))
     with seeded(0):
         outputs = [transform(image) for _ in range(60)]
@@ -229,7 +242,7 @@ def test_rows_of_the_public_data_set_read_as_they_are(tmp_path):
     assert read_manifest(path).names == ("0001_0.jpg", "a b/Ä.jpg")
 
 
-def test_a_large_jpeg_is_decoded_at_the_least_scale_asked_for(tmp_path):
+def test_a_large_jpeg_is_decoded_at_the_smallest_scale_asked_for(tmp_path):
     path = tmp_path / "large.jpg"
     gradient = np.linspace(0, 255, 600).astype(np.uint8)
     Image.fromarray(np.repeat(np.tile(gradient, (640, 1))[..., None], 3, 2)).save(path, quality=95)

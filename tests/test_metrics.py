@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from data.dataset import read_manifest
 from models.training.metrics import best_threshold, measure, predict, probabilities
-from models.training.report import worst_mistakes, write_report
+from models.training.report import check_report, describe_origin, worst_mistakes, write_report
 from utils import UsageError
 
 
@@ -103,7 +104,7 @@ def test_predict_refuses_duplicates_gaps_and_nan():
 def test_worst_mistakes_come_first():
     """Wrong at 0.32 are 0.35n, 0.3a and 0.6n; relative to the room on each side 0.6n is worst."""
     assert worst_mistakes(TARGETS, P, 0.32) == [7, 3, 2]
-    assert worst_mistakes(TARGETS, P, 0.32, most=1) == [7]
+    assert worst_mistakes(TARGETS, P, 0.32, max_rows=1) == [7]
     assert worst_mistakes(np.array([0, 1]), np.array([0.1, 0.9]), 0.5) == []
 
 
@@ -139,3 +140,18 @@ def test_report_files(tmp_path):
         "correct": "0",
     }
     assert [r["correct"] for r in rows].count("1") == 7
+
+
+def test_report_of_something_else(tmp_path):
+    crops = read_manifest(write_crops(tmp_path, "hand_test", 2, size=24))
+    (tmp_path / "metrics.json").write_text('{"checkpoint": "a.pth", "metrics": {}}')
+    check_report(tmp_path, Path("b.pth"), crops, overwrite=True)
+    with pytest.raises(UsageError, match=r"report of checkpoint 'a\.pth', not 'b\.pth'"):
+        check_report(tmp_path, Path("b.pth"), crops, overwrite=False)
+    logits = np.array([-1.0, 1.0])
+    metrics = measure(crops.targets, logits, 0.5)
+    with pytest.raises(UsageError, match=r"report of val_path None, not .*hand_test\.jsonl"):
+        check_report(tmp_path, Path("a.pth"), crops, overwrite=False)
+    origin = describe_origin(Path("a.pth"), crops)
+    write_report(tmp_path, crops, logits, metrics, origin=origin)
+    check_report(tmp_path, Path("a.pth"), crops, overwrite=False)

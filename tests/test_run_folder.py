@@ -30,7 +30,7 @@ def test_half_written_files_are_passed_over(tmp_path):
         path, content = run_folder.newest_whole(tmp_path)
         assert path.name == "ckpt4.pth" and content["epoch"] == 4
     (tmp_path / ".last.pth.12.part").write_bytes(whole)
-    run_folder.remove_leftovers(tmp_path)
+    run_folder.prepare(tmp_path, get_config(), overwrite=True)
     assert not list(tmp_path.glob(".*"))
     (tmp_path / "ckpt4.pth").write_bytes(b"PK")
     assert run_folder.newest_whole(tmp_path) is None
@@ -96,11 +96,3 @@ def test_metrics_of_epochs_to_come_are_dropped(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)) + '\n{"epoch": 2, "lo')
     run_folder.keep_metrics(path, 2)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:2]
-
-
-def test_report_of_something_else(tmp_path):
-    (tmp_path / "metrics.json").write_text('{"checkpoint": "a.pth", "metrics": {}}')
-    run_folder.check_report(tmp_path, {"checkpoint": "a.pth"}, overwrite=False)
-    run_folder.check_report(tmp_path, {"checkpoint": "b.pth"}, overwrite=True)
-    with pytest.raises(UsageError, match=r"report of checkpoint 'a\.pth', not 'b\.pth'"):
-        run_folder.check_report(tmp_path, {"checkpoint": "b.pth"}, overwrite=False)

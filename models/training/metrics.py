@@ -1,12 +1,28 @@
-"""How good a classifier is: its logits on every crop exactly once, and the figures from them."""
+"""How good a classifier is: its logit of every crop, and the figures computed from them."""
 
 import numpy as np
 import torch
 from torch import nn
 
 from data.dataset import read_batches
-from models.training.recipe import autocast
 from utils import UsageError, sum_over_processes
+
+
+def evaluate(
+    model: nn.Module,
+    loader,
+    targets: np.ndarray,
+    *,
+    threshold: float,
+    device: torch.device,
+    precision: str,
+) -> tuple[np.ndarray, dict]:
+    """Return the logits (N,) of all crops and their figures against `targets` (N,), 0 or 1.
+
+    `loader` gives this process's share of the crops: see `predict`; for the figures: `measure`.
+    """
+    logits = predict(model, loader, len(targets), device=device, precision=precision)
+    return logits, measure(targets, logits, threshold)
 
 
 @torch.no_grad()
@@ -15,15 +31,16 @@ def predict(
 ) -> np.ndarray:
     """Return the abnormal logits (count,) float64 of all crops, on every process.
 
-    The loaders of all processes together give each index of `range(count)` once, so nothing is
-    padded and nothing counted twice.
+    `loader` gives (images (B, 3, S, S), targets, rows (B,)). The loaders of all processes together
+    must give each row of `range(count)` once; otherwise this raises RuntimeError. Raises UsageError
+    for a logit that is not finite.
     """
     model.eval()
     logits = torch.zeros(count, dtype=torch.float64, device=device)
     seen = torch.zeros(count, dtype=torch.int64, device=device)
     for images, _, rows in read_batches(loader):
         rows = rows.to(device)
-        with autocast(device, precision):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits[rows] = model(images.to(device, non_blocking=True)).double()
         seen[rows] += 1
     sum_over_processes(logits)
@@ -37,14 +54,15 @@ def predict(
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return p(abnormal) of logits."""
+    """Return p(abnormal) of logits, the sigmoid, without overflow."""
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
 def best_threshold(targets: np.ndarray, p: np.ndarray) -> tuple[float, float]:
-    """Return (t, F1): calling p > t abnormal gives the highest F1.
+    """Return (threshold, F1) with the highest F1, where p > threshold is called abnormal.
 
-    `t` lies half-way between two scores, so that neither is decided by rounding.
+    The threshold lies half-way between two scores, so that rounding cannot change on which side of
+    it a score falls.
     """
     from sklearn.metrics import f1_score, precision_recall_curve
 
@@ -57,9 +75,10 @@ def best_threshold(targets: np.ndarray, p: np.ndarray) -> tuple[float, float]:
 
 
 def measure(targets: np.ndarray, logits: np.ndarray, threshold: float) -> dict:
-    """Return plain figures of `logits` against 0/1 `targets`; abnormal is the positive class.
+    """Return figures of `logits` (N,) against `targets` (N,) 0 or 1, which both must occur.
 
-    Both classes must occur. `accuracy_at_half` is at p > 0.5, as the released logs count it.
+    Abnormal (1) is the positive class; a crop is flagged where p > `threshold`, except that
+    `accuracy_at_half` is at p > 0.5, as the released logs count it.
     """
     from sklearn import metrics
 

@@ -1,47 +1,75 @@
-"""The recipe of one training step: loss, mixing, optimiser, schedule, precision."""
+"""The recipe of training: data, augmentation, network, loss, optimiser and schedule.
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+The first functions take plain values. The others read the settings, each in one place; the default
+values are in configs/defaults.py.
+"""
+
+import logging
 
 import torch
-import torch.nn.functional as F
-from timm.data.mixup import Mixup
-from timm.data.random_erasing import RandomErasing
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.data import DataLoader
 
-from data.transforms import normalize
-from utils import sum_over_processes, world_size
+from data.dataset import CropDataset, Manifest, build_train_loader, build_val_loader
+from data.transforms import (
+    Augment,
+    build_eval_transform,
+    build_train_transform,
+    smallest_useful_side,
+)
+from models.classifier import build_classifier, load_pretrained
+from models.training.run_folder import TrainingState
+from utils import UsageError, world_size
 
-REFERENCE_BATCH = 128  # the global batch for which the settings give learning rates
+logger = logging.getLogger(__name__)
+
+REFERENCE_BATCH = 128  # the images per optimiser step for which the settings give learning rates
 
 
-def param_groups(
-    model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float
-) -> list[dict]:
-    """Return one group per (layer, decay or not), first layers first, each with its own rate."""
-    groups = param_groups_layer_decay(
-        model, weight_decay, no_weight_decay_list=("cls_token",), layer_decay=layer_decay
-    )
-    # timm's schedule would scale the minimum and the warm-up's start by lr_scale too.
-    return [{**group, "lr": lr * group["lr_scale"]} for group in groups]
+def images_per_step(batch_size: int, accumulation: int) -> int:
+    """Return the images of one optimiser step over all processes."""
+    return batch_size * world_size() * accumulation
+
+
+def count_steps(crops: int, batch_size: int, accumulation: int) -> int:
+    """Return the optimiser steps in an epoch; raise UsageError if the crops fill not even one."""
+    images = images_per_step(batch_size, accumulation)
+    if crops < images:
+        raise UsageError(
+            f"--batch-size: the training data has {crops} crops, fewer than the {images} of one "
+            f"step ({batch_size} x {world_size()} processes x {accumulation} accumulated)"
+        )
+    return crops // images
+
+
+def build_criterion() -> nn.Module:
+    """Return the loss of logits (B,) and targets (B,) in 0..1: mean binary cross-entropy."""
+    return nn.BCEWithLogitsLoss()
 
 
 def build_optimizer(
     model: nn.Module,
     *,
     lr: float,
-    weight_decay: float = 0.05,
-    layer_decay: float = 0.65,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
+    weight_decay: float,
+    layer_decay: float,
+    betas: tuple[float, float],
+    eps: float,
 ) -> torch.optim.AdamW:
-    """Return fused AdamW with layer-wise learning rates; `lr` is the last layer's."""
-    groups = param_groups(model, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)
+    """Return fused AdamW with one group per (layer, decayed or not), the first layers first.
+
+    The head learns with rate `lr`, each layer below it with `layer_decay` times the rate of the
+    layer above. Biases, norms and the class token are not decayed.
+    """
+    groups = param_groups_layer_decay(
+        model, weight_decay, no_weight_decay_list=("cls_token",), layer_decay=layer_decay
+    )
     for group in groups:
-        del group["lr_scale"]
+        # timm's schedule would multiply its minimum and its first rate by `lr_scale` too. In this
+        # recipe they are the same for all layers, so the groups carry their rates instead.
+        group["lr"] = lr * group.pop("lr_scale")
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
 
@@ -54,7 +82,7 @@ def build_schedule(
     min_lr: float,
     warmup_lr: float,
 ) -> CosineLRScheduler:
-    """Return a cosine over all steps whose first part a linear warm-up covers.
+    """Return a cosine over all steps; a linear warm-up replaces its first part.
 
     Call `step_update(n)` after step n (from 0), as the released training did.
     """
@@ -70,141 +98,95 @@ def build_schedule(
     )
 
 
-class Augment:
-    """Images (B, H, W, 3) uint8 and 0/1 targets (B,), to normalised images and soft targets.
-
-    Random erasing, then mixup or cutmix, on the images' device. Soft targets are the probability
-    of abnormal, smoothed; the batch must be even where mixing is on.
-    """
-
-    def __init__(
-        self,
-        *,
-        smoothing: float = 0.0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        mix_prob: float = 1.0,
-        switch_prob: float = 0.5,
-        mode: str = "batch",
-        erase_prob: float = 0.0,
-        erase_mode: str = "pixel",
-        erase_count: int = 1,
-        device: torch.device | str = "cpu",
-    ):
-        self.smoothing = smoothing
-        self.erase = (
-            RandomErasing(erase_prob, mode=erase_mode, max_count=erase_count, device=str(device))
-            if erase_prob
-            else None
-        )
-        self.mix = (
-            Mixup(mixup, cutmix, None, mix_prob, switch_prob, mode, True, smoothing, 2)
-            if mixup or cutmix
-            else None
-        )
-
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        images = normalize(images)
-        if self.erase is not None:
-            images = self.erase(images)
-        if self.mix is None:
-            return images, targets.float() * (1 - self.smoothing) + self.smoothing / 2
-        images, soft = self.mix(images, targets)  # (B, 2): normal, abnormal
-        return images, soft[:, 1]
+def load_train(config, crops: Manifest, epochs: range) -> DataLoader:
+    """Return the loader of this process's training batches of all `epochs`."""
+    data, aug = config.DATA, config.AUG
+    transform = build_train_transform(
+        size=data.IMG_SIZE,
+        interpolation=data.INTERPOLATION,
+        auto_augment=aug.AUTO_AUGMENT,
+        color_jitter=aug.COLOR_JITTER,
+        min_crop=aug.MIN_CROP,
+    )
+    min_side = smallest_useful_side(data.IMG_SIZE, aug.MIN_CROP)
+    dataset = CropDataset(crops, transform, seed=config.SEED, min_side=min_side)
+    return build_train_loader(
+        dataset,
+        batch_size=data.BATCH_SIZE,
+        accumulation=config.TRAIN.ACCUMULATION_STEPS,
+        epochs=epochs,
+        workers=data.NUM_WORKERS,
+        pin_memory=data.PIN_MEMORY,
+    )
 
 
-def build_criterion(
-    *, focal: bool = False, alpha: float = 0.25, gamma: float = 2.0
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the mean loss of (B,) logits and soft targets: BCE, or the focal loss."""
-    if focal:
-        from torchvision.ops import sigmoid_focal_loss
-
-        return lambda logits, targets: sigmoid_focal_loss(
-            logits, targets, alpha=alpha, gamma=gamma, reduction="mean"
-        )
-    return F.binary_cross_entropy_with_logits
-
-
-def autocast(device: torch.device, precision: str):
-    """Return the context in which the network computes: bf16 autocast, or nothing."""
-    if precision != "bf16":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+def load_val(config, crops: Manifest) -> DataLoader:
+    """Return the loader of this process's share of the validation crops."""
+    # The files are RGB. TEST.CHANNELS is about video frames and does nothing here.
+    size, interpolation = config.DATA.IMG_SIZE, config.DATA.INTERPOLATION
+    transform = build_eval_transform(size=size, crop=config.TEST.CROP, interpolation=interpolation)
+    return build_val_loader(
+        CropDataset(crops, transform),
+        batch_size=config.DATA.BATCH_SIZE,
+        workers=config.DATA.NUM_WORKERS,
+        pin_memory=config.DATA.PIN_MEMORY,
+    )
 
 
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the running statistics of process 0, which the checkpoint holds."""
-    if world_size() > 1:
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)
+def build_augment(config, device: torch.device) -> Augment:
+    """Return the part of the augmentation that works on whole batches."""
+    aug = config.AUG
+    return Augment(
+        smoothing=config.MODEL.LABEL_SMOOTHING,
+        mixup=aug.MIXUP,
+        cutmix=aug.CUTMIX,
+        mix_prob=aug.MIXUP_PROB,
+        switch_prob=aug.MIXUP_SWITCH_PROB,
+        mix_mode=aug.MIXUP_MODE,
+        erase_prob=aug.REPROB,
+        erase_mode=aug.REMODE,
+        erase_count=aug.RECOUNT,
+        device=device,
+    )
 
 
-@dataclass
-class StepResult:
-    """Loss (mean over all processes) and gradient norm of a step, on their way to the CPU."""
+def build_model(config, device: torch.device) -> torch.nn.Module:
+    """Return the network to train, from the pre-training file if one is set."""
+    torch.manual_seed(config.SEED)  # the same new weights in every process
+    model = build_classifier(config)
+    if config.PRETRAINED:
+        new = load_pretrained(model, config.PRETRAINED)
+        logger.info(f"loaded {config.PRETRAINED}; new: {', '.join(new)}")
+    else:
+        logger.warning("no --pretrained: training starts from random weights")
+    model.set_grad_checkpointing(config.TRAIN.USE_CHECKPOINT)
+    model.to(device)
+    if config.TRAIN.COMPILE:
+        model.compile()
+    return model
 
-    values: Tensor
-    event: torch.cuda.Event | None
 
-    def read(self) -> tuple[float, float]:
-        if self.event is not None:
-            self.event.synchronize()
-        return tuple(self.values.tolist())
-
-
-class Trainer:
-    """Runs optimiser steps of one or more micro-batches; everything a step changes is in here."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: CosineLRScheduler | None = None,
-        *,
-        augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        criterion: Callable[[Tensor, Tensor], Tensor],
-        device: torch.device,
-        precision: str = "fp32",
-        clip_grad: float = 5.0,
-    ):
-        self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.augment, self.criterion = augment, criterion
-        self.device, self.precision = device, precision
-        self.clip_grad = clip_grad or float("inf")
-        self.network = model
-        if world_size() > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.network = nn.parallel.DistributedDataParallel(
-                model, device_ids=ids, gradient_as_bucket_view=True
-            )
-
-    def step(self, batches: Sequence[tuple[Tensor, Tensor]], number: int) -> StepResult:
-        """Take step `number` (from 0) on the micro-batches (uint8 images, 0/1 targets)."""
-        self.model.train()
-        total = torch.zeros((), device=self.device)
-        for last, (images, targets) in zip(
-            [*[False] * (len(batches) - 1), True], batches, strict=True
-        ):
-            images = images.to(self.device, non_blocking=True)
-            targets = targets.to(self.device, non_blocking=True)
-            images, targets = self.augment(images, targets)
-            # Gradients travel between processes once a step.
-            wait = nullcontext() if last or self.network is self.model else self.network.no_sync()
-            with wait:
-                with autocast(self.device, self.precision):
-                    logits = self.network(images)
-                loss = self.criterion(logits.float(), targets) / len(batches)
-                loss.backward()
-            total += loss.detach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.schedule is not None:
-            self.schedule.step_update(number)
-        loss = sum_over_processes(total) / world_size()
-        values = torch.stack([loss, norm.float()]).to("cpu", non_blocking=True)
-        event = torch.cuda.Event() if self.device.type == "cuda" else None
-        if event is not None:
-            event.record()
-        return StepResult(values, event)
+def build_state(config, crops_count: int, device: torch.device) -> TrainingState:
+    """Return the network, its optimiser and its schedule before the first step."""
+    train, batch_size = config.TRAIN, config.DATA.BATCH_SIZE
+    images = images_per_step(batch_size, train.ACCUMULATION_STEPS)
+    steps = count_steps(crops_count, batch_size, train.ACCUMULATION_STEPS)
+    scale = images / REFERENCE_BATCH
+    model = build_model(config, device)
+    optimizer = build_optimizer(
+        model,
+        lr=train.BASE_LR * scale,
+        weight_decay=train.WEIGHT_DECAY,
+        layer_decay=train.LAYER_DECAY,
+        betas=train.OPTIMIZER.BETAS,
+        eps=train.OPTIMIZER.EPS,
+    )
+    schedule = build_schedule(
+        optimizer,
+        steps_per_epoch=steps,
+        epochs=train.EPOCHS,
+        warmup_epochs=train.WARMUP_EPOCHS,
+        min_lr=train.MIN_LR * scale,
+        warmup_lr=train.WARMUP_LR * scale,
+    )
+    return TrainingState(model, optimizer, schedule, device, images, steps)

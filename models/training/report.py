@@ -1,17 +1,61 @@
 """The report of a classifier on labelled crops: figures, curves, mistakes, every prediction."""
 
 import csv
+import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data.checks import draw_tiles
+from data.checks import ABNORMAL_COLOR, NORMAL_COLOR, draw_tiles
 from data.dataset import Manifest, read_image
 from models.training.metrics import probabilities
-from utils import atomic_write, write_json
+from utils import UsageError, atomic_write, rank, read_jsonl, write_json
 
-NORMAL, ABNORMAL = "#1a7f37", "#b42318"
+logger = logging.getLogger(__name__)
+
+
+def describe_origin(checkpoint: Path, crops: Manifest) -> dict:
+    """Return what a report is about, as its metrics.json says it."""
+    return {
+        "checkpoint": str(checkpoint),
+        "val_path": str(crops.path),
+        "part": crops.part,
+        "abnormal_label": crops.abnormal_label,
+    }
+
+
+def check_report(folder: Path, checkpoint: Path, crops: Manifest, *, overwrite: bool) -> None:
+    """Raise UsageError if the report in `folder` is about another checkpoint or other crops."""
+    path = folder / "metrics.json"
+    if overwrite or not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in describe_origin(checkpoint, crops).items():
+        if found.get(key) != value:
+            raise UsageError(
+                f"--output: {folder} is a report of {key} {found.get(key)!r}, not {value!r}; "
+                "choose another folder, or --overwrite"
+            )
+
+
+def save_report(
+    run: Path, checkpoint: Path, crops: Manifest, logits: np.ndarray, metrics: dict
+) -> None:
+    """Write the report into the folder `run`, in process 0; with curves if it trained this."""
+    history = run / "metrics.jsonl"
+    is_own = checkpoint.resolve().parent == run.resolve() and history.is_file()
+    if rank() == 0:
+        write_report(
+            run / "report",
+            crops,
+            logits,
+            metrics,
+            history=read_jsonl(history) if is_own else [],
+            origin=describe_origin(checkpoint, crops),
+        )
+    logger.info(f"report: {run / 'report'}")
 
 
 def write_report(
@@ -23,9 +67,11 @@ def write_report(
     history: Sequence[dict] = (),
     origin: dict | None = None,
 ) -> None:
-    """Write the report into `folder`; `history` is the rows of metrics.jsonl, `origin` free text.
+    """Write the report of `logits` (N,), one per crop of `manifest`, into `folder`.
 
-    metrics.json comes last, so that its presence means a whole report.
+    `metrics` is what `measure` returned, `history` the rows of metrics.jsonl (none: no curves), and
+    `origin` says which checkpoint and data the report is about. metrics.json is written last: where
+    it exists, the report is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
     targets, p = manifest.targets, probabilities(logits)
@@ -66,18 +112,19 @@ def write_predictions(path: Path, manifest: Manifest, logits: np.ndarray, thresh
 
 
 def worst_mistakes(
-    targets: np.ndarray, p: np.ndarray, threshold: float, most: int = 32
+    targets: np.ndarray, p: np.ndarray, threshold: float, max_rows: int = 32
 ) -> list[int]:
-    """Return the rows judged wrongly, those farthest beyond the threshold first."""
-    # Each side is scaled to its own room, so that a threshold off 0.5 favours neither.
-    room = np.where(p > threshold, max(1 - threshold, 1e-9), max(threshold, 1e-9))
-    distance = np.abs(p - threshold) / room
+    """Return the rows of crops judged wrongly, the clearest mistake first, `max_rows` at most."""
+    # The distance from the threshold is divided by the greatest possible one on that side: with a
+    # threshold of 0.3, p = 0 for an abnormal crop is as clear a mistake as p = 1 for a normal one.
+    greatest = np.where(p > threshold, max(1 - threshold, 1e-9), max(threshold, 1e-9))
+    distance = np.abs(p - threshold) / greatest
     wrong = np.flatnonzero((p > threshold) != (targets == 1))
-    return wrong[np.argsort(-distance[wrong], kind="stable")][:most].tolist()
+    return wrong[np.argsort(-distance[wrong], kind="stable")][:max_rows].tolist()
 
 
 def draw_mistakes(manifest: Manifest, p: np.ndarray, rows: Sequence[int]):
-    """Return the contact sheet of `rows`: truth, p(abnormal) and file name under each crop."""
+    """Return an RGB sheet of the crops in `rows`: label, p(abnormal) and file name under each."""
     tiles = []
     for row in rows:
         truth = "ABNORMAL" if manifest.targets[row] else "NORMAL"
@@ -100,7 +147,7 @@ def _save(figure, path: Path) -> None:
 
 
 def plot_history(history: Sequence[dict]):
-    """Return loss and metrics by epoch."""
+    """Return the figure of loss and metrics by epoch; `history` is the rows of metrics.jsonl."""
     figure, (left, right) = _figure(2)
     steps = [row for row in history if "step" in row]
     epochs = [row for row in history if "val" in row]
@@ -131,7 +178,10 @@ def plot_history(history: Sequence[dict]):
 
 
 def plot_roc_pr(targets: np.ndarray, p: np.ndarray, metrics: dict):
-    """Return the ROC and the precision-recall curve, the thresholds in use marked."""
+    """Return the figure of the ROC and precision-recall curves.
+
+    Marked are the threshold in use and the one of the best F1.
+    """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     figure, (left, right) = _figure(2)
@@ -160,10 +210,10 @@ def plot_roc_pr(targets: np.ndarray, p: np.ndarray, metrics: dict):
 
 
 def plot_scores(targets: np.ndarray, p: np.ndarray, metrics: dict):
-    """Return the histogram of p(abnormal), by label."""
+    """Return the figure of p(abnormal) by label, as histograms."""
     figure, axes = _figure(1, 7.0)
     bins = np.linspace(0, 1, 41)
-    for target, name, color in ((0, "normal", NORMAL), (1, "abnormal", ABNORMAL)):
+    for target, name, color in ((0, "normal", NORMAL_COLOR), (1, "abnormal", ABNORMAL_COLOR)):
         scores = p[targets == target]
         axes.hist(scores, bins, alpha=0.55, color=color, label=f"{name} ({len(scores)})")
     axes.axvline(metrics["threshold"], color="black", label=f"threshold {metrics['threshold']:.4g}")

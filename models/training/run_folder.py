@@ -1,4 +1,4 @@
-"""The folder of a training run: which settings it holds, its checkpoints, and going on."""
+"""The folder of a training run: its settings, its checkpoints, and how a run goes on from them."""
 
 import json
 import logging
@@ -6,18 +6,41 @@ import pickle
 import random
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from timm.scheduler.scheduler import Scheduler
 
 from configs.defaults import differences, get_config
 from models.checkpoint import CheckpointError, compare, pick_state, read_checkpoint
-from utils import UsageError, atomic_write, rank, write_jsonl
+from utils import UsageError, atomic_write, gather_objects, rank, write_jsonl
 
 logger = logging.getLogger(__name__)
 
-# Settings that may change between two parts of one run: they change no result but by rounding.
+
+@dataclass
+class TrainingState:
+    """What training changes, and what it must have in common with a checkpoint to go on from it."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Scheduler
+    device: torch.device
+    images_per_step: int
+    steps_per_epoch: int
+    next_epoch: int = 0
+    best: dict | None = None  # the metrics of the epoch with the best AUROC, and its number
+
+    def finish_epoch(self, epoch: int, metrics: dict) -> None:
+        """Note that `epoch` is trained and has these `metrics`."""
+        self.next_epoch = epoch + 1
+        if self.best is None or metrics["auroc"] > self.best["auroc"]:
+            self.best = {"epoch": epoch, **metrics}
+
+
+# Settings that may change when a run goes on: results stay the same, except for rounding.
 FREE = {
     "BASE",
     "OUTPUT",
@@ -29,7 +52,7 @@ FREE = {
     "DATA.PIN_MEMORY",
     "TRAIN.USE_CHECKPOINT",
     "TRAIN.COMPILE",
-    # Their product with the number of processes must stay; `restore` sees to that.
+    # `restore` checks that these two times the number of processes give the same images per step.
     "DATA.BATCH_SIZE",
     "TRAIN.ACCUMULATION_STEPS",
 }
@@ -51,12 +74,12 @@ def newest_whole(folder: Path) -> tuple[Path, dict] | None:
         try:
             return path, read_checkpoint(path)
         except CheckpointError as error:
-            logger.warning("passed over: %s", error)
+            logger.warning(f"passed over: {error}")
     return None
 
 
 def find_conflict(folder: Path, config) -> str:
-    """Return why the checkpoints in `folder` are of no run with these settings, or nothing."""
+    """Return why a run with these settings cannot go on in `folder`, or an empty string."""
     if not checkpoints(folder):
         return ""
     saved = folder / "config.yaml"
@@ -76,33 +99,93 @@ def find_conflict(folder: Path, config) -> str:
     )
 
 
+def prepare(folder: Path, config, *, overwrite: bool) -> bool:
+    """Create the run's folder and return whether it holds another run, which `begin` will delete.
+
+    Raises UsageError for another run in it without `overwrite`.
+    """
+    conflict = find_conflict(folder, config)
+    if conflict and not overwrite:
+        raise UsageError(conflict)
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(".*.part"):  # a killed run's half-written files
+            path.unlink(missing_ok=True)
+    return bool(conflict)
+
+
+def begin(folder: Path, config, state: TrainingState, *, clear_first: bool) -> None:
+    """Write the settings and bring metrics.jsonl to where the training starts."""
+    if clear_first:
+        clear(folder)
+    with atomic_write(folder / "config.yaml") as file:
+        file.write(config.dump())
+    keep_metrics(folder / "metrics.jsonl", state.next_epoch)
+
+
 def clear(folder: Path) -> None:
-    """Delete the files of the run in `folder`, its log apart, and nothing else."""
+    """Delete the files of the run in `folder` except its log; leave other files alone."""
     names = ("config.yaml", "metrics.jsonl", "nonfinite_batch.txt")
     for path in [*checkpoints(folder), *(folder / name for name in names)]:
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / "report", ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the half-written files that a killed run left behind."""
-    for path in folder.glob(".*.part"):
-        path.unlink(missing_ok=True)
-
-
 def save(path: Path, content: dict) -> None:
-    """Write a checkpoint at once; raises UsageError where the disk does not take it."""
+    """Write a checkpoint atomically; raises UsageError where it cannot be written (disk full)."""
     try:
         with atomic_write(path, "wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError, pickle.PicklingError) as error:
-        # torch's own words for a full disk are about positions in the archive.
+        # For a full disk, torch's own message is about a position in the file; the error that
+        # caused it says what happened.
         reason = next((e for e in (error.__context__, error.__cause__) if e), error)
         free = shutil.disk_usage(path.parent).free / 1e6
         kept = "the one before it is untouched" if path.exists() else "none was there before"
         raise UsageError(
             f"{path}: cannot save the checkpoint ({reason}; {free:.1f} MB free there); {kept}"
         ) from error
+
+
+def save_epoch(
+    folder: Path, state: TrainingState, content: dict, states: dict, *, numbered: bool
+) -> None:
+    """Write last.pth and, if `numbered`, ckptN.pth, which has `content` and the weights alone.
+
+    `states` are this process's random states; every process must call this, process 0 writes.
+    """
+    all_states = gather_objects(states)
+    if rank() != 0:
+        return
+    content = {
+        **content,
+        "model": state.model.state_dict(),
+        "best": state.best,
+        "global_batch": state.images_per_step,
+        "steps_per_epoch": state.steps_per_epoch,
+    }
+    if numbered:
+        save(folder / f"ckpt{content['epoch']}.pth", content)
+    content["optimizer"] = state.optimizer.state_dict()
+    content["schedule"] = state.schedule.state_dict()
+    content["random_states"] = all_states
+    save(folder / "last.pth", content)
+
+
+def append_row(path: Path, row: dict) -> None:
+    """Append a row to metrics.jsonl; raises UsageError where it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot write: {error}") from error
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, numpy's and torch's random numbers, on the CPU and on GPUs."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def random_states(device: torch.device) -> dict:
@@ -128,62 +211,61 @@ def set_random_states(states: dict, device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"].clone(), device)
 
 
-def load_weights(model: torch.nn.Module, content: dict, path: Path) -> None:
-    """Copy a run's weights into `model`; another architecture raises CheckpointError."""
-    state = pick_state(content, ("model",), path)
-    compare(state, model.state_dict(), path)
-    model.load_state_dict(state)
+def find_checkpoint(folder: Path, path: str) -> Path:
+    """Return `path`, which --resume set, or the newest whole checkpoint in `folder`."""
+    if path:
+        return Path(path)
+    found = newest_whole(folder)
+    if found is None:
+        raise UsageError(f"--eval: --resume is missing and {folder} holds no checkpoint")
+    return found[0]
 
 
-def check_report(folder: Path, origin: dict, *, overwrite: bool) -> None:
-    """Raise UsageError if `folder` holds the report of something else than `origin`."""
-    path = folder / "metrics.json"
-    if overwrite or not path.is_file():
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    other = [key for key in origin if found.get(key) != origin[key]]
-    if other:
-        raise UsageError(
-            f"--output: {folder} is a report of {other[0]} {found.get(other[0])!r}, not "
-            f"{origin[other[0]]!r}; choose another folder, or --overwrite"
-        )
+def resume(state: TrainingState, folder: Path | None, path: str) -> None:
+    """Restore the newest whole checkpoint in `folder`, else the one at `path`, else nothing."""
+    found = newest_whole(folder) if folder else None
+    if found is None and path:
+        found = Path(path), read_checkpoint(path)
+    if found is not None:
+        restore(state, *found)
+        logger.info(f"going on from {found[0]} with epoch {state.next_epoch}")
 
 
-def restore(
-    trainer, content: dict, path: Path, *, global_batch: int, steps_per_epoch: int
-) -> tuple[int, dict | None]:
-    """Bring `trainer` to where the checkpoint was written; return (next epoch, best metrics).
+def restore(state: TrainingState, path: Path, content: dict) -> None:
+    """Put the checkpoint's `content` into `state` and the random generators.
 
-    A numbered checkpoint has no optimiser state: its weights go on with fresh moments, and a
-    warning says so. Raises UsageError if the images in a step differ, or it is no run of ours.
+    A numbered checkpoint has no optimiser state: training goes on with its weights and new moments,
+    and a warning says so. Raises UsageError if the file is not from main_finetune.py, or if the
+    images per step or the steps per epoch differ.
     """
     if "epoch" not in content or "global_batch" not in content:
         raise UsageError(f"{path}: expected a checkpoint that main_finetune.py wrote")
-    load_weights(trainer.model, content, path)
-    if content["global_batch"] != global_batch:
+    weights = pick_state(content, ("model",), path)
+    compare(weights, state.model.state_dict(), path)
+    state.model.load_state_dict(weights)
+    if content["global_batch"] != state.images_per_step:
         raise UsageError(
-            f"{path}: trained with {content['global_batch']} images a step, now {global_batch}; "
-            "keep batch size x processes x accumulation as it was"
+            f"{path}: trained with {content['global_batch']} images a step, now "
+            f"{state.images_per_step}; keep batch size x processes x accumulation as it was"
         )
-    if content["steps_per_epoch"] != steps_per_epoch:
+    if content["steps_per_epoch"] != state.steps_per_epoch:
         raise UsageError(
             f"{path}: trained with {content['steps_per_epoch']} steps an epoch, now "
-            f"{steps_per_epoch}: the training data has changed; use another --output"
+            f"{state.steps_per_epoch}: the training data has changed; use another --output"
         )
-    done = content["epoch"] + 1
+    state.next_epoch, state.best = content["epoch"] + 1, content.get("best")
     if "optimizer" not in content:
-        logger.warning("%s holds no optimiser state: its moments start new", path)
-        trainer.schedule.step_update(max(done * content["steps_per_epoch"] - 1, 0))
-        return done, content.get("best")
-    # A file's tensors are mapped from disk; the optimiser must own what it changes in place.
-    trainer.optimizer.load_state_dict(_copied(content["optimizer"]))
-    trainer.schedule.load_state_dict(content["schedule"])
+        logger.warning(f"{path} holds no optimiser state: its moments start new")
+        state.schedule.step_update(max(state.next_epoch * state.steps_per_epoch - 1, 0))
+        return
+    # The file's tensors are mapped from disk, and the optimiser changes its own in place.
+    state.optimizer.load_state_dict(_copied(content["optimizer"]))
+    state.schedule.load_state_dict(content["schedule"])
     states = content["random_states"]
     if rank() < len(states):
-        set_random_states(states[rank()], trainer.device)
+        set_random_states(states[rank()], state.device)
     else:
-        logger.warning("%s: written by %d processes: random numbers differ", path, len(states))
-    return done, content.get("best")
+        logger.warning(f"{path}: written by {len(states)} processes: random numbers differ")
 
 
 def _copied(tree):
@@ -197,7 +279,7 @@ def _copied(tree):
 
 
 def keep_metrics(path: Path, before_epoch: int) -> None:
-    """Drop the rows of epochs that will be trained again, and a half-written last row."""
+    """Remove the rows of epochs that will be trained again, and a half-written last row."""
     rows = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():

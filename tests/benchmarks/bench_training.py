@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from configs.defaults import get_config
 from data.dataset import read_manifest
 from models.classifier import build_classifier
 from models.device import fast_dtype, set_matmul_precision
-from models.training.finetune import build_model, build_train_loader, build_trainer
+from models.training import recipe
+from models.training.engine import train_step
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 from utils import cores_per_process
 
@@ -89,7 +91,8 @@ def run_one(args) -> dict:
     torch.set_num_threads(args.threads)
     config = settings(args, args.one, args.batch_size)
     set_matmul_precision(config.TRAIN.PRECISION)
-    trainer = build_trainer(config, build_model(config, device), device, steps_per_epoch=1000)
+    crops = 1000 * args.batch_size  # so that an epoch has 1000 steps
+    state = recipe.build_state(config, crops, device)
     generator = torch.Generator().manual_seed(0)
     size = config.DATA.IMG_SIZE
     images = torch.randint(
@@ -97,29 +100,46 @@ def run_one(args) -> dict:
     )
     images = images.pin_memory() if cuda else images
     batch = [(images, torch.arange(args.batch_size) % 2)]
+    criterion, augment = recipe.build_criterion(), recipe.build_augment(config, device)
+    state.model.train()
+
+    def step(number: int) -> float:
+        """Take step `number` and return its loss."""
+        result = train_step(
+            state.model,
+            criterion,
+            batch,
+            state.optimizer,
+            augment=augment,
+            device=device,
+            precision=config.TRAIN.PRECISION,
+            clip_grad=config.TRAIN.CLIP_GRAD,
+        )
+        state.schedule.step_update(number)
+        return result.read()[0]
 
     clock = time.process_time if args.cpu_seconds else time.perf_counter
     started = clock()
     for number in range(3):  # also compiles
-        trainer.step(batch, number).read()
+        step(number)
     warm = clock() - started
     times = []
     for number in range(args.steps):
         start = clock()
-        trainer.step(batch, number).read()
+        step(number)
         times.append(clock() - start)
     result = {
         "seconds": float(np.median(times)),
         "warm_up": warm,
         "memory": peak_memory(device),
-        "loss": trainer.step(batch, 0).read()[0],
+        "loss": step(0),
     }
     if args.profile:
-        result["profile"] = profile(trainer, batch, device)
+        result["profile"] = profile(step, device)
     return result
 
 
-def profile(trainer, batch, device, most: int = 6) -> list[str]:
+def profile(step: Callable[[int], float], device: torch.device, most: int = 6) -> list[str]:
     """Return the operations (on a GPU its kernels) that take longest, with their shares."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
@@ -127,7 +147,7 @@ def profile(trainer, batch, device, most: int = 6) -> list[str]:
     cuda = device.type == "cuda"
     with record(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as trace:
         for number in range(2):
-            trainer.step(batch, number).read()
+            step(number)
     key = "self_device_time_total" if cuda else "self_cpu_time_total"
     rows = sorted(trace.key_averages(), key=lambda row: -getattr(row, key))
     total = sum(getattr(row, key) for row in rows)
@@ -168,7 +188,7 @@ def time_loader(args, manifest, workers: int) -> float:
         ROOT / args.cfg,
         flags={"DATA.NUM_WORKERS": workers, "DATA.BATCH_SIZE": min(64, len(manifest))},
     )
-    loader = build_train_loader(config, manifest, range(10**6), torch.device("cpu"))
+    loader = recipe.load_train(config, manifest, range(10**6))
     batches = iter(loader)
     for _ in range(6 * workers + 1):  # more than what is fetched ahead: the queues run dry
         next(batches)
