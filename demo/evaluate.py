@@ -14,7 +14,7 @@ from pathlib import Path
 from configs.defaults import PARTS
 from demo.paths import ROOT, WEIGHTS, load_scorer
 from demo.truth import abnormal_part, match, true_parts
-from utils import run_main, write_json
+from utils import UsageError, run_main, write_json
 
 FIRST_SEED = 900_000  # training draws from 0 on
 AT_LEAST = {
@@ -193,9 +193,11 @@ def main() -> int:
     args = parse_args()
     seeds = range(args.seed, args.seed + args.videos)
     truth = draw_videos(args.work, seeds, workers=args.workers)
-    detections, crops, rows = score(args, truth)
     parts = {video: abnormal_part(frames) for video, frames in truth.items()}
     labels = [part is not None for part in parts.values()]
+    if len(set(labels)) < 2:
+        raise UsageError(f"--videos {args.videos}: expected normal and abnormal ones; draw more")
+    detections, crops, rows = score(args, truth)
     soft = [rows[video]["score_soft"] for video in parts]
     doubts = [1.0 if s is None else 1 - s for s in soft]
     figures = detections.figures() | crops.figures()

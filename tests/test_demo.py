@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from configs.defaults import PARTS, ConfigError, get_config
+from demo import evaluate
 from demo.evaluate import Detections, auroc, right_part
 from demo.paths import CONFIG, ROOT, VIDEOS, WEIGHTS, load_scorer
 from demo.show import EXPLANATION, table
@@ -15,6 +16,7 @@ from demo.truth import abnormal_part, label_crops, match, overlaps, read_truth, 
 from demo.world.files import chunks, draw_stills, read_stills, truth_file
 from models.checkpoint import CheckpointError, read_checkpoint
 from models.classifier import build_classifier, load_classifier
+from utils import UsageError
 
 PERSON = {
     "human": [100, 100, 200, 400],
@@ -162,6 +164,13 @@ def test_the_right_part_is_the_one_that_rises_most_over_normal_videos():
         "b": {"abnormal_by_part": {"human": 0.9, "face": 0.3, "hand": 0.1}},
     }
     assert right_part(rows, {"n": None, "a": "hand", "b": "face"}) == 0.5
+
+
+def test_videos_of_one_kind_are_refused_before_they_are_scored(tmp_path, monkeypatch):
+    words = ["evaluate", "--videos", "1", "--workers", "1", "--work", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(UsageError, match="--videos 1: expected normal and abnormal ones"):
+        evaluate.main()
 
 
 def test_ties_count_half():
