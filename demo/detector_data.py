@@ -1,4 +1,4 @@
-"""Detector samples from drawn stills: whole frames with people, person crops with their parts."""
+"""Training samples of the detector: whole drawn frames with people, person crops with parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +9,24 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from demo.stills import read_stills
+from demo.world.files import read_stills
 
 FRAME, CROP = "frame", "crop"
 LONG_SIDE = 400  # pixels at which samples are kept in memory
-MARGIN = 0.08  # share of a person's box kept around it, from which training cuts its windows
-MIN_INSIDE = 0.5  # share of a box that must lie inside a window to be looked for there
-PAD = 114
-STEP = 32  # a picture's padded sides are multiples of this
+MARGIN = 0.08  # kept around a person's box, as a share of its size, for windows that vary
+MIN_INSIDE = 0.5  # a box counts in a window that holds at least this share of its area
+PAD = 114  # grey level of the padding, as at scoring
+STEP = 32  # pixels; padded sides are multiples of the coarsest stride
 
 Size = tuple[int, int]  # width, height
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture as JPEG bytes, its kind, its boxes (N, 4) xyxy with labels (N,), and a window.
+    """A picture as JPEG bytes, its kind (FRAME or CROP), its boxes and its window.
 
-    Labels are indices of the kind's prompt set; the window xyxy is what scoring would look at.
+    `boxes` (N, 4) and `window` (4,) are xyxy in pixels of the picture; the window is what the
+    detector would be given at scoring. `labels` (N,) are indices in the kind's prompt set.
     """
 
     kind: str
@@ -36,7 +37,10 @@ class Sample:
 
 
 def _sample(kind: str, image: np.ndarray, origin, boxes, labels, window) -> Sample:
-    """Return `image` shrunk to LONG_SIDE, all boxes moved from `origin` and scaled with it."""
+    """Return a sample of `image`, a piece of a frame, shrunk to LONG_SIDE.
+
+    `boxes` and `window` are xyxy in pixels of the frame, `origin` (x, y) is where the piece begins.
+    """
     scale = min(1.0, LONG_SIDE / max(image.shape[:2]))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -52,7 +56,10 @@ def _sample(kind: str, image: np.ndarray, origin, boxes, labels, window) -> Samp
 
 
 def samples_of(frame: np.ndarray, people: Sequence[dict]) -> list[Sample]:
-    """Return one sample for `frame` (H, W, 3) BGR and one for each of its `people` (truth)."""
+    """Return a sample of the whole `frame` (H, W, 3) uint8 BGR and one of each person's crop.
+
+    `people` are the frame's entries of truth.jsonl.
+    """
     height, width = frame.shape[:2]
     humans = [person["human"] for person in people]
     whole = [0, 0, width, height]
@@ -69,7 +76,7 @@ def samples_of(frame: np.ndarray, people: Sequence[dict]) -> list[Sample]:
 
 
 def place(window: np.ndarray, size: Size, zoom: float = 1.0, flip: bool = False) -> np.ndarray:
-    """Return the (2, 3) affine that puts `window` (xyxy) in the middle of (width, height)."""
+    """Return the affine map (2, 3) that centres `window` (xyxy) in a picture of `size`."""
     x1, y1, x2, y2 = (float(v) for v in window)
     width, height = size
     scale = zoom * min(width / (x2 - x1), height / (y2 - y1))
@@ -82,7 +89,10 @@ def place(window: np.ndarray, size: Size, zoom: float = 1.0, flip: bool = False)
 
 
 def move_boxes(boxes: np.ndarray, affine: np.ndarray, inside: np.ndarray) -> tuple:
-    """Return boxes (N, 4) after `affine`, clipped to `inside` (xyxy), and which of them remain."""
+    """Return boxes (N, 4) mapped by `affine` (2, 3) and clipped to `inside`, and which remain (N,).
+
+    All boxes are xyxy. A box remains if more than MIN_INSIDE of its area lies inside.
+    """
     corners = boxes.reshape(-1, 2, 2) * np.diag(affine[:, :2]) + affine[:, 2]
     boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
     clipped = np.concatenate(
@@ -94,10 +104,11 @@ def move_boxes(boxes: np.ndarray, affine: np.ndarray, inside: np.ndarray) -> tup
 
 
 class DrawnParts(Dataset):
-    """Samples of `seeds` in a folder of stills: (3, H, W) uint8 BGR with boxes and kind.
+    """The samples of the stills of `seeds` in `folder`.
 
-    An item is {"inputs", "boxes_labels": (N, 5) label and xyxy in pixels, "kind"}; it is asked for
-    by its index, and then padded to the `size` square, or by (index, shape).
+    An item is {"inputs": (3, H, W) uint8 BGR, "boxes_labels": (N, 5), "kind"}; each row of
+    boxes_labels is the label and xyxy in pixels. `data[index]` is padded to a square of `size`
+    pixels, `data[index, (width, height)]` to that shape.
     """
 
     def __init__(self, folder: Path, seeds: range, *, size: int = 320, augment: bool = True):
@@ -112,7 +123,7 @@ class DrawnParts(Dataset):
         return len(self.samples)
 
     def shape(self, index: int) -> Size:
-        """Return (width, height) of the sample padded to its own aspect only."""
+        """Return the (width, height) to which the sample is padded if it keeps its own aspect."""
         x1, y1, x2, y2 = self.samples[index].window
         scale = self.size / max(x2 - x1, y2 - y1)
         return tuple(-(-int(side * scale) // STEP) * STEP for side in (x2 - x1, y2 - y1))
@@ -127,11 +138,10 @@ class DrawnParts(Dataset):
             window, zoom, flip = _vary(window, sample.kind, rng)
             image = _recolour(image, rng)
         affine = place(window, size, zoom, flip)
-        # Outside its window a person's crop is grey, as at scoring; a frame has no outside.
+        # Everything outside of the window is grey, as at scoring.
         corners, _ = move_boxes(window[None], affine, np.array([0, 0, *size]))
         boxes, keep = move_boxes(sample.boxes, affine, corners[0])
-        border = (PAD,) * 3
-        out = cv2.warpAffine(image, affine, size, borderValue=border)
+        out = cv2.warpAffine(image, affine, size, borderValue=(PAD,) * 3)
         _grey_outside(out, corners[0])
         found = np.concatenate([sample.labels[keep, None], boxes[keep]], 1)
         return {
@@ -142,11 +152,11 @@ class DrawnParts(Dataset):
 
 
 class ShapeBatches(Sampler):
-    """Batches of `size` items of a `DrawnParts`, in random order; the last few are left out.
+    """Yields batches of `size` items of a `DrawnParts` in random order, an incomplete one left out.
 
-    With `to_aspect` half of the samples come in batches of one shape, padded to their own aspect,
-    tighter than fast scoring pads them; the others, and what fills no batch of its shape, are
-    squares.
+    With `to_aspect`, half of the samples keep their own aspect and come in batches of one shape.
+    They are padded less than fast scoring pads. The other half, and those that fill no batch of
+    their shape, are padded to squares.
     """
 
     def __init__(self, data: DrawnParts, size: int):
@@ -177,12 +187,16 @@ class ShapeBatches(Sampler):
 
 
 def _grey_outside(image: np.ndarray, box: np.ndarray) -> None:
+    """Paint the picture (H, W, 3) grey outside of `box` (xyxy), in place."""
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     image[:y1], image[y2:], image[:, :x1], image[:, x2:] = PAD, PAD, PAD, PAD
 
 
 def _vary(window: np.ndarray, kind: str, rng: np.random.Generator) -> tuple:
-    """Return (window, zoom, flip): a person's box is never exact, and people come in all sizes."""
+    """Return a random (window, zoom, flip) near `window`.
+
+    The window moves because detected boxes are never exact; the zoom makes people vary in size.
+    """
     size = np.tile(window[2:] - window[:2], 2)
     spread = 0.03 if kind == CROP else 0.08
     window = window + (rng.normal(0, spread, 4) * size).clip(-0.2 * size, 0.2 * size)
@@ -191,5 +205,6 @@ def _vary(window: np.ndarray, kind: str, rng: np.random.Generator) -> tuple:
 
 
 def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the picture (H, W, 3) uint8 with another brightness and tint."""
     gain = rng.uniform(0.75, 1.25) * rng.uniform(0.92, 1.08, 3)
     return np.clip(image * gain + rng.uniform(-15, 15), 0, 255).astype(np.uint8)

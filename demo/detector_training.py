@@ -1,7 +1,8 @@
 """Training YOLO-World on fixed prompts, with YOLOv8's losses, through mmengine's Runner.
 
-A batch mixes samples of several prompt sets, each scored against the texts of its own set: the
-neck looks at the texts, so training must show each kind of picture with the texts of scoring.
+A batch mixes samples of several prompt sets, and each sample is compared with the texts of its own
+set only. The neck depends on the texts, so each kind of picture is trained with the texts that it
+meets at scoring.
 """
 
 import json
@@ -9,19 +10,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 
 from demo.detector_data import ShapeBatches
-from models.yolo_world.build import register
+from models.yolo_world.build import build_model, register
+from models.yolo_world.export_vocabulary import with_vocabulary
 from utils import UsageError, write_json
 
 
 def fixed_embeddings(count: int, channels: int, seed: int = 0) -> Tensor:
-    """Return `count` orthonormal embeddings (count, channels), the same for the same seed.
+    """Return orthonormal embeddings (count, channels), the same for the same seed.
 
-    They are rounded to float16, in which they are stored.
+    They are rounded to float16, because checkpoints store them in float16.
     """
     generator = torch.Generator().manual_seed(seed)
     q, _ = torch.linalg.qr(torch.randn(channels, count, generator=generator))
@@ -31,9 +36,10 @@ def fixed_embeddings(count: int, channels: int, seed: int = 0) -> Tensor:
 def prompt_table(
     texts: Sequence[str], prompt_sets: Mapping[str, Sequence[str]]
 ) -> dict[str, list[int]]:
-    """Return per set the indices of its prompts in `texts`, all filled up to the same length.
+    """Return, for each prompt set, the indices of its prompts in `texts`, all of one length.
 
-    A repeated last prompt changes neither the neck (a maximum over texts) nor any box.
+    Shorter sets repeat their last prompt. That changes neither the neck, which takes a maximum over
+    texts, nor any box.
     """
     longest = max(map(len, prompt_sets.values()))
     table = {}
@@ -44,7 +50,7 @@ def prompt_table(
 
 
 class Collate:
-    """Stacks samples {"inputs", "boxes_labels", "kind"} into what `PromptedDetector` takes."""
+    """Stacks the items of `DrawnParts` into a batch for `PromptedDetector`."""
 
     def __init__(self, table: Mapping[str, Sequence[int]]):
         self.table = dict(table)
@@ -63,28 +69,105 @@ class Collate:
         return {"inputs": inputs, "data_samples": samples}
 
 
+class Preprocessor(BaseDataPreprocessor):
+    """Brings (B, 3, H, W) uint8 BGR to 0..1 RGB, channels last in memory."""
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        inputs = data["inputs"].flip(1).float().div_(255)
+        return {**data, "inputs": inputs.contiguous(memory_format=torch.channels_last)}
+
+
+class PromptedDetector(BaseModel):
+    """Wraps a YOLO-World so that each sample of a batch is trained with its own prompt set.
+
+    `precision` is fp32 or bf16. With `frozen_norm`, batch norms keep their statistics.
+    """
+
+    def __init__(self, *, config: Config, precision: str = "fp32"):
+        super().__init__(data_preprocessor=Preprocessor())
+        self.detector = build_model(config)
+        self.precision, self.frozen_norm = precision, False
+        embeddings = fixed_embeddings(len(config.texts), config.text_channels, config.seed)
+        self.register_buffer("embeddings", embeddings, persistent=False)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.frozen_norm:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, inputs: Tensor, data_samples: dict, mode: str = "loss") -> dict:
+        """Return YOLOv8's losses for images (B, 3, H, W) in 0..1 RGB.
+
+        `data_samples`: "prompts" (B, N), indices of the config's texts; "bboxes_labels" (M, 6),
+        each row the sample's index, the label's index in the sample's prompts, and xyxy in pixels;
+        and "img_metas".
+        """
+        head, text = self.detector.bbox_head, self.embeddings[data_samples["prompts"]]
+        bf16 = self.precision == "bf16"
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+            outs = self.detector.raw(inputs, text)
+        outs = [[level.float() for level in kind] for kind in outs]
+        head.num_classes = text.shape[1]
+        return head.loss_by_feat(*outs, data_samples["bboxes_labels"], data_samples["img_metas"])
+
+
+class PadToAspect(Hook):
+    """In the last `epochs`, half of the pictures are padded to their own aspect, not to a square.
+
+    A batch of one shape holds only frames or only crops, whose statistics differ. So batch norms
+    then use the statistics gathered before, as at scoring.
+    """
+
+    def __init__(self, epochs: int):
+        self.epochs = epochs
+
+    def before_train_epoch(self, runner) -> None:
+        last = runner.epoch >= runner.max_epochs - self.epochs
+        runner.train_dataloader.batch_sampler.to_aspect = last
+        runner.model.frozen_norm = last
+
+
+class PlainCheckpoint(Hook):
+    """Keeps the message hub's objects out of checkpoints, so that `weights_only` can read them."""
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint.pop("message_hub", None)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint["message_hub"] = runner.message_hub.state_dict()
+
+
+def schedule(steps: int, warmup: int) -> list[dict]:
+    """Return mmengine's schedulers: a linear warm-up of `warmup` steps, then a cosine."""
+    cosine = {"begin": warmup, "T_max": steps - warmup, "eta_min_ratio": 0.01}
+    return [
+        {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "end": warmup},
+        {"type": "CosineAnnealingLR", "by_epoch": False, **cosine},
+    ]
+
+
 def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, workers: int = 1):
-    """Return mmengine's Runner that trains `config`'s detector on `dataset`, and resumes."""
+    """Return mmengine's Runner that trains `config`'s detector on `dataset`.
+
+    It resumes from the newest checkpoint in `work_dir`.
+    """
     from mmengine.runner import Runner
 
     register()
-    import demo.prompted  # noqa: F401  (registers its classes)
-
     batch = min(config.batch_size, len(dataset))
     steps = len(dataset) // batch * config.max_epochs
-    warmup = min(config.warmup_iters, max(1, steps // 5))
     loader = DataLoader(
         dataset,
         batch_sampler=ShapeBatches(dataset, batch),
         num_workers=workers,
         collate_fn=Collate(prompt_table(config.texts, config.prompt_sets)),
     )
-    model = ConfigDict(config.model.to_dict())
-    model.update(type="PromptedDetector", precision=config.precision)
-    model.update(prompts=len(config.texts), channels=config.text_channels)
-    model.data_preprocessor = ConfigDict(type="PromptedPreprocessor")
-    runner = Runner(
-        model=model,
+    return Runner(
+        model={"type": PromptedDetector, "config": config, "precision": config.precision},
         work_dir=str(work_dir),
         train_dataloader=loader,
         train_cfg={"by_epoch": True, "max_epochs": config.max_epochs},
@@ -94,40 +177,25 @@ def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, work
             "paramwise_cfg": config.paramwise_cfg.to_dict(),
             "clip_grad": {"max_norm": 10.0},
         },
-        param_scheduler=[
-            {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "end": warmup},
-            {
-                "type": "CosineAnnealingLR",
-                "by_epoch": False,
-                "begin": warmup,
-                "T_max": steps - warmup,
-                "eta_min_ratio": 0.01,
-            },
-        ],
+        param_scheduler=schedule(steps, min(config.warmup_iters, max(1, steps // 5))),
         default_hooks={
             "logger": {"type": "LoggerHook", "interval": 50},
             "checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 1},
             "sampler_seed": None,  # ShapeBatches draws from torch's generator
         },
-        custom_hooks=[
-            {"type": "PlainCheckpoint"},
-            {"type": "PadToAspect", "epochs": config.aspect_epochs},
-        ],
+        custom_hooks=[PlainCheckpoint(), PadToAspect(config.aspect_epochs)],
         randomness={"seed": config.seed},
         resume=True,
         default_scope="mmyolo",
         log_level="INFO",
         experiment_name="detector",
     )
-    embeddings = fixed_embeddings(len(config.texts), runner.model.embeddings.shape[1], config.seed)
-    runner.model.embeddings.copy_(embeddings)
-    return runner
 
 
 def check_plan(folder: Path, plan: dict) -> None:
-    """Write down what `folder` trains; UsageError where it holds a run of another plan.
+    """Write `plan` into `folder`; UsageError where the folder holds a run with another plan.
 
-    A resumed schedule keeps its old length, so going on with other settings would train wrongly.
+    A resumed schedule keeps its old length, so other settings must not continue it.
     """
     note = folder / "plan.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != plan:
@@ -137,13 +205,10 @@ def check_plan(folder: Path, plan: dict) -> None:
 
 
 def train(config: Config, dataset: Dataset, work_dir: str | Path, *, workers: int = 1) -> dict:
-    """Train, or go on training, in `work_dir`; return the checkpoint, ready to be saved.
+    """Train in `work_dir`, or resume there; return the checkpoint, ready to be saved.
 
-    The content has the form of our detector files: "meta", "state_dict" and "vocabulary".
+    It has the form of our detector files: "meta", "state_dict" and "vocabulary".
     """
-    from models.yolo_world.export_vocabulary import with_vocabulary
-
     check_plan(Path(work_dir), {"samples": len(dataset), "config": config.pretty_text})
-    runner = build_runner(config, dataset, work_dir, workers=workers)
-    model = runner.train()
-    return with_vocabulary(model.state_dict(), config.texts, model.embeddings)
+    model = build_runner(config, dataset, work_dir, workers=workers).train()
+    return with_vocabulary(model.detector.state_dict(), config.texts, model.embeddings)

@@ -1,4 +1,4 @@
-"""The demo's own files: where its settings and weights lie, and a scorer made of them."""
+"""Where the demo's settings, weights and videos lie, and a scorer made of them."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ VIDEOS = ROOT / "demo/videos"
 
 
 def load_scorer(weights: Path = WEIGHTS, *, stride: int = 1):
-    """Return a VideoScorer of the drawn world on the CPU; raises CheckpointError."""
+    """Return a VideoScorer on the CPU with the four files in `weights`; raises CheckpointError."""
     from models.classifier import load_classifier
     from models.detector import PartDetector
     from models.scorer import VideoScorer
@@ -26,9 +26,3 @@ def load_scorer(weights: Path = WEIGHTS, *, stride: int = 1):
     )
     classifiers = {p: load_classifier(weights / f"{p}.pth", config, "cpu") for p in PARTS}
     return VideoScorer(detector, classifiers, config, stride=stride)
-
-
-def shown_part(frames) -> str | None:
-    """Return the part that a video's truth (people per frame) calls abnormal, None if none."""
-    named = {part for people in frames for person in people for part in person["abnormal_parts"]}
-    return min(named, default=None)

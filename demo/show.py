@@ -1,16 +1,23 @@
-"""Score the embedded videos with the embedded weights: `python -m demo.show` (make demo)."""
+"""Score the demo's videos with the demo's weights: `python -m demo.show` (make demo)."""
 
 import argparse
 import json
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.defaults import PARTS
-from demo.paths import ROOT, VIDEOS, shown_part
-from utils import UsageError, read_jsonl, run_main
+from demo.paths import ROOT, VIDEOS
+from demo.truth import abnormal_part, read_truth
+from utils import UsageError, run_main
+
+EXPLANATION = """\
+What to expect: the two normal videos score higher than the two with an anomaly, and an anomaly
+raises the flags of its part. 1 is the best score. video_results is the share of normal person
+views (a person in one frame); flags are the shares of person views that a part's classifier flags.
+These weights were trained on drawings: their scores on other video mean nothing.
+"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -21,36 +28,31 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_truth(path: Path = VIDEOS.parent / "truth.jsonl") -> dict[str, str | None]:
-    """Return {video: the part that its truth calls abnormal, None if none}."""
-    frames = defaultdict(list)
-    for row in read_jsonl(path):
-        frames[row["video"]].append(row["people"])
-    return {video: shown_part(people) for video, people in frames.items()}
-
-
 def table(rows: Mapping[str, Mapping], truth: Mapping[str, str | None]) -> str:
-    """Return a line per video: its truth, its scores, and how many people each part flags."""
+    """Return a line per video: its truth, what it should score, its scores, flags per part.
+
+    `rows` are the videos' rows of scores.json, `truth` their abnormal parts, None for normal ones.
+    """
     lines = [
-        f"{'video':<24}{'truth':<18}{'video_results':>14}{'score_soft':>12}"
-        + "".join(f"{part + ' flags':>14}" for part in PARTS)
+        f"{'video':<20}{'truth':<15}{'expected':<10}{'video_results':>13}{'score_soft':>12}"
+        + "".join(f"{part + ' flags':>13}" for part in PARTS)
     ]
     for video, part in sorted(truth.items()):
         row = rows[video]
-        shown = "normal" if part is None else f"{part} anomaly"
+        shown, expected = ("normal", "high") if part is None else (f"{part} anomaly", "low")
         scores = [row["video_results"], row["score_soft"]]
         words = ["-" if score is None else f"{score:.3f}" for score in scores]
-        flags = "".join(f"{row['abnormal_by_part'][p]:>14.1%}" for p in PARTS)
-        lines.append(f"{video:<24}{shown:<18}{words[0]:>14}{words[1]:>12}{flags}")
+        flags = "".join(f"{row['abnormal_by_part'][p]:>13.1%}" for p in PARTS)
+        lines.append(f"{video:<20}{shown:<15}{expected:<10}{words[0]:>13}{words[1]:>12}{flags}")
     return "\n".join(lines)
 
 
 def score(output: Path) -> dict[str, dict]:
-    """Run inference.py on the demo's videos; return its rows by video name."""
-    script = [sys.executable, str(ROOT / "inference.py")]
-    words = ["--video", str(VIDEOS), "--output", str(output), "--annotate", "--report"]
-    words.append("--overwrite")  # results of earlier weights are no reason to stop
-    status = subprocess.run([*script, *words], check=False).returncode
+    """Run inference.py on the demo's videos; return their rows of scores.json by file name."""
+    command = [sys.executable, ROOT / "inference.py", "--video", VIDEOS, "--output", output]
+    # Overwrites, because results of earlier weights in the folder are no reason to stop.
+    command += ["--annotate", "--report", "--overwrite"]
+    status = subprocess.run([str(word) for word in command], check=False).returncode
     if status:
         raise UsageError(f"inference.py ended with status {status}")
     content = json.loads((output / "scores.json").read_text(encoding="utf-8"))
@@ -60,14 +62,12 @@ def score(output: Path) -> dict[str, dict]:
 def main() -> int:
     args = parse_args()
     rows = score(args.output)
-    print(
-        f"\n{table(rows, read_truth())}\n\n"
-        "video_results: share of normal people (1 is best); flags: share of people flagged.\n"
-        f"Look at: {args.output / 'report/index.html'}\n"
-        f"and at:  {args.output}/*.annotated.*\n"
-        "These weights know drawn people only. Real weights: `make weights`, then\n"
-        "`python inference.py --release --video YOUR.mp4`."
-    )
+    frames = read_truth(ROOT / "demo/truth.jsonl")
+    truth = {video: abnormal_part(people) for video, people in frames.items()}
+    print(f"\n{table(rows, truth)}\n\n{EXPLANATION}")
+    print(f"Report:           {args.output / 'report/index.html'}")
+    print(f"Annotated videos: {args.output}/*.annotated.*")
+    print("Your own videos:  make weights, then python inference.py --release --video YOUR.mp4")
     return 0
 
 

@@ -1,8 +1,8 @@
 """Train the demo's four checkpoints on drawn people, from nothing: `python -m demo.train`.
 
-Stills are drawn, the detector is trained on them, preprocess.py cuts their parts out with that
-detector, the drawn world's truth labels the crops, and main_finetune.py trains a classifier per
-part. Running the same command again continues where it broke off.
+Draws stills, trains the detector on them, has preprocess.py cut out the parts that this detector
+finds, labels the crops by the truth, and has main_finetune.py train a classifier per part. After an
+interruption the same command continues.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from configs.defaults import PARTS
 from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
 from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_main, write_jsonl
 
-STILLS, DETECTOR_STILLS = 3000, 2000  # drawn for the classifiers; the detector sees the first
+STILLS, DETECTOR_STILLS = 3000, 2000  # the detector is trained on the first of the stills
 EPOCHS = {"human": 18, "face": 7, "hand": 8}  # bodies are the hardest to learn
 HELD_OUT = 0.1  # share of the stills on which the classifiers are measured while they train
 
@@ -28,30 +28,44 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "build/demo", help="folder for all that lies between"
+        "--work", type=Path, default=ROOT / "build/demo", help="folder for stills, crops and runs"
     )
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for the checkpoints")
-    parser.add_argument("--stills", type=int, default=STILLS, help="pictures for the classifiers")
     parser.add_argument(
-        "--detector-stills", type=int, default=DETECTOR_STILLS, help="of these for the detector"
+        "--stills", type=int, default=STILLS, help=f"how many to draw (default {STILLS})"
     )
-    parser.add_argument("--detector-epochs", type=int, help="(default: the detector's config)")
     parser.add_argument(
-        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings of the classifiers"
+        "--detector-stills",
+        type=int,
+        default=DETECTOR_STILLS,
+        help=f"how many of them train the detector (default {DETECTOR_STILLS})",
+    )
+    parser.add_argument(
+        "--detector-epochs", type=int, help="epochs of the detector (default: as in its config)"
+    )
+    parser.add_argument(
+        "--opts",
+        nargs="+",
+        default=[],
+        metavar="KEY VALUE",
+        help="settings of the classifiers, for example TRAIN.EPOCHS 1",
     )
     args = parser.parse_args(argv)
     if not 0 < args.detector_stills <= args.stills:
-        parser.error("--detector-stills: expected 1 to --stills")
+        parser.error(
+            f"--detector-stills: expected 1 to {args.stills} (--stills), got {args.detector_stills}"
+        )
     return args
 
 
 def say(text: str) -> None:
+    """Print `text` after the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Draw the stills that are missing."""
-    from demo.stills import draw_stills
+    """Draw the stills that are still missing in the work folder."""
+    from demo.world.files import draw_stills
 
     for done in draw_stills(args.work / "stills", range(args.stills), workers=cores_per_process()):
         if done % 500 == 0 or done == args.stills:
@@ -59,7 +73,7 @@ def draw(args: argparse.Namespace) -> None:
 
 
 def precision() -> str:
-    """Return bf16 where this machine computes it fast, else fp32: emulated it takes days."""
+    """Return bf16 where the hardware computes it fast, else fp32; emulated bf16 would take days."""
     import torch
 
     from models.device import choose_device, fast_dtype
@@ -68,7 +82,7 @@ def precision() -> str:
 
 
 def train_detector(args: argparse.Namespace) -> Path:
-    """Return the trained detector's file."""
+    """Train the detector unless its file exists; return that file."""
     target = args.work / "detector.pth"
     if target.exists():
         return target
@@ -94,7 +108,8 @@ def train_detector(args: argparse.Namespace) -> Path:
 def processes() -> int:
     """Return how many processes train a classifier.
 
-    On CPU two of one core each: the threads of one would wait for the core that loads crops.
+    On a CPU it is two, of one core each. The threads of a single process would wait for the core
+    that loads the crops.
     """
     import torch
 
@@ -105,7 +120,7 @@ def processes() -> int:
 
 
 def run_script(name: str, *words: object, processes: int = 1) -> None:
-    """Run one of the project's scripts; its failure is ours."""
+    """Run one of the project's scripts; UsageError where it fails."""
     say(f"{name} {' '.join(map(str, words))}"[:160])
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
     command = [*(launch if processes > 1 else []), ROOT / name, *words]
@@ -115,8 +130,8 @@ def run_script(name: str, *words: object, processes: int = 1) -> None:
 
 
 def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
-    """Return the folder of crops that preprocess.py finds in the stills."""
-    from demo.stills import chunks
+    """Have preprocess.py cut the parts out of the stills; return the folder of crops."""
+    from demo.world.files import chunks
 
     folders = [folder for folder, _ in chunks(args.work / "stills", range(args.stills))]
     crops = args.work / "crops"
@@ -131,8 +146,8 @@ def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
 
 
 def write_lists(args: argparse.Namespace, crops: Path) -> None:
-    """Write {part}_train.jsonl and {part}_val.jsonl: crops labelled by the truth, by still."""
-    from demo.stills import chunks, truth_file
+    """Write {part}_train.jsonl and {part}_val.jsonl, labelled by the truth and split by still."""
+    from demo.world.files import chunks, truth_file
 
     folders = [folder for folder, _ in chunks(args.work / "stills", range(args.stills))]
     held_out = {folder.name for folder in folders[-max(1, round(HELD_OUT * len(folders))) :]}
@@ -148,7 +163,10 @@ def write_lists(args: argparse.Namespace, crops: Path) -> None:
         _write_list(crops / f"{part}_train.jsonl", boxes, truth, part, rest)
 
 
-def _write_list(path: Path, boxes: Sequence[dict], truth, part: str, sources: Iterable) -> None:
+def _write_list(
+    path: Path, boxes: Sequence[dict], truth: dict, part: str, sources: Iterable[str]
+) -> None:
+    """Write the list of the crops of `part` that come from `sources`."""
     from demo.truth import label_crops
 
     wanted = [row for row in boxes if row["source"] in sources]
@@ -161,11 +179,11 @@ def _write_list(path: Path, boxes: Sequence[dict], truth, part: str, sources: It
 
 
 def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
-    """Return the last checkpoint of the part's classifier."""
+    """Train the part's classifier unless its last checkpoint exists; return that file."""
     from configs.defaults import get_config
 
     count = processes()
-    config = get_config(CONFIG, [])
+    config = get_config(CONFIG)
     opts = ["TRAIN.EPOCHS", str(EPOCHS[part]), "TRAIN.PRECISION", precision()]
     opts += ["DATA.BATCH_SIZE", str(config.DATA.BATCH_SIZE // count), *args.opts]
     config = get_config(CONFIG, opts)
@@ -186,7 +204,7 @@ def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
 
 
 def pack(args: argparse.Namespace, detector: Path, classifiers: dict[str, Path]) -> None:
-    """Write the four files in float16: weights and vocabulary, no optimiser."""
+    """Write the four files in float16: weights and the prompts' embeddings, no optimiser."""
     import torch
 
     from models.checkpoint import pick_state, read_checkpoint

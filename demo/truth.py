@@ -1,27 +1,48 @@
-"""What the drawn world's truth says about boxes that a detector found."""
+"""Reads the truth of the drawn world and compares boxes that a detector found with it.
 
-from collections.abc import Iterable, Mapping, Sequence
+Boxes are xyxy in pixels of the frame. `people` are the entries of a frame in truth.jsonl.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+
+from utils import read_jsonl
 
 MATCH_IOU = 0.5
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def read_truth(path: str | Path) -> dict[str, list[list[dict]]]:
+    """Return {video: people of each frame} of a truth.jsonl."""
+    frames = defaultdict(list)
+    for row in read_jsonl(path):
+        frames[row["video"]].append(row["people"])
+    return dict(frames)
+
+
+def abnormal_part(frames: list[list[dict]]) -> str | None:
+    """Return the part that a video's truth (people of each frame) calls abnormal, else None."""
+    named = {part for people in frames for person in people for part in person["abnormal_parts"]}
+    return min(named, default=None)
+
+
+def overlaps(a: Sequence, b: Sequence) -> np.ndarray:
     """Return the (N, M) intersection over union of boxes (N, 4) and (M, 4), xyxy."""
-    a, b = np.asarray(a, float).reshape(-1, 4), np.asarray(b, float).reshape(-1, 4)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.prod(np.maximum(high - low, 0), 2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], 1) for boxes in (a, b)]
-    return common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)
+    import torch
+    from torchvision.ops import box_iou
+
+    return box_iou(
+        *(torch.from_numpy(np.reshape(x, (-1, 4)).astype(float)) for x in (a, b))
+    ).numpy()
 
 
 def true_parts(people: Sequence[Mapping], part: str) -> list[tuple[list[float], bool, int]]:
-    """Return (box, is it abnormal, index of the person) of every visible `part`.
+    """Return (box, is it abnormal, index of its person) of every visible `part`.
 
-    A person's body and face are abnormal where the truth names that part; of the two hands only
-    those that are anomaly boxes themselves.
+    The body or face of a person is abnormal if the truth names that part. Of the two hands only
+    those are abnormal that are an anomaly box.
     """
     found = []
     for index, person in enumerate(people):
@@ -33,33 +54,38 @@ def true_parts(people: Sequence[Mapping], part: str) -> list[tuple[list[float], 
 
 
 def match(boxes: Sequence, scores: Sequence[float], truth: Sequence) -> list[int | None]:
-    """Return for each box the truth box that it finds, highest score first, each found once."""
-    taken: set[int] = set()
+    """Return, for each box (N, 4), the index of the truth box (M, 4) that it finds, or None.
+
+    Boxes are matched by falling score, each to the free truth box that it overlaps most.
+    """
+    used: set[int] = set()
     matches: list[int | None] = [None] * len(boxes)
-    overlaps = iou(np.array(boxes), np.array(truth))
-    for i in np.argsort(-np.asarray(scores, float), kind="stable"):
-        order = np.argsort(-overlaps[i], kind="stable")
-        best = next((int(j) for j in order if int(j) not in taken), None)
-        if best is not None and overlaps[i, best] >= MATCH_IOU:
-            taken.add(best)
-            matches[int(i)] = best
+    iou = overlaps(boxes, truth)
+    for i in np.argsort(-np.asarray(scores, float), kind="stable").tolist():
+        order = np.argsort(-iou[i], kind="stable").tolist()
+        best = next((j for j in order if j not in used), None)
+        if best is not None and iou[i, best] >= MATCH_IOU:
+            used.add(best)
+            matches[i] = best
     return matches
 
 
-def label_crops(boxes: Iterable[Mapping], truth: Mapping[tuple[str, int], Sequence], part: str):
-    """Yield (file, 0 or 1, score) of the crops of `part`, labelled by the truth.
+def label_crops(
+    boxes: Iterable[Mapping], truth: Mapping[tuple[str, int], Sequence[Mapping]], part: str
+) -> Iterator[tuple[str, int, float]]:
+    """Yield (file, label, detector's score) of the crops of `part`; label 0 is normal, 1 abnormal.
 
     `boxes` are rows of preprocess.py's boxes.jsonl, `truth` maps (source, frame) to people. A crop
-    of nothing is normal, for scoring judges it too; one that shows an abnormal part only in part is
-    left out.
+    that shows no part is normal, because scoring judges such crops too. A crop that shows a piece
+    of an abnormal part is left out.
     """
     for row in boxes:
         if row["part"] != part or not row["file"]:
             continue
         known = true_parts(truth[row["source"], row["frame"]], part)
-        overlaps = iou([row["box"]], [box for box, *_ in known])[0]
-        best = int(overlaps.argmax()) if known else None
-        if best is not None and overlaps[best] >= MATCH_IOU:
+        iou = overlaps([row["box"]], [box for box, *_ in known])[0]
+        best = int(iou.argmax()) if known else None
+        if best is not None and iou[best] >= MATCH_IOU:
             yield row["file"], int(known[best][1]), row["score"]
-        elif not any(o > 0 and bad for o, (_, bad, _) in zip(overlaps, known, strict=True)):
+        elif not any(o > 0 and bad for o, (_, bad, _) in zip(iou, known, strict=True)):
             yield row["file"], 0, row["score"]

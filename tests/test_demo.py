@@ -1,19 +1,22 @@
-"""The demo: shipped weights order its videos and name the part; its figures are counted right."""
+"""The demo: its weights order its videos and name the abnormal part; its figures are right."""
 
 import json
+import runpy
 
 import numpy as np
 import pytest
 import torch
 
 from configs.defaults import PARTS, ConfigError, get_config
+from demo import evaluate
 from demo.evaluate import Detections, auroc, right_part
-from demo.paths import CONFIG, VIDEOS, WEIGHTS, load_scorer
-from demo.show import read_truth, table
-from demo.stills import chunks, draw_stills, read_stills, truth_file
-from demo.truth import iou, label_crops, match, true_parts
+from demo.paths import CONFIG, ROOT, VIDEOS, WEIGHTS, load_scorer
+from demo.show import EXPLANATION, table
+from demo.truth import abnormal_part, label_crops, match, overlaps, read_truth, true_parts
+from demo.world.files import chunks, draw_stills, read_stills, truth_file
 from models.checkpoint import CheckpointError, read_checkpoint
 from models.classifier import build_classifier, load_classifier
+from utils import UsageError
 
 PERSON = {
     "human": [100, 100, 200, 400],
@@ -24,9 +27,15 @@ PERSON = {
 }
 
 
+def shipped_truth() -> dict[str, str | None]:
+    """Return {video: the part that its truth calls abnormal} of the shipped videos."""
+    frames = read_truth(ROOT / "demo/truth.jsonl")
+    return {video: abnormal_part(people) for video, people in frames.items()}
+
+
 def test_the_shipped_weights_order_two_videos_and_name_the_part():
-    """The whole way from file to score, on a normal video and one with a hand anomaly."""
-    truth = read_truth()
+    """From file to score, on a normal video and one with a hand anomaly."""
+    truth = shipped_truth()
     normal = min(video for video, part in truth.items() if part is None)
     hand = min(video for video, part in truth.items() if part == "hand")
     scorer = load_scorer(stride=6)
@@ -46,7 +55,7 @@ def test_the_embedded_files_are_small_whole_and_plain():
         assert floats == {torch.float16}
     videos = sorted(VIDEOS.glob("*.mp4"))
     assert sum(path.stat().st_size for path in videos) <= 6e6
-    truth = read_truth()
+    truth = shipped_truth()
     assert sorted(truth) == [path.name for path in videos]
     assert sorted(truth.values(), key=str) == [None, None, "hand", "human"]
 
@@ -66,14 +75,33 @@ def test_the_table_names_truth_and_scores():
     }
     text = table(rows, {"a.mp4": "hand", "b.mp4": None}).splitlines()
     words = [line.split() for line in text]
-    assert words[1] == ["a.mp4", "hand", "anomaly", "0.250", "0.500", "0.0%", "10.0%", "75.0%"]
-    assert words[2] == ["b.mp4", "normal", "-", "-", "0.0%", "0.0%", "0.0%"]
+    scores = ["0.250", "0.500", "0.0%", "10.0%", "75.0%"]
+    assert words[1] == ["a.mp4", "hand", "anomaly", "low", *scores]
+    assert words[2] == ["b.mp4", "normal", "high", "-", "-", "0.0%", "0.0%", "0.0%"]
+    assert len({len(line) for line in text}) == 1  # the columns are aligned
+    assert max(map(len, [*text, *EXPLANATION.splitlines()])) <= 110
+
+
+def test_the_package_says_what_there_is(capsys):
+    runpy.run_module("demo", run_name="__main__")
+    shown = capsys.readouterr().out
+    assert all(f"python -m demo.{c}" in shown for c in ("show", "evaluate", "train", "world"))
+
+
+def test_nothing_outside_imports_the_demo():
+    """Tests apart: the demo may be deleted without breaking what scores, trains or crops."""
+    folders = ("models", "data", "configs", "third_party")
+    files = [*ROOT.glob("*.py"), *(p for f in folders for p in (ROOT / f).rglob("*.py"))]
+    lines = [line.split() for p in files for line in p.read_text(encoding="utf-8").splitlines()]
+    imported = [words[1] for words in lines if len(words) > 1 and words[0] in ("import", "from")]
+    assert "utils" in imported
+    assert not [name for name in imported if name.split(".")[0] == "demo"]
 
 
 def test_overlap_of_boxes():
-    found = iou([[0, 0, 10, 10]], [[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])
+    found = overlaps([[0, 0, 10, 10]], [[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])
     np.testing.assert_allclose(found, [[1, 1 / 3, 0]])
-    assert iou([], [[0, 0, 1, 1]]).shape == (0, 1)
+    assert overlaps([], [[0, 0, 1, 1]]).shape == (0, 1)
 
 
 def test_each_true_box_is_found_once_by_the_most_certain():
@@ -136,6 +164,13 @@ def test_the_right_part_is_the_one_that_rises_most_over_normal_videos():
         "b": {"abnormal_by_part": {"human": 0.9, "face": 0.3, "hand": 0.1}},
     }
     assert right_part(rows, {"n": None, "a": "hand", "b": "face"}) == 0.5
+
+
+def test_videos_of_one_kind_are_refused_before_they_are_scored(tmp_path, monkeypatch):
+    words = ["evaluate", "--videos", "1", "--workers", "1", "--work", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(UsageError, match="--videos 1: expected normal and abnormal ones"):
+        evaluate.main()
 
 
 def test_ties_count_half():

@@ -1,4 +1,4 @@
-"""`make demo-train` in small: stills, crops, three classifiers, four files; rerun, it is done."""
+"""`make demo-train` in small: stills, crops, classifiers, four files; a rerun trains nothing."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_demo_trains_from_stills_to_four_files_and_goes_on(tmp_path):
-    """The detector's training is a test of its own; here the shipped one is taken as trained."""
+    """The shipped detector stands for the trained one, because its training has its own test."""
     work, output = tmp_path / "work", tmp_path / "weights"
     work.mkdir()
     shutil.copy(ROOT / "demo/weights/detector.pth", work / "detector.pth")

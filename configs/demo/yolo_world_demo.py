@@ -9,9 +9,10 @@ deepen_factor = 0.33
 widen_factor = 0.25
 last_stage_out_channels = 512
 channels = [256, 512, last_stage_out_channels]
-text_channels = 64  # four prompts need no 512; the contrast at full width was a third of the time
-# One prompt set per sample: frames look for people, a person's crop for faces and hands, as at
-# scoring. A set shorter than the longest is filled up with its last text, which changes nothing.
+# Four prompts need no 512 channels; with them, comparing with texts took a third of the training.
+text_channels = 64
+# Each sample has one prompt set, as at scoring: frames are searched for people, person crops for
+# faces and hands. Training repeats the last text of the shorter set, which changes no result.
 prompt_sets = dict(frame=["human", " "], crop=["face", "hand", " "])
 texts = ["human", "face", "hand", " "]
 num_classes = 3  # the longest prompt set
@@ -44,12 +45,12 @@ model = dict(
     train_cfg=dict(assigner=dict(num_classes=num_classes)),
 )
 
-# What demo/detector_training.py reads.
+# Read by demo/detector_training.py.
 seed = 0
 max_epochs = 3
-aspect_epochs = 1  # the last ones, which see pictures padded to their own aspect too
+aspect_epochs = 1  # in this many last epochs, half of the pictures keep their own aspect
 batch_size = 8
-precision = "fp32"  # or bf16, where it is fast
+precision = "fp32"  # demo.train sets bf16 where the hardware computes it fast
 base_lr = 1.5e-3
 warmup_iters = 100
 optimizer = dict(type="AdamW", lr=base_lr, weight_decay=0.02)

@@ -1,4 +1,4 @@
-"""What can be wrong with a drawn person, by the part that shows it."""
+"""The kinds of anomalies that a drawn person can have, by part."""
 
 KINDS = {
     "human": ("third_arm", "missing_lower_leg", "bent_wrong", "detached"),
@@ -9,10 +9,10 @@ PART_OF = {kind: part for part, kinds in KINDS.items() for kind in kinds}
 
 
 def choose(rng, anomaly):
-    """The anomaly kind that a request asks for, or None for a normal person.
+    """Return a kind of anomaly, or None for a normal person.
 
-    `anomaly`: None, "random" (normal in half of the cases), a part or a kind.
-    ValueError for any other word.
+    `anomaly`: None (normal), "random" (normal in half of the cases), a part (one of its kinds), or
+    a kind. ValueError for any other word.
     """
     if anomaly is None:
         return None

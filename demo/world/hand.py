@@ -1,16 +1,19 @@
-"""Open hands, seen from the palm or the back, with any number of fingers."""
+"""Draws open hands, seen from the palm or the back, with any number of fingers.
+
+Hand coordinates are shares of the hand's length: (towards the thumb, from the wrist to the tips).
+"""
 
 import numpy as np
 
 from .canvas import capsule, darker, direction, smooth
 
-PALM = np.array(
+PALM = np.transpose(
     [
-        (-0.13, -0.05), (0.13, -0.05), (0.235, 0.18), (0.245, 0.42), (0.12, 0.53),
-        (-0.12, 0.52), (-0.245, 0.42), (-0.215, 0.18),
+        (-0.13, 0.13, 0.235, 0.245, 0.12, -0.12, -0.245, -0.215),
+        (-0.05, -0.05, 0.18, 0.42, 0.53, 0.52, 0.42, 0.18),
     ]
-)  # fmt: skip
-# Index to little finger: base (towards the thumb, along the hand), angle, length, radius.
+)
+# From index to little finger: base (two coordinates), angle in radians, length, radius.
 FINGERS = np.array(
     [
         (0.185, 0.46, 0.36, 0.42, 0.060),
@@ -22,17 +25,18 @@ FINGERS = np.array(
 THUMB = np.array([0.15, 0.17, 0.92, 0.42, 0.068])
 
 
-def digits(kind, u):
-    """Fingers (N, 5) and thumbs (M, 5) of a hand; `u`: four numbers in 0 .. 1."""
-    thumbs = THUMB[None]
+def fingers_of(kind, u):
+    """Return the fingers (N, 5) of a hand without its thumb, in rows like those of FINGERS.
+
+    `kind` is an anomaly of the hand or None; `u` holds numbers in 0 .. 1 that vary it.
+    """
     if kind == "three_fingers":
-        fingers = np.array([(0.125, 0.48, 0.26, 0.46, 0.076), (-0.125, 0.47, -0.28, 0.43, 0.072)])
-        return fingers, thumbs
+        return np.array([(0.125, 0.48, 0.26, 0.46, 0.076), (-0.125, 0.47, -0.28, 0.43, 0.072)])
     if kind != "extra_fingers":
-        return FINGERS, thumbs
-    count = 5 + int(u[0] * 2.999)  # with the thumb six to eight
+        return FINGERS.copy()
+    count = 5 + int(u[0] * 2.999)  # six to eight with the thumb
     place = np.linspace(-1, 1, count)[::-1]
-    fingers = np.stack(
+    return np.stack(
         [
             0.225 * place,
             0.50 - 0.06 * place**2,
@@ -42,11 +46,10 @@ def digits(kind, u):
         ],
         1,
     )
-    return fingers, thumbs
 
 
-def _finger(row, bend, size):
-    """Two capsules in hand coordinates, and the tip."""
+def _finger(row, bend):
+    """Return a finger's two capsules (start, end, two radii) in hand coordinates, and its tip."""
     x, y, angle, length, radius = row
     base = np.array([x, y])
     middle = base + 0.52 * length * direction(angle)
@@ -57,8 +60,9 @@ def _finger(row, bend, size):
 def draw_hand(canvas, wrist, angle, *, length, settings, skin, label, width, kind=None, u=()):
     """Draw one hand.
 
-    `wrist`: pixels; `angle`: radians, 0 points down; `length`: pixels from wrist to the tip of the
-    middle finger; `kind`: a hand anomaly or None; `u`: its four random numbers.
+    `wrist`: (x, y) in pixels; `angle`: in radians, 0 points down; `length`: pixels from the wrist
+    to the tip of the middle finger; `settings`: the arm's, see `Person`; `skin`: BGR; `label`: of
+    its pixels; `width`: of outlines, in pixels; `kind` and `u`: as in `fingers_of`.
     """
     along = direction(angle)
     across = settings["thumb"] * np.array([along[1], -along[0]])
@@ -72,30 +76,29 @@ def draw_hand(canvas, wrist, angle, *, length, settings, skin, label, width, kin
         return capsule(place(start), place(end), r0 * length, r1 * length)
 
     outline = darker(skin, 0.36)
-    fingers, thumbs = digits(kind, u)
-    fingers = fingers.copy()
+    fingers = fingers_of(kind, u)
     fingers[:, 2] *= settings["spread"]
     palm = smooth(place(PALM))
     canvas.fill(palm, skin, label, outline=outline, width=width)
     bends = np.resize(settings["curl"], len(fingers) + 1)
-    bars = [_finger(row, bend, length) for row, bend in zip(fingers, bends[1:], strict=True)]
-    thumb = _finger(thumbs[0], bends[0] - 0.25, length)
+    bars = [_finger(row, bend) for row, bend in zip(fingers, bends[1:], strict=True)]
+    thumb = _finger(THUMB, bends[0] - 0.25)
     if kind == "fused_fingers":
-        _draw_fused(canvas, fingers, bars, place, bar, (skin, outline, label, width), u)
+        _draw_fused(canvas, bars, place, bar, (skin, outline, label, width), u)
     else:
         for first, second, _ in reversed(bars):
             canvas.union([bar(first), bar(second)], skin, label, outline=outline, width=width)
     canvas.union([bar(thumb[0]), bar(thumb[1])], skin, label, outline=outline, width=width)
-    # The palm again, without outline: it closes over the roots of the fingers.
+    # The palm is painted again without outline, to cover the roots of the fingers.
     canvas.fill(smooth(place(PALM * (0.94, 0.97))), skin, label)
     _details(canvas, bars, place, settings, skin, length, fused=kind == "fused_fingers")
 
 
-def _draw_fused(canvas, fingers, bars, place, bar, paint, u):
-    """Fingers grown together into one or two paddles."""
+def _draw_fused(canvas, bars, place, bar, paint, u):
+    """Draw four fingers that have grown together into one or two pieces."""
     skin, outline, label, width = paint
-    split = (4, 3, 1)[int(u[0] * 2.999)]  # all four; three and the little one; index and three
-    groups = [g for g in (range(split), range(split, 4)) if len(g)]
+    first = (4, 3, 1)[int(u[0] * 2.999)]  # fingers in the first piece
+    groups = [g for g in (range(first), range(first, 4)) if len(g)]
     for group in reversed(groups):
         rows = [bars[i] for i in group]
         shapes = [bar(part) for row in rows for part in row[:2]]
@@ -107,7 +110,7 @@ def _draw_fused(canvas, fingers, bars, place, bar, paint, u):
 
 
 def _details(canvas, bars, place, settings, skin, length, *, fused):
-    """Creases of a palm, or nails on the back of a large hand."""
+    """Draw the creases of a palm, or the nails on the back of a large hand."""
     if settings["palm"]:
         crease = darker(skin, 0.72)
         lines = (
@@ -117,8 +120,7 @@ def _details(canvas, bars, place, settings, skin, length, *, fused):
         for points in lines:
             canvas.line(place(points), crease, length / 60)
     elif length > 58 and not fused:
-        for (_, _, _, _), (middle, tip, _, radius), _ in bars:
-            end = tip + (tip - middle) * 0.04
-            nail = capsule(place(tip - (tip - middle) * 0.15), place(end), radius * 0.55 * length,
-                           radius * 0.5 * length)  # fmt: skip
-            canvas.fill(nail, darker(skin, 1.35))
+        for _, (middle, tip, _, radius), _ in bars:
+            start, end = tip - (tip - middle) * 0.15, tip + (tip - middle) * 0.04
+            radii = radius * 0.55 * length, radius * 0.5 * length
+            canvas.fill(capsule(place(start), place(end), *radii), darker(skin, 1.35))

@@ -1,27 +1,33 @@
-"""Heads: hair, eyes, brows, nose and mouth, and the three ways in which a face goes wrong."""
+"""Draws heads: eyes, brows, nose and mouth, and the three kinds of abnormal faces."""
 
 import numpy as np
 
 from .canvas import RING, curve, darker, ellipse, smooth
+from .hair import draw_fringe
 
-WIDTH = 0.40  # half width of the head, as a share of its height
+HALF_WIDTH = 0.40  # of the head, as a share of its height
 
 
 class Face:
-    """Coordinates of a head: u to image right, v down, both -1 .. 1 at its outline."""
+    """Coordinates (u, v) of a head: u to image right, v down, both -1 .. 1 at its outline.
+
+    `center` and `height` are in picture pixels, `tilt` and `yaw` in radians. `warp` maps points
+    (N, 2) of a melted face to where they run.
+    """
 
     def __init__(self, center, height, tilt, yaw, warp=None):
         self.center, self.height, self.yaw, self.warp = center, height, yaw, warp
         cos, sin = np.cos(tilt), np.sin(tilt)
-        self.axes = height * np.array([[WIDTH * cos, WIDTH * sin], [-0.5 * sin, 0.5 * cos]])
+        axes = [[HALF_WIDTH * cos, HALF_WIDTH * sin], [-0.5 * sin, 0.5 * cos]]
+        self.axes = height * np.array(axes)
 
     def flat(self, points):
-        """Pixels of points on the outline plane, which do not move with the yaw."""
+        """Return the pixels (N, 2) of points (N, 2) on the outline, which the yaw does not move."""
         points = np.asarray(points, float)
         return self.center + (self.warp(points) if self.warp else points) @ self.axes
 
     def on(self, points):
-        """Pixels of points on the face, which turn with the head."""
+        """Return the pixels (N, 2) of points (N, 2) on the face, which turn with the head."""
         points = np.array(points, float)
         u = np.clip(points[:, 0], -1, 1)
         # The sphere's depth, flattened, so that features keep inside of the outline.
@@ -30,7 +36,7 @@ class Face:
 
 
 def skull():
-    """Outline of the head with a narrower jaw."""
+    """Return the head's outline (28, 2), narrower at the jaw."""
     angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     v = np.sin(angle)
     jaw = 1 - 0.2 * np.clip(v, 0, 1) ** 2
@@ -38,7 +44,10 @@ def skull():
 
 
 def melt(u):
-    """A map of face points that lets them run down, more on one side than on the other."""
+    """Return a map of face points (N, 2) that lets them run down, more so on one side.
+
+    `u`: numbers in 0 .. 1 that decide side, amount and phase.
+    """
     side = 1 if u[0] > 0.5 else -1
     amount, phase = 0.7 + 0.3 * u[1], 6.28 * u[2]
 
@@ -54,7 +63,10 @@ def melt(u):
 
 
 def features(kind, seed):
-    """The list of features to draw: (name, u, v, scale, rotation)."""
+    """Return the features to draw: a list of (name, u, v, scale, rotation in radians).
+
+    `kind` is an anomaly of the face or None, and `seed` decides its variant.
+    """
     base = [
         ("brow", -0.42, -0.36, 1.0, 0.0),
         ("brow", 0.42, -0.36, 1.0, 0.0),
@@ -72,6 +84,7 @@ def features(kind, seed):
 
 
 def _misplace(base, rng):
+    """Return the features with some at a wrong place."""
     side = int(rng.integers(2))
     sign = (-1, 1)[side]
     variant = int(rng.integers(5))
@@ -96,6 +109,7 @@ def _misplace(base, rng):
 
 
 def _double(base, rng):
+    """Return the features with some of them twice."""
     variant = int(rng.integers(4))
     if variant == 0:  # two pairs of eyes
         return [
@@ -128,21 +142,22 @@ def _double(base, rng):
     ]
 
 
-def spot(points, u, v, scale, rotation):
-    """Move a feature's own points to a place on the face, keeping its shape when turned."""
-    points = np.asarray(points, float) * (1.0, WIDTH / 0.5) * scale  # isotropic units first
+def _spot(points, u, v, scale, rotation):
+    """Return a feature's own points (N, 2) moved to (u, v), scaled, and turned by radians."""
+    # A unit of v is longer than one of u, so the shape is kept only after both are made equal.
+    points = np.asarray(points, float) * (1.0, HALF_WIDTH / 0.5) * scale
     cos, sin = np.cos(rotation), np.sin(rotation)
     x, y = points[:, 0], points[:, 1]
     return np.stack([u + x * cos - y * sin, v + (x * sin + y * cos)], 1)
 
 
-def draw_feature(canvas, face, feature, look, *, label, width, closed, spread):
-    """Draw one of eye, brow, nose, mouth."""
+def _draw_feature(canvas, face, feature, look, *, closed, spread):
+    """Draw one of eye, brow, nose, mouth; arguments as in `draw_head`."""
     name, u, v, scale, rotation = feature
     skin = look["skin"]
 
     def at(points):
-        return face.on(spot(points, u, v, scale, rotation))
+        return face.on(_spot(points, u, v, scale, rotation))
 
     stroke = max(1.0, face.height / 45)
     if name == "brow":
@@ -199,9 +214,11 @@ def _draw_mouth(canvas, at, look, stroke, spread):
 
 
 def draw_head(canvas, face, look, *, labels, width, closed, spread, kind=None, seed=0):
-    """Draw the head without its back hair; returns pixels (N, 2) of the facial features.
+    """Draw the head without its back hair; return pixels (N, 2) around the facial features.
 
-    `labels`: (body, face); `closed`: eyes shut; `spread`: how wide the mouth is, 0 .. 1.
+    `look`: the person's, with BGR colours; `labels`: of (body, face); `width`: of outlines, in
+    pixels; `closed`: whether the eyes are; `spread`: how wide the mouth is, 0 .. 1; `kind` and
+    `seed`: as in `features`.
     """
     body, label = labels
     skin, outline = look["skin"], darker(look["skin"], 0.4)
@@ -214,10 +231,8 @@ def draw_head(canvas, face, look, *, labels, width, closed, spread, kind=None, s
     canvas.fill(face.flat(shade * (look["light"], 1)), darker(skin, 0.88))
     if look["blush"]:
         for side in (-1, 1):
-            spot_color = tuple(
-                0.82 * s + 0.18 * c for s, c in zip(skin, (110, 100, 230), strict=True)
-            )
-            canvas.fill(face.on(ellipse((side * 0.55, 0.3), 0.17, 0.1)), spot_color)
+            pink = tuple(0.82 * s + 0.18 * c for s, c in zip(skin, (110, 100, 230), strict=True))
+            canvas.fill(face.on(ellipse((side * 0.55, 0.3), 0.17, 0.1)), pink)
     if look["beard"]:
         low = skull()[1:14]
         inner = [(-0.8, 0.28), (-0.66, 0.5), (-0.42, 0.43), (0, 0.36)]
@@ -226,13 +241,12 @@ def draw_head(canvas, face, look, *, labels, width, closed, spread, kind=None, s
     draw_fringe(canvas, face, look, body, width)
     parts = features(kind, seed)
     for part in parts:
-        draw_feature(
-            canvas, face, part, look, label=label, width=width, closed=closed, spread=spread
-        )
-        canvas.mark(face.on(spot(RING * 0.2, *part[1:])), label)  # Also where it lies on hair.
+        _draw_feature(canvas, face, part, look, closed=closed, spread=spread)
+        # Features on the hair belong to the face, too.
+        canvas.mark(face.on(_spot(RING * 0.2, *part[1:])), label)
     if look["glasses"]:
         _draw_glasses(canvas, face)
-    return np.concatenate([face.on(spot(RING * 0.24, *part[1:])) for part in parts])
+    return np.concatenate([face.on(_spot(RING * 0.24, *part[1:])) for part in parts])
 
 
 def _draw_glasses(canvas, face):
@@ -242,59 +256,3 @@ def _draw_glasses(canvas, face):
         ring = face.on(ellipse((side * 0.42, -0.04), 0.31, 0.25))
         canvas.line(np.concatenate([ring, ring[:1]]), ink, stroke)
     canvas.line(face.on([(-0.12, -0.06), (0.12, -0.06)]), ink, stroke)
-
-
-def draw_back_hair(canvas, face, look, label, width):
-    """The hair behind head and shoulders; drawn before the body."""
-    style, hair = look["style"], look["hair"]
-    outline = darker(hair, 0.55)
-    shapes = {
-        "long": smooth([(-1.0, -0.7), (0, -1.2), (1.0, -0.7), (1.28, 0.4), (1.2, 1.7), (0.5, 1.85),
-                        (-0.5, 1.85), (-1.2, 1.7), (-1.28, 0.4)]),
-        "bob": smooth([(-1.0, -0.7), (0, -1.18), (1.0, -0.7), (1.3, 0.2), (1.15, 0.95), (0, 1.0),
-                       (-1.15, 0.95), (-1.3, 0.2)]),
-        "afro": ellipse((0, -0.42), 1.55, 1.12),
-        "bun": ellipse((0, -1.25), 0.5, 0.42),
-    }  # fmt: skip
-    if style in shapes:
-        canvas.fill(face.flat(shapes[style]), hair, label, outline=outline, width=width)
-
-
-def draw_fringe(canvas, face, look, label, width):
-    """The hair over the forehead, or a cap."""
-    style, hair, yaw = look["style"], look["hair"], face.yaw
-    if style == "bald":
-        return
-    outline = darker(hair, 0.55)
-    arc = np.linspace(np.pi * 0.98, np.pi * 2.02, 11)
-    top = np.stack([1.06 * np.cos(arc), 1.08 * np.sin(arc)], 1)
-    part = 0.35 * np.sign(yaw + 1e-9)
-    lines = {
-        "short": [(0.93, -0.35), (0.6, -0.56), (0.1, -0.62), (-0.4, -0.6), (-0.93, -0.35)],
-        "side": [(0.95, -0.1), (0.75, -0.55), (part, -0.75), (-0.5, -0.5), (-0.95, -0.1)],
-        "long": [(0.98, 0.3), (0.84, -0.4), (part, -0.72), (-0.84, -0.4), (-0.98, 0.3)],
-        "bob": [(0.98, 0.2), (0.86, -0.45), (0.3, -0.5), (-0.3, -0.5), (-0.86, -0.45),
-                (-0.98, 0.2)],
-        "bun": [(0.95, -0.25), (0.6, -0.62), (0, -0.74), (-0.6, -0.62), (-0.95, -0.25)],
-        "afro": [(0.95, -0.25), (0.6, -0.55), (0, -0.62), (-0.6, -0.55), (-0.95, -0.25)],
-        "spiky": [(0.95, -0.3), (0.62, -0.6), (0.4, -0.45), (0.15, -0.65), (-0.1, -0.45),
-                  (-0.35, -0.65), (-0.62, -0.5), (-0.95, -0.3)],
-        "cap": [(0.98, -0.42), (0.5, -0.5), (0, -0.52), (-0.5, -0.5), (-0.98, -0.42)],
-    }  # fmt: skip
-    if style == "spiky":
-        top = top * np.where(np.arange(11) % 2, 1.2, 1.0)[:, None]
-    if style == "cap":
-        hair, outline = look["accent"], darker(look["accent"], 0.5)
-    canvas.fill(
-        face.flat(np.concatenate([top, lines[style]])),
-        hair,
-        label,
-        outline=outline,
-        width=width * 0.7,
-    )
-    if style == "cap":
-        brim = ellipse((0.55 * np.sign(yaw + 1e-9) * min(1, abs(yaw) * 3), -0.5), 0.85, 0.13)
-        canvas.fill(face.flat(brim), darker(hair, 0.7), label, outline=outline, width=width * 0.7)
-    else:
-        shine = np.stack([np.cos(arc[3:7]), np.sin(arc[3:7])], 1) * (0.75, 0.9)
-        canvas.line(face.flat(shine * (-look["light"], 1)), darker(hair, 1.22), face.height / 28)

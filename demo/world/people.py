@@ -1,4 +1,4 @@
-"""Who a drawn person is: proportions, skin, hair, clothes, and what the limbs do."""
+"""Samples drawn people: proportions, skin, hair, clothes, how the limbs move, and anomalies."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from .anomalies import PART_OF
 
-# RGB, light to dark.
+# RGB, from light to dark.
 SKINS = (
     (255, 224, 196),
     (246, 205, 172),
@@ -35,29 +35,27 @@ HAIR_STYLES = ("short", "side", "long", "bun", "afro", "spiky", "bob", "cap", "b
 
 @dataclass
 class Person:
-    """All that stays the same through a video. Lengths are shares of the body height."""
+    """What stays the same through a video. Lengths in `size` are shares of the body height."""
 
-    height: float
-    x: float
-    floor: float
+    height: float  # of the body, in pixels
+    x: float  # of the pelvis at the first frame, in pixels
+    floor: float  # y of the ground under the lower foot, in pixels
     turn: float  # -1 faces image left, 0 the camera, 1 image right
     gait: str  # "walk", "front" (walks towards the camera) or "stand"
-    speed: float  # body heights a second, signed
-    phase: float
-    arms: list  # per arm: dict(mode, lift, flex, rate, phase, thumb)
-    size: dict
-    look: dict
-    seeds: dict = field(default_factory=dict)
-    kinds: tuple = ()  # anomalies of this person
-    odd: dict = field(default_factory=dict)  # their parameters
+    speed: float  # body heights per second, positive to image right
+    phase: float  # of the walk, in radians
+    arms: list  # settings of the arm at image left and of the one at image right, see `_arm`
+    size: dict  # see `sample_size`
+    look: dict  # see `sample_look`
+    anomalies: dict = field(default_factory=dict)  # {kind: its parameters, see `_add_anomaly`}
 
     def kind_of(self, part):
-        """This person's anomaly of one part, or None."""
-        return next((kind for kind in self.kinds if PART_OF[kind] == part), None)
+        """Return this person's kind of anomaly of `part`, or None."""
+        return next((kind for kind in self.anomalies if PART_OF[kind] == part), None)
 
 
 def bgr(rgb, rng=None, jitter=0.0):
-    """A BGR float tuple, its brightness and hue moved by a share of `jitter`."""
+    """Return an RGB colour as BGR floats, brightness and tint varied by a share of `jitter`."""
     color = np.asarray(rgb[::-1], float)
     if rng is not None:
         color = color * (1 + rng.normal(0, jitter)) + rng.normal(0, 40 * jitter, 3)
@@ -65,7 +63,7 @@ def bgr(rgb, rng=None, jitter=0.0):
 
 
 def hsv(hue, saturation, value):
-    """A BGR float tuple from hue, saturation and value in 0 .. 1."""
+    """Return BGR floats (0 .. 255) of hue, saturation and value in 0 .. 1."""
     pixel = np.uint8([[[hue * 179, saturation * 255, value * 255]]])
     return tuple(float(c) for c in cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0])
 
@@ -77,7 +75,7 @@ def _cloth(rng):
 
 
 def sample_look(rng):
-    """Colours, clothes and hair of one person."""
+    """Return colours (BGR), clothes, hair and features of the face of one person."""
     skin = bgr(SKINS[rng.integers(len(SKINS))], rng, 0.04)
     hair = bgr(HAIRS[rng.choice(len(HAIRS), p=[0.2, 0.2, 0.15, 0.1, 0.1, 0.08, 0.07, 0.06, 0.04])])
     top, bottom = _cloth(rng), _cloth(rng)
@@ -112,7 +110,7 @@ def sample_look(rng):
 
 
 def sample_size(rng):
-    """Proportions of one person."""
+    """Return the proportions of one person, shares of the body height; `limb` is a factor."""
     build = rng.uniform(0.88, 1.25)
     return {
         "head": rng.uniform(0.168, 0.19),
@@ -127,9 +125,10 @@ def sample_size(rng):
 
 
 def _arm(rng, side, turn, gait):
+    """Return how the arm at an image side (-1 left, 1 right) and its hand are held."""
     mode = str(rng.choice(["swing", "wave", "out"], p=[0.4, 0.33, 0.27]))
-    # 1: the thumb lies where the hand's angle grows. Raised, the thumb is next to the head;
-    # lowered, it points forward or inward.
+    # The thumb of a raised hand is next to the head, that of a lowered one points forward or
+    # inward. 1 puts it on the side towards which the hand's angle grows.
     facing = 1 if turn >= 0 else -1
     lowered = facing if gait == "walk" else -side
     return {
@@ -147,9 +146,12 @@ def _arm(rng, side, turn, gait):
 
 
 def sample_person(rng, *, height, x, floor, kinds=()):
-    """One person at a place, posed so that each anomaly asked for can be seen."""
+    """Return a Person at a place, posed so that the anomalies `kinds` can be seen.
+
+    `height`, `x` and `floor` are in pixels, see `Person`.
+    """
     gait = str(rng.choice(["walk", "front", "stand"], p=[0.42, 0.18, 0.4]))
-    if {"missing_lower_leg", "detached"} & set(kinds):  # Crossing legs would hide it.
+    if {"missing_lower_leg", "detached"} & set(kinds):  # the legs of a walker would hide it
         gait = str(rng.choice(["front", "stand"]))
     if gait == "walk":
         turn = float(rng.choice([-1, 1])) * rng.uniform(0.5, 1.0)
@@ -167,33 +169,31 @@ def sample_person(rng, *, height, x, floor, kinds=()):
         arms=[_arm(rng, side, turn, gait) for side in (-1, 1)],
         size=sample_size(rng),
         look=sample_look(rng),
-        kinds=tuple(kinds),
     )
-    person.seeds = {"face": int(rng.integers(1 << 31)), "hand": int(rng.integers(1 << 31))}
-    _make_odd(rng, person)
+    # Nothing uses these two numbers, but without them the shipped videos would be others.
+    rng.integers(1 << 31), rng.integers(1 << 31)
+    for kind in kinds:
+        _add_anomaly(rng, person, kind)
     return person
 
 
-def near_arm(person):
-    """Index of the arm that is drawn in front of the body."""
-    return 0 if person.turn > 0 else 1
+def _add_anomaly(rng, person, kind):
+    """Give the person an anomaly with random parameters.
 
-
-def _make_odd(rng, person):
-    """Draw the parameters of a person's anomalies."""
-    for kind in person.kinds:
-        person.odd[kind] = {
-            "u": rng.random(4).tolist(),
-            "arm": near_arm(person) if abs(person.turn) > 0.45 else int(rng.integers(2)),
-            "leg": int(rng.integers(2)),
-            "seed": int(rng.integers(1 << 31)),
-        }
-        if PART_OF[kind] == "hand":
-            person.odd[kind]["both"] = False
-        if kind == "detached":  # Held away from the body, so that the gap can be seen.
-            person.arms[person.odd[kind]["arm"]]["mode"] = str(rng.choice(["out", "wave"]))
-        if kind in ("missing_lower_leg", "detached") and person.look["legwear"] in (
-            "skirt",
-            "dress",
-        ):
-            person.look["legwear"] = "shorts"
+    "u": four numbers in 0 .. 1 that vary the drawing; "arm" and "leg": the index of the one that
+    shows it; "seed": of a face's variant; "both": whether both hands show it.
+    """
+    near_arm = 0 if person.turn > 0 else 1  # the one that is drawn in front of the body
+    settings = {
+        "u": rng.random(4).tolist(),
+        "arm": near_arm if abs(person.turn) > 0.45 else int(rng.integers(2)),
+        "leg": int(rng.integers(2)),
+        "seed": int(rng.integers(1 << 31)),
+        "both": False,
+    }
+    person.anomalies[kind] = settings
+    if kind == "detached":  # held away from the body, so that the gap can be seen
+        person.arms[settings["arm"]]["mode"] = str(rng.choice(["out", "wave"]))
+    long_cloth = person.look["legwear"] in ("skirt", "dress")
+    if kind in ("missing_lower_leg", "detached") and long_cloth:
+        person.look["legwear"] = "shorts"

@@ -1,4 +1,4 @@
-"""Cluttered backgrounds, light, and the wear of a camera."""
+"""Draws backgrounds full of objects, shadows, and the light, blur and noise of a camera."""
 
 import cv2
 import numpy as np
@@ -9,17 +9,22 @@ from .people import hsv
 PAN = 96  # pixels that the camera may move to either side
 
 
+# The functions that draw an object take (rng, canvas, x, horizon): x and the horizon in pixels.
+
+
 def _color(rng, low=0.25, high=0.9, saturation=0.6):
     return hsv(rng.random(), rng.uniform(0.05, saturation), rng.uniform(low, high))
 
 
 def _gradient(height, width, top, bottom):
+    """Return a picture (height, width, 3) uint8 that runs from one BGR colour to another."""
     ramp = np.linspace(0, 1, height)[:, None, None]
     column = np.array(top) * (1 - ramp) + np.array(bottom) * ramp
     return np.broadcast_to(column, (height, width, 3)).astype(np.uint8).copy()
 
 
 def _box(x1, y1, x2, y2):
+    """Return the corners (4, 2) of a box."""
     return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], float)
 
 
@@ -122,7 +127,7 @@ INDOOR = (_frame, _frame, _shelf, _sofa, _plant, _ball, _stick)
 
 
 def draw_background(rng, width, height):
-    """A picture (height, width + 2 PAN, 3) uint8 without people."""
+    """Return a picture (height, width + 2 PAN, 3) uint8 BGR without people."""
     full = width + 2 * PAN
     outdoor = rng.random() < 0.5
     horizon = rng.uniform(0.52, 0.78) * height
@@ -137,7 +142,7 @@ def draw_background(rng, width, height):
     cut = int(horizon)
     image[cut:] = _gradient(height - cut, full, darker(ground, 0.85), darker(ground, 1.1))
     canvas = Canvas(image)
-    for _ in range(int(rng.integers(4, 9))):  # Boards, tiles or paths on the ground.
+    for _ in range(int(rng.integers(4, 9))):  # boards, tiles or paths on the ground
         y = horizon + (height - horizon) * rng.random() ** 1.5
         stroke = [(0, y), (full, y + rng.normal(0, 12))]
         canvas.line(stroke, darker(ground, rng.uniform(0.75, 0.95)), 1 + (y - horizon) / 60)
@@ -153,7 +158,10 @@ def draw_background(rng, width, height):
 
 
 def draw_shadow(image, center, half_width, strength):
-    """Darken an ellipse on the ground of `image` in place."""
+    """Darken an ellipse on the ground of `image` (H, W, 3) uint8 in place.
+
+    `center` and `half_width` are in pixels, `strength` is in 0 .. 1.
+    """
     x, y = center
     half_height = half_width * 0.16
     x1, x2 = int(max(0, x - half_width - 4)), int(min(image.shape[1], x + half_width + 4))
@@ -162,13 +170,13 @@ def draw_shadow(image, center, half_width, strength):
         return
     patch = image[y1:y2, x1:x2]
     dark = patch.copy()
-    cv2.ellipse(dark, (int(x - x1), int(y - y1)), (int(half_width), int(half_height)), 0, 0, 360,
-                (20, 20, 20), -1, cv2.LINE_AA)  # fmt: skip
+    middle, axes = (int(x - x1), int(y - y1)), (int(half_width), int(half_height))
+    cv2.ellipse(dark, middle, axes, 0, 0, 360, (20, 20, 20), -1, cv2.LINE_AA)
     cv2.addWeighted(dark, strength, patch, 1 - strength, 0, dst=patch)
 
 
 class Camera:
-    """Light and wear of one video: brightness, tint, a light from one side, blur, noise, JPEG."""
+    """The camera of one video: brightness, tint, light from one side, blur, noise, JPEG."""
 
     def __init__(self, rng, width, height):
         tint = rng.normal(1.0, 0.03, 3) * rng.uniform(0.82, 1.15)
@@ -185,7 +193,7 @@ class Camera:
         )
 
     def shoot(self, image, rng):
-        """The frame as the camera gives it, uint8 of the same shape."""
+        """Return the frame that the camera makes of `image` (H, W, 3) uint8 BGR, of that shape."""
         height, width = image.shape[:2]
         image = cv2.multiply(image, self.light, scale=1 / 128)
         if self.blur:

@@ -1,4 +1,7 @@
-"""Where the joints of a drawn person are at a moment, anomalies of the body included."""
+"""Places the joints of a drawn person at a moment in time, anomalies of the body included.
+
+Positions are (2,) arrays in pixels; angles are in radians, 0 down and positive to image right.
+"""
 
 from dataclasses import dataclass, field
 
@@ -6,24 +9,22 @@ import numpy as np
 
 from .canvas import direction
 
-THIGH, SHANK, FOOT = 0.51, 0.49, 0.045  # shares of the leg, and the foot's height
-
-ARM_SHARE = 0.6  # of the detached limbs are arms, the others legs
+THIGH, SHANK = 0.51, 0.49  # lengths as shares of the leg
+FOOT = 0.045  # height of the foot as a share of the body height
+ARM_SHARE = 0.6  # of detached limbs; the others are legs
 
 
 @dataclass
 class Arm:
-    """Joints in pixels; `hand` is the hand's angle. `role` names the label it is marked with."""
-
     shoulder: np.ndarray
     elbow: np.ndarray
     wrist: np.ndarray
-    hand: float
-    index: int
-    front: bool
-    settings: dict
-    role: str = "arm"  # "arm", "extra" (a third one) or "odd" (its lower part is the anomaly)
-    gap: np.ndarray | None = None  # offset of a detached lower part
+    hand: float  # the hand's angle
+    index: int  # 0 at image left, 1 at image right, 2 for a third arm
+    front: bool  # drawn in front of the body
+    settings: dict  # from `Person.arms`
+    role: str = "arm"  # "arm", "extra" (a third arm) or "odd" (its lower part is the anomaly)
+    gap: np.ndarray | None = None  # by which a detached lower part is moved away
 
 
 @dataclass
@@ -32,12 +33,12 @@ class Leg:
     knee: np.ndarray
     ankle: np.ndarray
     shank: float  # angle of the lower leg
-    toe: float  # -1 .. 1, the way the foot points
-    front: bool
+    toe: float  # where the foot points, from -1 (image left) to 1
+    front: bool  # drawn after the other leg
     index: int
-    role: str = "leg"
+    role: str = "leg"  # "leg" or "odd" (its lower part is the anomaly)
     gap: np.ndarray | None = None
-    missing: float | None = None  # share of the thigh that is left
+    missing: float | None = None  # the share of the thigh that remains
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Pose:
 
 
 def pose_at(person, time, drift=0.0):
-    """The pose at `time` seconds; `drift` is the camera's shift in pixels."""
+    """Return the pose at `time` seconds; `drift` is the camera's shift in pixels."""
     scale = person.height * (1 + (0.03 * time if person.gait == "front" else 0.0))
     beat = _beat(person, time)
     legs = _leg_angles(person, beat)
@@ -82,14 +83,14 @@ def pose_at(person, time, drift=0.0):
 
 
 def _beat(person, time):
-    """Phase of the walk; for a standing person a slow breath."""
+    """Return the phase of the walk, or of a standing person's slow sway."""
     if person.gait == "walk":
         return person.phase + 2 * np.pi * abs(person.speed) / 0.7 * time
     return person.phase + 2 * np.pi * (0.9 if person.gait == "front" else 0.35) * time
 
 
 def _leg_angles(person, beat):
-    """Per leg: angle of thigh and shank in radians, and the shank's foreshortening."""
+    """Return (thigh's angle, shank's angle, factor of the shank's length) of each leg."""
     if person.gait == "walk":
         facing = np.sign(person.turn)
         swing = 0.32 + 0.1 * abs(person.turn)
@@ -122,7 +123,7 @@ def _place_legs(person, pose, angles):
 
 
 def arm_angles(person, settings, side, beat, time):
-    """Angles in radians of upper arm, forearm and hand."""
+    """Return the angles of upper arm, forearm and hand; `side`: -1 at image left, 1 at right."""
     facing = 1.0 if person.turn >= 0 else -1.0
     lift, flex = settings["lift"], settings["flex"]
     if settings["mode"] == "wave":
@@ -132,7 +133,7 @@ def arm_angles(person, settings, side, beat, time):
         return upper, fore, fore + 0.35 * swing + settings["twist"]
     if settings["mode"] == "out":
         upper = side * (0.3 + 0.45 * lift) + 0.04 * np.sin(beat)
-        # A walker's arm that is held out behind keeps straight: an elbow does not bend back.
+        # A walker's arm that is held out behind stays straight, as elbows do not bend backwards.
         behind = abs(person.turn) > 0.45 and side != facing
         fore = upper + side * (0.15 * flex if behind else 0.2 + 0.6 * flex)
         return upper, fore, fore + settings["twist"]
@@ -147,13 +148,14 @@ def arm_angles(person, settings, side, beat, time):
 
 
 def _bend(shoulder, angles, scale, length):
+    """Return (elbow, wrist, hand's angle)."""
     upper, fore, hand = angles
     elbow = shoulder + scale * length * 0.52 * direction(upper)
     return elbow, elbow + scale * length * 0.48 * direction(fore), hand
 
 
 def shoulder_at(person, pose, side):
-    """The shoulder joint of an image side (-1 left, 1 right)."""
+    """Return the shoulder joint (2,) of an image side (-1 left, 1 right)."""
     narrow = 1 - 0.35 * abs(person.turn)
     reach = side * person.size["shoulder"] * narrow
     return pose.neck + pose.scale * np.array([reach, 0.03])
@@ -171,25 +173,26 @@ def _place_arms(person, pose, beat, time):
 
 
 def _spoil(person, pose, beat, time):
-    """Put the person's body anomaly into the pose."""
+    """Change the pose as the person's anomaly of the body demands."""
     kind = person.kind_of("human")
     if kind is None:
         return
-    odd = person.odd[kind]
-    spoil = {
-        "third_arm": _third_arm,
-        "missing_lower_leg": _missing,
-        "bent_wrong": _bent,
-        "detached": _detached,
-    }
-    spoil[kind](person, pose, odd, beat, time)
+    odd = person.anomalies[kind]
+    if kind == "third_arm":
+        _add_third_arm(person, pose, odd, time)
+    elif kind == "missing_lower_leg":
+        pose.legs[odd["leg"]].missing = 0.45 + 0.3 * odd["u"][0]
+    elif kind == "bent_wrong":
+        _bend_wrong(person, pose, odd, beat)
+    else:
+        _detach(pose, odd)
 
 
-def _third_arm(person, pose, odd, beat, time):
+def _add_third_arm(person, pose, odd, time):
     side = (-1, 1)[odd["arm"]]
     u = odd["u"]
     base = shoulder_at(person, pose, side)
-    # At ribs or waist and nearly level: no regular arm comes from there.
+    # It starts at the ribs or the waist and is nearly level, unlike the regular arms.
     depth = (0.09 + 0.1 * u[0]) * pose.scale
     shoulder = base + (pose.pelvis - pose.neck) * depth / np.hypot(*(pose.pelvis - pose.neck))
     shoulder = shoulder - np.array([side * 0.012 * pose.scale, 0.0])
@@ -201,11 +204,8 @@ def _third_arm(person, pose, odd, beat, time):
     pose.arms.append(Arm(shoulder, elbow, wrist, hand, 2, True, settings, role="extra"))
 
 
-def _missing(person, pose, odd, beat, time):
-    pose.legs[odd["leg"]].missing = 0.45 + 0.3 * odd["u"][0]
-
-
-def _bent(person, pose, odd, beat, time):
+def _bend_wrong(person, pose, odd, beat):
+    """Bend one knee to the front."""
     scale, u = pose.scale, odd["u"]
     facing = 1.0 if person.turn >= 0 else -1.0
     leg = pose.legs[odd["leg"]]
@@ -218,7 +218,8 @@ def _bent(person, pose, odd, beat, time):
     leg.role, leg.toe = "odd", side
 
 
-def _detached(person, pose, odd, beat, time):
+def _detach(pose, odd):
+    """Move one forearm or lower leg away from its joint."""
     u, scale = odd["u"], pose.scale
     distance = scale * (0.13 + 0.06 * u[1])
     if u[0] < ARM_SHARE:

@@ -1,6 +1,4 @@
-"""Puts people, scene and camera together: videos and stills with their exact truth."""
-
-from collections.abc import Iterator
+"""Puts people, background and camera together: frames of videos and their exact truth."""
 
 import numpy as np
 
@@ -12,11 +10,17 @@ from .scene import PAN, Camera, draw_background, draw_shadow
 from .skeleton import ARM_SHARE, pose_at
 
 WIDTH, HEIGHT, FPS = 1280, 720, 24
-MIN_VISIBLE = 0.4  # share of a hand that must be seen for it to be listed
+MIN_VISIBLE = 0.4  # the truth lists a hand if at least this share of it is visible
 
 
 class World:
-    """Everything about one video that the seed decides; `render(i)` draws frame i."""
+    """One video of 24 to 48 frames, a pure function of its arguments; `render(i)` draws frame i.
+
+    `anomaly`: None (all normal), "random" (abnormal for half of the seeds), a part ("human",
+    "face", "hand") or a kind of `KINDS`; one person shows it through the whole video. "each" gives
+    every person an anomaly of their own or none. `people` and `frames` set the numbers of both.
+    ValueError for an unknown anomaly.
+    """
 
     def __init__(self, seed, anomaly="random", *, people=None, frames=None):
         rng = np.random.default_rng([int(seed), 20])
@@ -32,7 +36,7 @@ class World:
         self.shadow = rng.uniform(0.15, 0.5)
 
     def render(self, index):
-        """Frame `index` (720, 1280, 3) BGR uint8 and the truth's list of its people."""
+        """Return frame `index` (720, 1280, 3) uint8 BGR and its people as in truth.jsonl."""
         time = index / FPS
         shift = self.pan * (index / max(1, self.length - 1) - 0.5)
         left = PAN - round(shift)
@@ -55,7 +59,7 @@ class World:
 
 
 def _cast(rng, count, kind, each, seconds):
-    """The people of a video from far to near; the abnormal one is in front of the others."""
+    """Return a video's people from far to near; an abnormal one is in front of the others."""
     edges = np.linspace(0, WIDTH, count + 1)
     tall = {1: 620, 2: 540, 3: 410}.get(count, 360)
     people = []
@@ -72,32 +76,37 @@ def _cast(rng, count, kind, each, seconds):
             floor = height + rng.uniform(60, 140)
         person = sample_person(rng, height=height, x=0.0, floor=floor, kinds=kinds)
         if each and kinds and PART_OF[kinds[0]] == "hand":
-            person.odd[kinds[0]]["both"] = bool(rng.random() < 0.5)
+            person.anomalies[kinds[0]]["both"] = bool(rng.random() < 0.5)
         people.append(person)
     for person, place in zip(people, rng.permutation(count), strict=True):
         travel = person.speed * person.height * seconds
         slack = 0.12 * (edges[1] - edges[0])
         center = (edges[place] + edges[place + 1]) / 2 + rng.uniform(-slack, slack)
         person.x = float(center - np.clip(travel, -300, 300) / 2)
-    front = [p for p in people if p.kinds] if not each else []
+    front = [p for p in people if p.anomalies] if not each else []
     others = sorted((p for p in people if not any(p is f for f in front)), key=lambda p: p.floor)
     return others + front
 
 
-def _box(mask, points=None):
-    """Box [x1, y1, x2, y2] in picture pixels around a mask of label pixels."""
+def _box(mask):
+    """Return the box xyxy in picture pixels around a mask (H, W) of label pixels."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / LABEL_SCALE
     return [float(v) for v in box]
 
 
 def _clip(box, outer):
+    """Return the part of `box` that lies in `outer`, both xyxy."""
     low, high = np.maximum(box[:2], outer[:2]), np.minimum(box[2:], outer[2:])
     return [float(v) for v in (*low, *high)]
 
 
 def _truth(labels, person, drawn, base):
-    """The truth's entry for one person, or None if too little of it is in the frame."""
+    """Return the truth's entry for one person, or None if too little of them is visible.
+
+    `labels`: the frame's label map; `drawn`: what `draw_person` returned; `base`: the person's
+    first label. Boxes are xyxy in pixels of the frame.
+    """
     own = (labels >= base) & (labels < base + IDS)
     if np.count_nonzero(own) < 0.012 * (person.height * LABEL_SCALE) ** 2:
         return None
@@ -131,7 +140,7 @@ def _truth(labels, person, drawn, base):
         parts.append("face")
         anomalies.append(_clip([*low, *high], face))
     if (kind := person.kind_of("hand")) is not None:
-        odd = person.odd[kind]
+        odd = person.anomalies[kind]
         bad = [h for h in hands if h < 2 and (odd["both"] or h == odd["arm"])]
         parts += ["hand"] if bad else []
         anomalies += [hands[h] for h in bad]
@@ -145,64 +154,20 @@ def _truth(labels, person, drawn, base):
 
 
 def _limb(person, kind, hands):
-    """Labels of an anomalous limb, its hand included."""
+    """Return the labels of an abnormal limb, its hand included."""
     if kind == "third_arm":
         return (ODD, HANDS[2])
-    odd = person.odd[kind]
+    odd = person.anomalies[kind]
     arm = kind == "detached" and odd["u"][0] < ARM_SHARE
     return (ODD, HANDS[odd["arm"]]) if arm else (ODD,)
-
-
-def describe(seed: int, *, anomaly: str | None = "random") -> dict:
-    """What `draw_video` with the same arguments shows: {"kind", "part"}, both None if normal."""
-    kind = choose(np.random.default_rng([int(seed), 20]), anomaly)
-    return {"kind": kind, "part": PART_OF.get(kind)}
-
-
-def iter_video(
-    seed: int,
-    *,
-    anomaly: str | None = "random",
-    people: int | None = None,
-    frames: int | None = None,
-) -> Iterator[tuple[np.ndarray, list[dict]]]:
-    """Yield (frame, people) of a video; see `draw_video`."""
-    world = World(seed, anomaly, people=people, frames=frames)
-    for index in range(world.length):
-        yield world.render(index)
-
-
-def draw_video(
-    seed: int,
-    *,
-    anomaly: str | None = "random",
-    people: int | None = None,
-    frames: int | None = None,
-    name: str | None = None,
-) -> tuple[list[np.ndarray], list[dict]]:
-    """Draw a video of 24 to 48 frames, a pure function of its arguments.
-
-    `anomaly`: None (all normal), "random" (abnormal in half of the seeds), a part ("human",
-    "face", "hand") or a kind of `KINDS`; one person shows it through the whole video. "each" gives
-    every person an anomaly of its own or none. Returns frames (720, 1280, 3) BGR uint8 and one
-    {"video", "frame", "people"} per frame. ValueError for an unknown anomaly.
-    """
-    name = name or f"figures_{seed:06d}.mp4"
-    frames_out, truth = [], []
-    for index, (frame, entries) in enumerate(
-        iter_video(seed, anomaly=anomaly, people=people, frames=frames)
-    ):
-        frames_out.append(frame)
-        truth.append({"video": name, "frame": index, "people": entries})
-    return frames_out, truth
 
 
 def draw_still(
     seed: int, *, anomaly: str | None = "each", people: int | None = None
 ) -> tuple[np.ndarray, list[dict]]:
-    """Draw one frame of one video: (frame, people), `anomaly` as in `draw_video`.
+    """Return (frame, people) of a random frame of `World(seed, anomaly)`.
 
-    As varied as whole videos at the price of a frame, hence the way to draw training data.
+    Training uses stills because they vary as much as videos do and cost one frame each.
     """
     world = World(seed, anomaly, people=people)
     return world.render(int(np.random.default_rng([int(seed), 22]).integers(world.length)))

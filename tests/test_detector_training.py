@@ -1,4 +1,4 @@
-"""YOLO-World trains on fixed prompts, resumes, and scores what it trained without a text tower."""
+"""The detector trains on fixed prompts, resumes, and scores without a text tower afterwards."""
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ def test_fixed_embeddings_are_orthonormal_and_the_same_again():
 
 
 def test_a_prompt_set_filled_up_gives_the_same_scores(tmp_path):
-    model = build_runner(tiny_config(), Squares(), tmp_path, workers=0).model.eval()
+    model = build_runner(tiny_config(), Squares(), tmp_path, workers=0).model.detector.eval()
     text = model.embeddings
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -82,14 +82,13 @@ def test_the_loss_scores_each_sample_against_its_own_prompts(tmp_path):
     """A text of no sample's set gets no gradient, and the label counts within the set."""
     runner = build_runner(tiny_config(), Squares(), tmp_path, workers=0)
     model = runner.model
-    model.precision = "fp32"
     data = model.data_preprocessor(next(iter(runner.train_dataloader)), True)
     samples = data["data_samples"]
     samples["prompts"] = torch.tensor([[0, 3, 3]] * 4)
     samples["bboxes_labels"][:, 1] = 0
-    model.embeddings.requires_grad_(True)
-    sum(model.loss(data["inputs"], samples).values()).backward()
-    used = model.embeddings.grad.abs().sum(1) > 0
+    embeddings = model.detector.embeddings.requires_grad_(True)
+    sum(model(data["inputs"], samples).values()).backward()
+    used = embeddings.grad.abs().sum(1) > 0
     assert used.tolist() == [True, False, False, True]
     assert data["inputs"].max() == 1.0 and data["inputs"].dtype == torch.float32
 
@@ -139,7 +138,7 @@ def test_what_was_trained_is_scored_without_a_text_tower(tmp_path):
     frame = np.full((90, 160, 3), 90, np.uint8)
     found = detector.predictor([frame], detector.people_texts)[0]
     assert found.labels.max() <= 1
-    model = build_runner(tiny_config(1), Squares(), tmp_path / "run", workers=0).model
+    model = build_runner(tiny_config(1), Squares(), tmp_path / "run", workers=0).model.detector
     expected = torch.stack([model.embeddings[i] for i in (0, 3)])
     torch.testing.assert_close(detector.people_texts[0], expected)
 
@@ -238,8 +237,8 @@ def test_the_last_epochs_pad_to_aspect_and_keep_the_norms(tmp_path):
 
     def note(*args, **kwargs):
         norms = [m for m in runner.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-        seen.append((runner.epoch, runner.train_dataloader.batch_sampler.to_aspect,
-                     {norm.training for norm in norms}))  # fmt: skip
+        to_aspect = runner.train_dataloader.batch_sampler.to_aspect
+        seen.append((runner.epoch, to_aspect, {norm.training for norm in norms}))
         return step(*args, **kwargs)
 
     step, runner.model.train_step = runner.model.train_step, note

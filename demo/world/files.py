@@ -1,0 +1,157 @@
+"""Drawn videos and stills on disk, each with its truth."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from demo.truth import read_truth
+from utils import atomic_write, read_jsonl, write_jsonl
+
+SAVE_EVERY = 20  # videos
+CHUNK = 50  # stills per folder; an interrupted run draws at most one folder again
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of new processes: a forked copy of one that uses threads may hang."""
+    return ProcessPoolExecutor(workers, get_context("spawn"))
+
+
+def video_name(seed: int, anomaly: str) -> str:
+    """Return a video's file name. It holds everything that decides the content."""
+    return f"figures_{seed:06d}{'' if anomaly == 'random' else '_' + anomaly}.mp4"
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames (H, W, 3) uint8 BGR as MPEG-4; `path` appears only when all are written.
+
+    RuntimeError where OpenCV cannot write MPEG-4.
+    """
+    import cv2
+
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    writer = None
+    try:
+        for frame in frames:
+            if writer is None:
+                size = frame.shape[1::-1]
+                writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+                if not writer.isOpened():
+                    raise RuntimeError(f"{path}: this OpenCV cannot write mp4v")
+            writer.write(frame)
+        if writer is not None:
+            writer.release()
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _draw_video(path: Path, seed: int, anomaly: str) -> list[list[dict]]:
+    """Draw and write one video; return the people of each frame."""
+    import cv2
+
+    from .video import FPS, World
+
+    cv2.setNumThreads(1)
+    world = World(seed, None if anomaly == "none" else anomaly)
+    truth = []
+
+    def frames():
+        for index in range(world.length):
+            frame, people = world.render(index)
+            truth.append(people)
+            yield frame
+
+    write_video(path, frames(), FPS)
+    return truth
+
+
+def draw_videos(
+    folder: Path, seeds: Sequence[int], *, anomaly: str = "random", workers: int = 1
+) -> dict[str, list[list[dict]]]:
+    """Draw a video per seed and folder/truth.jsonl; return {video: people of each frame}.
+
+    Keeps what is there already. The truth is also written when the run is interrupted.
+    """
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "truth.jsonl"
+    truth = read_truth(path) if path.exists() else {}
+    names = {video_name(seed, anomaly): seed for seed in seeds}
+    missing = [n for n in names if n not in truth or not (folder / n).exists()]
+
+    def save():
+        rows = (
+            {"video": name, "frame": index, "people": people}
+            for name in sorted(truth)
+            for index, people in enumerate(truth[name])
+        )
+        write_jsonl(path, rows)
+
+    with _pool(workers) as pool:
+        jobs = [pool.submit(_draw_video, folder / n, names[n], anomaly) for n in missing]
+        bar = tqdm(missing, total=len(names), initial=len(names) - len(missing), unit="video")
+        try:
+            for count, (name, job) in enumerate(zip(bar, jobs, strict=True), 1):
+                truth[name] = job.result()
+                if count % SAVE_EVERY == 0:
+                    save()
+        finally:
+            save()
+            pool.shutdown(cancel_futures=True)
+    return {name: truth[name] for name in names}
+
+
+def chunks(folder: Path, seeds: range) -> list[tuple[Path, range]]:
+    """Return the subfolders of `folder`, each with the seeds of its stills, in order."""
+    parts = (seeds[i : i + CHUNK] for i in range(0, len(seeds), CHUNK))
+    return [(folder / f"stills_{part[0]:06d}_{part[-1]:06d}", part) for part in parts]
+
+
+def truth_file(chunk: Path) -> Path:
+    """Return the path of a subfolder's truth. It lies beside it, so inside are pictures only."""
+    return chunk.with_suffix(".jsonl")
+
+
+def _draw_chunk(chunk: Path, seeds: range) -> None:
+    import cv2
+
+    from .video import draw_still
+
+    cv2.setNumThreads(1)
+    chunk.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index, seed in enumerate(seeds):
+        frame, people = draw_still(seed)
+        # A lossy codec comes before the classifiers in videos, hence JPEG of varied quality here.
+        quality = int(np.random.default_rng([seed, 30]).integers(70, 97))
+        with atomic_write(chunk / f"{seed:06d}.jpg", "wb") as file:
+            file.write(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
+        rows.append({"video": chunk.name, "frame": index, "people": people})
+    write_jsonl(truth_file(chunk), rows)
+
+
+def draw_stills(folder: Path, seeds: range, *, workers: int = 1) -> Iterator[int]:
+    """Draw a JPEG per seed and each subfolder's truth; yield how many stills are done.
+
+    Finished subfolders are kept, so the same call continues an interrupted one.
+    """
+    missing = [(c, part) for c, part in chunks(folder, seeds) if not truth_file(c).exists()]
+    done = len(seeds) - sum(len(part) for _, part in missing)
+    yield done
+    with _pool(workers) as pool:
+        drawn = pool.map(_draw_chunk, *zip(*missing, strict=True)) if missing else ()
+        for (_, part), _ in zip(missing, drawn, strict=True):
+            done += len(part)
+            yield done
+
+
+def read_stills(folder: Path, seeds: range) -> Iterator[tuple[Path, list[dict]]]:
+    """Yield (picture, people as in truth.jsonl) of the drawn stills of `seeds`."""
+    for chunk, part in chunks(folder, seeds):
+        for seed, row in zip(part, read_jsonl(truth_file(chunk)), strict=True):
+            yield chunk / f"{seed:06d}.jpg", row["people"]
