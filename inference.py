@@ -201,7 +201,7 @@ def scorer_options(args: argparse.Namespace, weights, config) -> dict:
 def run(args: argparse.Namespace, weights, config) -> int:
     """Score what is not finished in the output folder, then merge; return the exit status."""
     from data.jobs import JobFolder, share
-    from data.video import find_sources, frame_count
+    from data.video import count_frames, find_sources
     from models.benchmark.results import print_scores
     from models.report.evidence import Evidence
     from models.report.heatmap import Explainer
@@ -236,7 +236,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
         def begin() -> dict:
             held.enter_context(jobs.open())
             jobs.clear(sources, overwrite=args.overwrite)
-            return {source: frame_count(source) for source in sources if source not in done}
+            return {source: count_frames(source) for source in sources if source not in done}
 
         # Score this process's videos.
         frames = decide_in_first(begin)

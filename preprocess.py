@@ -28,7 +28,6 @@ from utils import (
     rank,
     run_main,
     setup_logging,
-    world_size,
 )
 
 logger = logging.getLogger("preprocess")
@@ -117,15 +116,6 @@ def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
     return folder, {source: count_frames(source) for source in plan.todo}, failed
 
 
-def share(frames: dict) -> dict:
-    """Return this process's part of {source: frames}: about as many frames as the others'."""
-    from data.jobs import assign
-
-    owners = assign(list(frames.values()), world_size())
-    pairs = zip(frames.items(), owners, strict=True)
-    return {source: count for (source, count), owner in pairs if owner == rank()}
-
-
 def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
     """Return `PartDetector.detect` set up as for scoring, and how many threads should call it."""
     from models.detector import PartDetector
@@ -204,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging()
     quiet_libraries()
     from data.cropping.crop_folder import DiskError
+    from data.jobs import share
 
     config = get_config(args.cfg, args.opts)
     with process_group(), ExitStack() as held:
@@ -212,7 +203,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Crop this process's videos.
         rows, stopped = [], None
         try:
-            rows = crop_all(args, config, folder, share(frames))
+            rows = crop_all(
+                args, config, folder, {source: frames[source] for source in share(frames)}
+            )
         except DiskError as error:
             stopped = str(error)
 

@@ -223,11 +223,3 @@ class FrameReader:
                 self.warnings.append(f"{path.name}: not a readable image; skipped")
             else:
                 yield index, image
-
-
-def frame_count(source: Source) -> int:
-    """Return how many frames the source claims to have, at least 1."""
-    try:
-        return FrameReader(source).frames_expected or 1
-    except VideoError:
-        return 1

@@ -10,7 +10,7 @@ import pytest
 from conftest import RELEASE_YAML, ROOT
 
 from configs.defaults import differences, get_config, thresholds
-from demo.world.video import iter_video
+from demo.world import World
 from models.benchmark import evaluation, vbench2
 from models.benchmark.evaluation import collect, format_result
 from models.benchmark.prompts import prompt_and_index, read_prompts, standard_names
@@ -35,7 +35,8 @@ def draw(path: Path, seed: int | None) -> None:
     """Write 4 drawn frames of 640x360; without a seed they show nobody."""
     frames = [np.full((720, 1280, 3), 128, np.uint8)] * 4
     if seed is not None:
-        frames = [frame for frame, _ in iter_video(seed, anomaly="human", frames=4)]
+        world = World(seed, "human", frames=4)
+        frames = [world.render(i)[0] for i in range(4)]
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 24, (640, 360))
     for frame in frames:

@@ -86,7 +86,7 @@ def test_the_loss_scores_each_sample_against_its_own_prompts(tmp_path):
     samples = data["data_samples"]
     samples["prompts"] = torch.tensor([[0, 3, 3]] * 4)
     samples["bboxes_labels"][:, 1] = 0
-    embeddings = model.detector.embeddings.requires_grad_(True)
+    embeddings = model.embeddings.requires_grad_(True)
     sum(model(data["inputs"], samples).values()).backward()
     used = embeddings.grad.abs().sum(1) > 0
     assert used.tolist() == [True, False, False, True]

@@ -203,7 +203,7 @@ def test_the_longest_videos_are_assigned_first(videos, monkeypatch):
     shares = []
     for rank in "012":
         monkeypatch.setenv("RANK", rank)
-        shares.append(sorted(source.path.stem for source in preprocess.share(frames)))
+        shares.append(sorted(source.path.stem for source in share(frames)))
     # 13, 11 and 9 frames first, then the shorter ones where least is to do: 16 frames each.
     assert shares == [["v0", "v5"], ["v1", "v4"], ["v2", "v3"]]
 
