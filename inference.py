@@ -67,7 +67,15 @@ def main(argv: list[str] | None = None) -> int:
         from models.scoring_run import ScoringRun
         from models.weights import choose_weights
 
-    weights = choose_weights(args, ROOT)
+    weights = choose_weights(
+        parts=args.parts,
+        cfg=args.cfg,
+        detector_config=args.detector_config,
+        detector_weights=args.detector_weights,
+        models={part: getattr(args, f"{part}_model") for part in PARTS},
+        release=args.release,
+        root=ROOT,
+    )
     config = get_config(weights.cfg, args.opts)
     if args.video is None:
         args.video = [str(ROOT / "demo" / "videos")]

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from configs.defaults import PARTS
 from data.archive import refuse_lfs_pointer, unpack
+from data.fetch import FetchError, data_set_from_hub
 from utils import UsageError, atomic_write, read_jsonl, run_main, setup_logging, write_json
 
 logger = logging.getLogger(__name__)
@@ -25,32 +26,22 @@ REPO = "Vchitect/VBench-2.0_human_anomaly"
 LISTS = tuple(f"{part}_{split}" for part in PARTS for split in ("train", "test"))
 COUNTS = dict(zip(LISTS, (73_366, 1_984, 30_020, 181, 39_848, 142), strict=True))
 VIDEO_FOLDERS = ("CogVideo", "CogVideo-1.0", "vad_real")
-HOW_TO_FETCH = (
-    "fetch it with --download, or by hand with\n"
+BY_HAND = (
+    "by hand with\n"
     f"  git clone https://huggingface.co/datasets/{REPO}\n"
     "  cd VBench-2.0_human_anomaly && git lfs install && git lfs pull\n"
     "or from the Google Drive folder 1_NyiLa861EbDQdDp4Lsy4jTzH2ynCiFw"
 )
+HOW_TO_FETCH = f"fetch it with --download, or {BY_HAND}"
 
 
 def download(folder: Path) -> None:
-    """Fetch the archives into `folder`; a later call continues an interrupted one.
-
-    `folder/revision.txt` then names the revision. Raises UsageError where the hub fails.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
-
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    """Fetch the archives into `folder`; `folder/revision.txt` then names their revision."""
     try:
-        revision = api.dataset_info(REPO).sha
-        logger.info(f"fetching {REPO}, revision {revision}, from {api.endpoint}")
-        api.snapshot_download(REPO, repo_type="dataset", revision=revision, local_dir=folder)
-    except (HTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        revision = data_set_from_hub(REPO, folder)
+    except FetchError as error:
         raise UsageError(
-            f"--download: {REPO}: {type(error).__name__}: {reason}; run the same command again to "
-            f"continue, or {HOW_TO_FETCH}"
+            f"--download: {error}; run the same command again to continue, or {BY_HAND}"
         ) from error
     (folder / "revision.txt").write_text(f"{REPO} {revision}\n")
 

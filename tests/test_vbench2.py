@@ -2,10 +2,12 @@
 
 import json
 import random
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from local_server import REVISION, local_server
 from zips import make_zip, split
 
 from data import vbench2
@@ -132,6 +134,35 @@ def test_empty_folder_says_how_to_fetch(tmp_path: Path, capsys):
     status, error = status_and_error(tmp_path, capsys)
     assert status == 2
     assert "fetch it with --download, or by hand with\n  git clone https://huggingface.co/" in error
+
+
+def test_download_fetches_unpacks_and_records_the_revision(folder: Path, tmp_path, monkeypatch):
+    files = {path.name: path.read_bytes() for path in folder.glob("opensource.z*")}
+    new = tmp_path / "new"
+    with local_server(files) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        assert run(new, "--download") == 0
+        assert len(server.offsets) == 4
+        (new / "opensource.z02").unlink()
+        assert run(new, "--download") == 0
+        assert len(server.offsets) == 5  # what is there is not fetched again
+    assert (new / "revision.txt").read_text() == f"Vchitect/VBench-2.0_human_anomaly {REVISION}\n"
+    assert len(list((new / "dataset/all_images").iterdir())) == 17
+    assert (new / "opensource.z02").read_bytes() == files["opensource.z02"]
+
+
+@pytest.mark.parametrize("mood", ["down", "nobody"])
+def test_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch, capsys, mood):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the hub's attempts
+    with local_server({}) as server:
+        server.mood = mood
+        url = server.url if mood == "down" else "http://127.0.0.1:9"
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        status, error = status_and_error(tmp_path / "new", capsys, "--download")
+    assert status == 2
+    assert f"--download: {url}/datasets/Vchitect/VBench-2.0_human_anomaly: " in error
+    assert "run the same command again to continue, or fetch it with --download, or by" not in error
+    assert "run the same command again to continue, or by hand with\n  git clone https" in error
 
 
 def test_bad_row_is_named_by_line(folder: Path):
