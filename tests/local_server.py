@@ -50,8 +50,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if server.mood == "down":
             return self.send_error(503)
-        if re.fullmatch(r"/api/datasets/[^/]+/[^/]+", path):
-            return self.answer(json.dumps({"id": "x/y", "sha": REVISION, "siblings": []}).encode())
+        if re.fullmatch(r"/api/datasets/[^/]+/[^/]+(/revision/[^/]+)?", path):
+            siblings = [{"rfilename": name} for name in server.files]
+            info = {"id": "x/y", "sha": REVISION, "siblings": siblings}
+            return self.answer(json.dumps(info).encode())
         if "/tree/" in path:
             listed = [
                 {"type": "file", "path": name, "size": len(content), "oid": f"{len(content):040x}"}
