@@ -1,14 +1,17 @@
 # Every target builds .venv by itself when it is missing or older than the files that define it.
 PY := .venv/bin/python
-PYTHON ?= python3
+# The first of these that is Python 3.11 or 3.12; `make PYTHON=/path/to/python` names another.
+IS_KNOWN := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null
+PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11,$(shell $p $(IS_KNOWN) && echo $p)))
 
 .DEFAULT_GOAL := help
-.PHONY: help test check lint demo demo-train weights reproduce
+.PHONY: help test check lint demo demo-train weights weights-training reproduce
 
 help:
 	@echo "make demo        score the four embedded videos and say where to look"
 	@echo "make demo-train  train the demo's weights again, from nothing (at most 60 minutes)"
-	@echo "make weights     fetch the released weights (2.5 GB) and check them"
+	@echo "make weights     find or fetch the released weights for scoring and check them"
+	@echo "make weights-training  the same, with SimMIM's to train from"
 	@echo "make reproduce   run what was published and print both numbers side by side"
 	@echo "make test        lint and tests (at most 20 minutes from a clean clone on 2 cores)"
 	@echo "make check       slower evidence (at most 60 minutes)"
@@ -19,14 +22,17 @@ demo: .venv
 demo-train: .venv
 	$(PY) -m demo.train
 
-weights: .venv
-	.venv/bin/pip install -q 'gdown>=5.2,<7'
-	$(PY) -m models.weights all
+weights weights-training: .venv
+	.venv/bin/pip install -q '.[weights]'
+	$(PY) -m models.weights $(if $(filter weights,$@),scoring,all)
 
 reproduce: .venv
 	$(PY) -m models.benchmark.reproduce
 
 .venv: requirements.txt pyproject.toml
+	@$(or $(PYTHON),false) $(IS_KNOWN) || { echo "error: Python 3.11 or 3.12 is needed," \
+		"$(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) -V 2>&1): install one, or name" \
+		"it by make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q --upgrade pip
 	.venv/bin/pip install -q -r requirements.txt 'pytest>=8,<10' 'ruff>=0.9,<1' \

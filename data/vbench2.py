@@ -1,10 +1,11 @@
-"""Unpack and check the public data set (VBench-2.0 human anomaly), ready for training.
+"""Fetch, unpack and check the public data set (VBench-2.0 human anomaly), ready for training.
 
-    python -m data.vbench2 VBench-2.0_human_anomaly
+    python -m data.vbench2 VBench-2.0_human_anomaly              # its archives are there already
+    python -m data.vbench2 VBench-2.0_human_anomaly --download   # fetches them first
 
-Checks what is there, unpacks `opensource.z01 .. opensource.zip` and then `dataset/all_images.zip`
-without the zip or unzip programs, verifies the lists, names missing images, and writes
-`dataset/dataset.json`. Run it again after an interruption or a repaired download: it continues.
+Unpacks `opensource.z01 .. opensource.zip` and then `dataset/all_images.zip` without the zip or
+unzip programs, verifies the lists, names missing images, and writes `dataset/dataset.json`.
+Run it again after an interruption or a repaired download: it continues.
 """
 
 import argparse
@@ -14,65 +15,43 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from data.zip_parts import ArchiveError, ZipParts, archive_parts, pieces_present, unpack
+from configs.defaults import PARTS
+from data.archive import refuse_lfs_pointer, unpack
+from data.fetch import FetchError, data_set_from_hub
 from utils import UsageError, atomic_write, read_jsonl, run_main, setup_logging, write_json
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("human", "face", "hand")
-COUNTS = {
-    "human_train": 73_366,
-    "human_test": 1_984,
-    "face_train": 30_020,
-    "face_test": 181,
-    "hand_train": 39_848,
-    "hand_test": 142,
-}
+REPO = "Vchitect/VBench-2.0_human_anomaly"
+LISTS = tuple(f"{part}_{split}" for part in PARTS for split in ("train", "test"))
+COUNTS = dict(zip(LISTS, (73_366, 1_984, 30_020, 181, 39_848, 142), strict=True))
 VIDEO_FOLDERS = ("CogVideo", "CogVideo-1.0", "vad_real")
-HOW_TO_FETCH = (
-    "fetch it with\n  git clone https://huggingface.co/datasets/Vchitect/VBench-2.0_human_anomaly\n"
+BY_HAND = (
+    "by hand with\n"
+    f"  git clone https://huggingface.co/datasets/{REPO}\n"
     "  cd VBench-2.0_human_anomaly && git lfs install && git lfs pull\n"
     "or from the Google Drive folder 1_NyiLa861EbDQdDp4Lsy4jTzH2ynCiFw"
 )
+HOW_TO_FETCH = f"fetch it with --download, or {BY_HAND}"
 
 
-def is_lfs_pointer(path: Path) -> bool:
-    """Return whether `path` is the small text that git leaves where a large file was not pulled."""
-    with path.open("rb") as file:
-        return file.read(40).startswith(b"version https://git-lfs")
-
-
-def common_root(names: Sequence[str]) -> str:
-    """Return the one top folder, with its slash, that all of `names` lie in ("" if none)."""
-    tops = {name.split("/")[0] + "/" if "/" in name else "" for name in names}
-    return tops.pop() if len(tops) == 1 else ""
-
-
-def unpack_archive(path: Path, folder: Path, root: str) -> None:
-    """Unpack the archive at `path` below `folder`, without the top folder `root` if it has it."""
-    from tqdm import tqdm
-
-    for piece in (*pieces_present(path).values(), path):
-        if piece.is_file() and is_lfs_pointer(piece):
-            raise UsageError(f"{piece}: only a Git LFS pointer; run: git lfs install; git lfs pull")
-    with ZipParts(path) as archive:
-        top = common_root([entry.name for entry in archive.entries])
-        prefix = top if top == root else ""
-        total = sum(entry.size for entry in archive.entries)
-        with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, mininterval=0.5) as bar:
-            written = unpack(
-                archive, folder, lambda name: name.removeprefix(prefix), progress=bar.update
-            )
-        kept = len(archive.entries) - written
-    logger.info(f"{path.name}: {written:,} files unpacked, {kept:,} were there already")
+def download(folder: Path) -> None:
+    """Fetch the archives into `folder`; `folder/revision.txt` then names their revision."""
+    try:
+        revision = data_set_from_hub(REPO, folder)
+    except FetchError as error:
+        raise UsageError(
+            f"--download: {error}; run the same command again to continue, or {BY_HAND}"
+        ) from error
+    (folder / "revision.txt").write_text(f"{REPO} {revision}\n")
 
 
 def has_lists(folder: Path) -> bool:
     """Return whether all six lists are in `folder`; one that is only an LFS pointer is an error."""
-    paths = [folder / f"{name}.jsonl" for name in COUNTS]
+    paths = [folder / f"{name}.jsonl" for name in LISTS]
     for path in paths:
-        if path.is_file() and is_lfs_pointer(path):
-            raise UsageError(f"{path}: only a Git LFS pointer; run: git lfs install; git lfs pull")
+        if path.is_file():
+            refuse_lfs_pointer(path)
     return all(path.is_file() for path in paths)
 
 
@@ -80,12 +59,11 @@ def bring_files(folder: Path, archive: Path) -> list[Path]:
     """Unpack both stages as far as needed and return the archives that were read.
 
     The first is read where it is present, the second wherever `dataset/all_images.zip` is: files
-    that are there already are kept, so reading an archive again costs little.
+    that are there already are kept.
     """
     dataset, used = folder / "dataset", []
-    if archive.is_file() or pieces_present(archive):
-        unpack_archive(archive, folder, "opensource/")
-        used += archive_parts(archive)
+    if archive.is_file() or archive.with_suffix(".z01").is_file():
+        used += unpack(archive, folder, "opensource/")
     elif not has_lists(dataset):
         raise UsageError(
             f"{folder}: expected {archive.name} (with its pieces .z01, ..) or the lists "
@@ -93,8 +71,7 @@ def bring_files(folder: Path, archive: Path) -> list[Path]:
         )
     images = dataset / "all_images.zip"
     if images.is_file():
-        unpack_archive(images, dataset / "all_images", "all_images/")
-        used.append(images)
+        used += unpack(images, dataset / "all_images", "all_images/")
     elif not (dataset / "all_images").is_dir():
         raise UsageError(f"{dataset}: expected all_images.zip or all_images/; {HOW_TO_FETCH}")
     return used
@@ -171,6 +148,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
     parser.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch the archives from Hugging Face first (HF_ENDPOINT names a mirror)",
+    )
+    parser.add_argument(
         "--archive", type=Path, help="last piece of the archive (default: DIR/opensource.zip)"
     )
     parser.add_argument(
@@ -185,6 +167,8 @@ def main(argv: Sequence[str] | None = None, expected: Mapping[str, int] = COUNTS
     """Run the command line; returns 1 when something is missing or miscounted, else 0."""
     args = parse_args(argv)
     setup_logging()
+    if args.download:
+        download(args.folder)
     if not args.folder.is_dir():
         raise UsageError(f"{args.folder}: no such folder; {HOW_TO_FETCH}")
     try:
@@ -208,4 +192,4 @@ def main(argv: Sequence[str] | None = None, expected: Mapping[str, int] = COUNTS
 
 
 if __name__ == "__main__":
-    run_main(main, (ArchiveError,))
+    run_main(main)

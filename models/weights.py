@@ -1,25 +1,27 @@
-"""Real weights in one command: fetched, checked, tried and moved in place at once.
+"""Real weights in one command: found on this machine or fetched, checked, tried, put in place.
 
-    python -m models.weights all                          # from Google Drive, with gdown
+    python -m models.weights scoring                      # detector, human, face, hand
+    python -m models.weights all                          # SimMIM's for training too
     python -m models.weights human --mirror https://.../  # from a server that has the same names
     python -m models.weights all --mirror /mnt/weights    # from a folder
 
-Run again = continue. A file that is in place already is checked and kept.
+Run it again to continue. A file that is there already is checked and kept.
 """
 
 import argparse
+import filecmp
 import hashlib
 import json
 import logging
-import shutil
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
-from models.download import DownloadError, fetch, only_one
+from configs.defaults import PARTS, get_config
+from data.fetch import FetchError, fetch_checked, from_drive, from_hub, from_mirror
 from utils import UsageError, run_main, setup_logging, write_json
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,8 @@ class Weight:
 
     path: Path
     drive_id: str
-    sha_prefix: str = ""
+    hub_repo: str = ""
+    sha256: str = ""
     size_mb: tuple[float, float] | None = None  # least and most, in 10^6 bytes
 
 
@@ -52,7 +55,8 @@ WEIGHTS = {
     "detector": Weight(
         Path("pretrain/yolo_world_v2_xl_obj365v1_goldg_cc3mlite_pretrain-5daf1395.pth"),
         "1qo-K1kum7yiEwIlN1TWDvABXX6qriUen",
-        sha_prefix="5daf1395",
+        hub_repo="wondervictor/YOLO-World",
+        sha256="5daf1395eb25b6f5adf27781022add7f20b70afdb107e725ccffc5ecc471dc7d",
     ),
     "human": _released("human", "1mlSURYOi_vN9ST1wzEhJaVO6-ZoES8UT"),
     "face": _released("face", "1e2qTjrtsYlkWLql0qj8DqaNZ09KuV8Qo"),
@@ -62,26 +66,6 @@ WEIGHTS = {
         "1dJn6GYkwMIcoP3zqOEyW1_iQfpBi8UOw",
     ),
 }
-
-
-class BadFile(Exception):
-    """A file that is not the one wanted; the message says what was expected and what came."""
-
-
-def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Return the released files of these `names` (detector, human, face, hand).
-
-    Raises UsageError naming those that are missing and the command that fetches them.
-    """
-    paths = {name: root / WEIGHTS[name].path for name in names}
-    missing = [name for name, path in paths.items() if not path.is_file()]
-    if missing:
-        where = ", ".join(str(paths[name]) for name in missing)
-        raise UsageError(
-            f"--release: missing weights: {where}; fetch them with "
-            f"`make weights` (or `python -m models.weights {' '.join(missing)}`)"
-        )
-    return paths
 
 
 @dataclass(frozen=True)
@@ -100,13 +84,14 @@ def choose_weights(
     cfg: str | None = None,
     detector_config: str | None = None,
     detector_weights: str | None = None,
-    models: Mapping[str, str | None] = MappingProxyType({}),
+    models: Mapping[str, str | None],
     release: bool = False,
     root: Path = ROOT,
 ) -> Weights:
-    """Return the files that are named; the demo's where no weight is named.
+    """Return the files to judge `parts` with: those given, the released ones, or the demo's.
 
-    Raises UsageError naming the missing flags, or the released files that are needed and missing.
+    `models` maps parts to checkpoints, or to None where none is given. The demo's are taken where
+    no weights are named at all. Raises UsageError naming missing flags or missing released files.
     """
     given = {part: models.get(part) for part in parts}
     named = [detector_config, detector_weights, *given.values()]
@@ -129,7 +114,7 @@ def choose_weights(
             str(demo / "detector.pth"),
             {part: str(demo / f"{part}.pth") for part in parts},
         )
-    flags = ["--detector_config", "--detector_weights", *(f"--{p}_model" for p in given)]
+    flags = ["--detector_config", "--detector_weights", *(f"--{part}_model" for part in given)]
     missing = [flag for flag, value in zip(flags, named, strict=True) if not value]
     if missing:
         raise UsageError(
@@ -138,148 +123,176 @@ def choose_weights(
     return Weights(cfg, detector_config, detector_weights, given)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the released files of these `names` (detector, human, face, hand) on this machine.
+
+    Raises UsageError naming those that are missing and the command that fetches them.
+    """
+    paths = {name: find_weight(name, root) for name in names}
+    missing = [name for name, path in paths.items() if path is None]
+    if missing:
+        where = ", ".join(str(root / WEIGHTS[name].path) for name in missing)
+        raise UsageError(
+            f"--release: missing weights: {where}; fetch them with "
+            f"`make weights` (or `python -m models.weights {' '.join(missing)}`)"
+        )
+    return paths
+
+
+def find_weight(name: str, root: Path = ROOT) -> Path | None:
+    """Return the file `name` of this machine: the project's, else VBench-2.0's if it is good."""
+    path = root / WEIGHTS[name].path
+    return path if path.is_file() else _good_shared_file(name, root)
+
+
+def _shared_file(name: str) -> Path | None:
+    """Return VBench-2.0's own copy of the file `name`, or None."""
+    folder = Path(os.environ.get("VBENCH2_CACHE_DIR") or "~/.cache/vbench2").expanduser()
+    files = sorted(folder.glob("anomaly_detector/*.pth"))
+    by_name = {p: [part for part in PARTS if part in p.stem.lower()] for p in files}
+    by_name[folder / "YOLO-World" / WEIGHTS["detector"].path.name] = ["detector"]
+    return next((p for p, names in by_name.items() if names == [name] and p.is_file()), None)
+
+
+def _good_shared_file(name: str, root: Path) -> Path | None:
+    """Return VBench-2.0's copy if it passes the checks; a file that did so is not checked again."""
+    path = _shared_file(name)
+    if path is None:
+        return None
+    stat, lock = path.stat(), _read_lock(root)
+    mark = {"path": str(path), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    if lock.get("checked", {}).get(name) == mark:
+        return path
+    logger.info(f"{name}: found {path}, checking it")
+    try:
+        for other in PARTS:
+            twin = _shared_file(other)
+            if name != other and twin is not None and filecmp.cmp(path, twin, shallow=False):
+                raise FetchError(f"same content as {twin.name}, so one was written over the other")
+        found = verify(name, path, lock.get(name))
+    except FetchError as error:
+        logger.warning(f"{name}: {path}: {error}; it is not used")
+        return None
+    _record(root, {name: found, "checked": {**lock.get("checked", {}), name: mark}})
+    return path
 
 
 def _read_lock(root: Path) -> dict:
     path = root / LOCK
-    if not path.is_file():
-        return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text()) if path.is_file() else {}
     except (OSError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path}: cannot read the lock file: {error}") from error
+        raise UsageError(f"{path}: cannot read the lock file: {error}; delete it") from error
+
+
+def _record(root: Path, found: dict) -> None:
+    """Add `found` to the lock file; a project folder that is read-only goes without."""
+    try:
+        (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
+        write_json(root / LOCK, {**_read_lock(root), **found})
+    except OSError as error:
+        logger.warning(f"cannot record what was checked: {error}")
 
 
 def check_bytes(path: Path, weight: Weight, locked: dict | None) -> dict:
-    """Return {"bytes", "sha256"} of `path`; raises BadFile where size or hash is another.
+    """Return {"bytes", "sha256"} of `path`; raises FetchError where size or hash is another.
 
     `locked` is what an earlier success recorded, or None.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head[:1] == b"<":
-        raise BadFile(f"a web page came instead of the file ({size / 1e6:.1f} MB)")
-    if locked and size != locked["bytes"]:
-        raise BadFile(f"expected {locked['bytes']:,} bytes as recorded in {LOCK}, found {size:,}")
+        if file.read(64).lstrip().startswith(b"<"):
+            raise FetchError(f"a web page came instead of the file ({size / 1e6:.1f} MB)")
+        file.seek(0)
+        sha = hashlib.file_digest(file, "sha256").hexdigest()
     if weight.size_mb and not weight.size_mb[0] <= size / 1e6 <= weight.size_mb[1]:
-        middle = sum(weight.size_mb) / 2
-        what = "truncated" if size / 1e6 < middle else "too long"
-        raise BadFile(f"{what}: expected {middle:.0f} MB, found {size / 1e6:.1f} MB")
-    sha = _sha256(path)
-    if not sha.startswith(weight.sha_prefix):
-        raise BadFile(
-            f"expected a SHA-256 that starts with {weight.sha_prefix}, found {sha[:8]} "
-            f"({size / 1e6:.1f} MB: damaged, truncated or another file)"
-        )
+        what = "truncated" if size / 1e6 < weight.size_mb[0] else "too long"
+        raise FetchError(f"{what}: expected {weight.size_mb[0]} MB, found {size / 1e6:.1f} MB")
+    if weight.sha256 and sha != weight.sha256:
+        raise FetchError(f"SHA-256 {sha[:16]}.., expected {weight.sha256[:16]}.. ({size:,} bytes)")
     if locked and sha != locked["sha256"]:
-        raise BadFile(
-            f"SHA-256 is {sha[:16]}, recorded in {LOCK} is {locked['sha256'][:16]} "
-            "(delete its entry there if the file was published anew)"
+        raise FetchError(
+            f"SHA-256 is {sha[:16]}.. ({size:,} bytes), {LOCK} recorded {locked['sha256'][:16]}.. "
+            f"({locked['bytes']:,} bytes); delete its entry there if the file was published anew"
         )
     return {"bytes": size, "sha256": sha}
 
 
-def try_to_load(name: str, path: Path) -> None:
-    """Load `path` as scoring and training would; raises models.checkpoint.CheckpointError."""
-    from configs.defaults import get_config
+def verify(name: str, path: Path, locked: dict | None) -> dict:
+    """Return what `check_bytes` does, once `path` was loaded as scoring and training would.
+
+    Raises FetchError where any check fails.
+    """
+    from models.checkpoint import CheckpointError
     from models.classifier import build_classifier, load_classifier, load_pretrained
 
-    config = get_config(ROOT / RELEASE_CONFIG)
-    if name == "detector":
-        from models.detector import PartDetector
-
-        PartDetector(ROOT / RELEASE_DETECTOR_CONFIG, path, "cpu")
-    elif name == "simmim":
-        load_pretrained(build_classifier(config), path)
-    else:
-        load_classifier(path, config, "cpu")
-
-
-def _verify(name: str, path: Path, locked: dict | None) -> dict:
-    """Return what the lock file records of `path`; raises BadFile where any check fails."""
-    from models.checkpoint import CheckpointError
-
     found = check_bytes(path, WEIGHTS[name], locked)
+    config = get_config(ROOT / RELEASE_CONFIG)
     try:
-        try_to_load(name, path)
+        if name == "detector":
+            from models.detector import PartDetector
+
+            PartDetector(ROOT / RELEASE_DETECTOR_CONFIG, path, "cpu")
+        elif name == "simmim":
+            load_pretrained(build_classifier(config), path)
+        else:
+            load_classifier(path, config, "cpu")
     except CheckpointError as error:
-        raise BadFile(f"does not load: {error}") from error
+        raise FetchError(f"does not load: {error}") from error
     return found
 
 
-def _record(name: str, found: dict, root: Path) -> None:
-    lock = _read_lock(root)
-    if lock.get(name) != found:
-        (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
-        write_json(root / LOCK, {**lock, name: found})
+def get_weight(name: str, mirror: str | None = None, root: Path = ROOT) -> str:
+    """Have the file `name` on this machine, checked, and return one line on what was done.
+
+    Raises FetchError; what was in place before is then there still.
+    """
+    weight = WEIGHTS[name]
+    target, locked = root / weight.path, _read_lock(root).get(name)
+    if target.is_file():
+        try:
+            _record(root, {name: verify(name, target, locked)})
+            return f"in place and good: {target}"
+        except FetchError as error:
+            logger.warning(f"{name}: {target}: {error}; looking for a good one")
+    elif shared := _good_shared_file(name, root):
+        return f"used where it is, and good: {shared}"
+    hub = [partial(from_hub, weight.hub_repo)] if weight.hub_repo else []
+    public = [*hub, partial(from_drive, weight.drive_id)]
+    sources = [partial(from_mirror, mirror)] if mirror else public
+    found = fetch_checked(sources, target, lambda path: verify(name, path, locked))
+    _record(root, {name: found})
+    return f"fetched, {found['bytes'] / 1e6:.1f} MB, checked, loads: {target}"
 
 
 def by_hand(name: str, root: Path) -> str:
     """Return how a person without a working download gets the file in place."""
     weight = WEIGHTS[name]
+    where = f"https://drive.google.com/file/d/{weight.drive_id}/view"
+    if weight.hub_repo:
+        where = f"https://huggingface.co/{weight.hub_repo}/blob/main/{weight.path.name} or {where}"
     return (
-        f"By hand: open https://drive.google.com/file/d/{weight.drive_id}/view in a browser "
-        f"(or `gdown {weight.drive_id}` on another machine), save the file as "
-        f"{root / weight.path} and run this command again: it will be checked. "
-        "From a copy nearby: --mirror URL_OR_FOLDER."
+        f"By hand: open {where} in a browser, save the file as {root / weight.path} and run this "
+        "command again: it will be checked. From a copy nearby: --mirror URL_OR_FOLDER."
     )
 
 
-def get_weight(name: str, mirror: str | None = None, root: Path = ROOT) -> str:
-    """Have the file `name` in place, checked, and return one line on what was done.
-
-    Raises DownloadError or BadFile; a file that was in place before is then still there.
-    """
-    weight = WEIGHTS[name]
-    target = root / weight.path
-    locked = _read_lock(root).get(name)
-    if target.is_file():
-        try:
-            found = _verify(name, target, locked)
-        except BadFile as error:
-            logger.warning("%s: %s: %s; fetching it again", name, target, error)
-        else:
-            _record(name, found, root)
-            return f"in place and good: {target}"
-    folder = target.parent / ".download" / name
-    with only_one(folder):
-        part = folder / target.name
-        fetch(mirror, target.name, weight.drive_id, part)
-        try:
-            found = _verify(name, part, locked)
-        except BadFile:
-            part.unlink()  # nothing to build on: the next try starts anew
-            raise
-        part.replace(target)
-        _record(name, found, root)
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        folder.parent.rmdir()  # others may still be under way in it
-    return f"fetched, {found['bytes'] / 1e6:.1f} MB, checked, loads: {target}"
-
-
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 1 when a file could not be had, else 0."""
+    groups = {"scoring": ["detector", *PARTS], "all": list(WEIGHTS)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", choices=[*WEIGHTS, "all"], help="which files to fetch")
-    parser.add_argument("--mirror", help="URL or folder that holds the files (default: Drive)")
-    parser.add_argument(
-        "--root", type=Path, default=ROOT, help="folder that gets pretrain/ and checkpoint/"
-    )
-    args = parser.parse_args()
+    parser.add_argument("names", nargs="+", choices=[*WEIGHTS, *groups], help="what to fetch")
+    parser.add_argument("--mirror", help="URL or folder (default: Hugging Face, Google Drive)")
+    args = parser.parse_args(argv)
     setup_logging()
-    names = list(WEIGHTS) if "all" in args.names else list(dict.fromkeys(args.names))
     failed = 0
-    for name in names:
+    for name in dict.fromkeys(name for word in args.names for name in groups.get(word, [word])):
         try:
-            print(f"{name}: {get_weight(name, args.mirror, args.root)}", flush=True)
-        except (BadFile, DownloadError) as error:
+            print(f"{name}: {get_weight(name, args.mirror, ROOT)}", flush=True)
+        except FetchError as error:
             failed += 1
             print(f"error: {name}: {error}", file=sys.stderr)
-            print(f"  {by_hand(name, args.root)}", file=sys.stderr)
+            print(f"  {by_hand(name, ROOT)}", file=sys.stderr)
     return 1 if failed else 0
 
 

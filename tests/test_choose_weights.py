@@ -7,12 +7,27 @@ import pytest
 from conftest import ROOT
 
 import inference
+from configs.defaults import PARTS
 from models.weights import WEIGHTS, choose_weights
 from utils import UsageError
 
 
+@pytest.fixture(autouse=True)
+def no_shared_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("VBENCH2_CACHE_DIR", str(tmp_path / "none"))
+
+
 def chosen(root: Path, *flags: str):
-    return choose_weights(inference.parse_args(list(flags)), root)
+    args = inference.parse_args(list(flags))
+    return choose_weights(
+        parts=args.parts,
+        cfg=args.cfg,
+        detector_config=args.detector_config,
+        detector_weights=args.detector_weights,
+        models={part: getattr(args, f"{part}_model") for part in PARTS},
+        release=args.release,
+        root=root,
+    )
 
 
 def place(root: Path, *names: str) -> None:

@@ -26,7 +26,7 @@ from configs.defaults import PARTS, get_config
 from data import label
 from data.cropping.crop_lists import source_of
 from data.crops import cut
-from data.jobs import JobFolder
+from data.jobs import JobFolder, share
 from data.transforms import build_eval_transform
 from data.video import FrameReader, Source, find_sources
 from utils import UsageError

@@ -1,77 +1,22 @@
-"""The public data set's unpacking, on small archives of the same shape."""
+"""The public data set's fetching, unpacking and checks, on a small one of the same shape."""
 
-import io
 import json
 import random
-import shutil
-import stat
-import struct
-import subprocess
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from local_server import REVISION, local_server
+from zips import make_zip, split
 
 from data import vbench2
-from data.zip_parts import CHUNK, ArchiveError, ZipParts, archive_parts, unpack
 from utils import UsageError, run_main
 
 EXPECTED = {"human_train": 6, "human_test": 2, "face_train": 3, "face_test": 1} | {
     "hand_train": 4,
     "hand_test": 1,
 }
-
-
-def make_zip(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def split(data: bytes, folder: Path, name: str, size: int, zip64: bool = False) -> None:
-    """Write the zip `data` as pieces of `size` bytes, with disk numbers, as `zip -s` does."""
-    end = data.rfind(b"PK\5\6")
-    count, _, start = struct.unpack_from("<HLL", data, end + 10)
-    stream = bytearray(b"PK\7\x08" + data[:start])
-
-    def place(offset: int) -> tuple[int, int]:
-        return divmod(offset + 4, size)
-
-    at, records = start, []
-    for _ in range(count):
-        name_length, extra_length, comment_length = struct.unpack_from("<3H", data, at + 28)
-        length = 46 + name_length + extra_length + comment_length
-        record = bytearray(data[at : at + length])
-        disk, offset = place(struct.unpack_from("<L", record, 42)[0])
-        if zip64:  # the offset and the disk number move to the extra field
-            struct.pack_into("<H", record, 30, extra_length + 16)
-            struct.pack_into("<H", record, 34, 0xFFFF)
-            struct.pack_into("<L", record, 42, 0xFFFFFFFF)
-            record += struct.pack("<2HQL", 1, 12, offset, disk)
-        else:
-            struct.pack_into("<H", record, 34, disk)
-            struct.pack_into("<L", record, 42, offset)
-        records.append(bytes(record))
-        at += length
-    disk, offset = place(start)
-    directory = b"".join(records)
-    stream += directory
-    last = len(stream) // size
-    if zip64:
-        disk64, offset64 = divmod(len(stream), size)
-        stream += struct.pack(
-            "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, last, disk, 1, count, len(directory), offset
-        )
-        stream += struct.pack("<4sLQL", b"PK\6\7", disk64, offset64, last + 1)
-        count, directory, disk, offset = 0xFFFF, b"", 0xFFFF, 0xFFFFFFFF
-    length = 0xFFFFFFFF if zip64 else len(directory)
-    stream += struct.pack("<4s4H2LH", b"PK\5\6", last, disk, count, count, length, offset, 0)
-    pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
-    for number, piece in enumerate(pieces, 1):
-        suffix = "zip" if number == len(pieces) else f"z{number:02d}"
-        (folder / f"{name}.{suffix}").write_bytes(piece)
 
 
 def data_set_files(missing: int = 0) -> dict[str, bytes]:
@@ -105,14 +50,14 @@ def run(folder: Path, *flags: str) -> int:
     return vbench2.main([str(folder), *flags], expected=EXPECTED)
 
 
-def status_and_error(folder: Path, capsys) -> tuple[int, str]:
+def status_and_error(folder: Path, capsys, *flags: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as ended:
-        run_main(lambda: run(folder), (ArchiveError,))
+        run_main(lambda: run(folder, *flags))
     return ended.value.code, capsys.readouterr().err
 
 
 def test_both_stages_are_unpacked_and_verified(folder: Path, capsys):
-    assert len(archive_parts(folder / "opensource.zip")) == 4
+    assert len(list(folder.glob("opensource.z*"))) == 4
     assert run(folder) == 0
     assert len(list((folder / "dataset/all_images").iterdir())) == 17
     files = data_set_files()
@@ -158,106 +103,24 @@ def test_missing_images_and_wrong_counts_are_named(tmp_path: Path, capsys):
     assert "hand_test: 1 images, 1 abnormal, 0 normal; expected 142" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("zip64", [False, True])
-@pytest.mark.parametrize("size", [97, 1000, 20_001])
-def test_split_at_any_place_reads_the_same(tmp_path: Path, size: int, zip64: bool):
-    files = {f"d/{i}.bin": random.Random(i).randbytes(200 * i) for i in range(12)}
-    files |= {"text.txt": b"abc " * 5000, "empty": b"", "d/ünï.txt": b"x"}
-    split(make_zip(files), tmp_path, "x", size, zip64)
-    with ZipParts(tmp_path / "x.zip") as archive:
-        found = {e.name: b"".join(archive.stream(e)) for e in archive.entries}
-    assert found == files
-
-
-@pytest.mark.skipif(shutil.which("zip") is None, reason="needs the zip program")
-def test_real_split_archive(tmp_path: Path):
-    files = {"opensource/a.bin": random.Random(0).randbytes(150_000), "opensource/b.txt": b"b" * 99}
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    command = ["zip", "-q", "-r", "-s", "64k", "x.zip", "opensource"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    assert len(archive_parts(tmp_path / "x.zip")) == 3
-    with ZipParts(tmp_path / "x.zip") as archive:
-        assert {e.name: b"".join(archive.stream(e)) for e in archive.entries} == files
-
-
-def link_zip() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        info = zipfile.ZipInfo("x")
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(info, "/etc/passwd")
-    return buffer.getvalue()
-
-
-def twice_zip() -> bytes:
-    """Two records of the central directory that share one file's data."""
-    data = bytearray(make_zip({"a.bin": b"x" * 1000, "b.bin": b"x" * 1000}, zipfile.ZIP_STORED))
-    record = data.rfind(b"PK\1\2")
-    struct.pack_into("<L", data, record + 42, 0)
-    return bytes(data)
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (make_zip({"../evil": b"x"}), "'../evil' leaves the folder"),
-        (make_zip({"opensource/../../evil": b"x"}), "leaves the folder"),
-        (make_zip({"/etc/evil": b"x"}), "leaves the folder"),
-        (make_zip({"opensource//etc/evil": b"x"}), "leaves the folder"),
-        (make_zip({"a\\..\\evil": b"x"}), "leaves the folder"),
-        (make_zip({"C:/evil": b"x"}), "leaves the folder"),
-        (link_zip(), "is a link"),
-        (twice_zip(), "overlap"),
-        (make_zip({"zeros": bytes(80 << 20)}), "archive bomb"),
-        (make_zip({"a": b"x" * 9999})[:-60], "truncated"),
-        (b"", "truncated"),
-        (make_zip({"a": b"x"}, zipfile.ZIP_BZIP2), "packed by method 12"),
-    ],
-)
-def test_dangerous_archives_are_refused(tmp_path: Path, data: bytes, words: str, capsys):
-    folder = tmp_path / "set"
-    folder.mkdir()
-    (folder / "opensource.zip").write_bytes(data)
-    status, error = status_and_error(folder, capsys)
-    assert status == 2
-    assert words in error
-    assert [p.name for p in tmp_path.rglob("*")] == ["set", "opensource.zip"]
-
-
-def test_more_data_than_declared_stops_at_once(tmp_path: Path):
-    data = bytearray(make_zip({"a": bytes(4 * CHUNK)}))
-    struct.pack_into("<L", data, data.rfind(b"PK\1\2") + 24, 100)  # the size that it claims
-    (tmp_path / "x.zip").write_bytes(data)
-    written: list[int] = []
-    with ZipParts(tmp_path / "x.zip") as archive:
-        with pytest.raises(ArchiveError, match="'a' is damaged"):
-            unpack(archive, tmp_path / "out", str, progress=written.append)
-        assert written == []  # of the four chunks that there are
-        assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_changed_byte_is_found(folder: Path, capsys):
+def test_damaged_and_incomplete_archives_are_one_line(folder: Path, capsys):
     piece = folder / "opensource.z02"
     data = bytearray(piece.read_bytes())
     data[5000] ^= 1
     piece.write_bytes(data)
     status, error = status_and_error(folder, capsys)
-    assert status == 2
-    assert "'opensource/dataset/all_images.zip' is damaged; fetch the archive again" in error
+    assert status == 2 and error.count("error: ") == 1
+    assert "damaged or truncated at entry 'opensource/dataset/all_images.zip'" in error
     assert not list(folder.rglob("all_images.zip"))
+    piece.unlink()
+    status, error = status_and_error(folder, capsys)
+    assert status == 2 and "opensource.z02: missing; fetch this piece" in error
 
 
-def test_missing_and_truncated_pieces_are_named(folder: Path, capsys):
-    (folder / "opensource.z02").rename(folder / "away")
-    assert "opensource.z02: missing" in status_and_error(folder, capsys)[1]
-    (folder / "away").rename(folder / "opensource.z02")
-    (folder / "opensource.z03").rename(folder / "away")
-    assert "expects 4 pieces, found 3" in status_and_error(folder, capsys)[1]
-    (folder / "opensource.z03").write_bytes((folder / "away").read_bytes()[:-1])
-    error = status_and_error(folder, capsys)[1]
-    assert "opensource.z03: 15,999 bytes, expected 16,000 like opensource.z01" in error
+def test_last_piece_alone_may_be_missing(folder: Path, capsys):
+    (folder / "opensource.zip").unlink()
+    status, error = status_and_error(folder, capsys)
+    assert status == 2 and "opensource.zip: missing; fetch this piece" in error
 
 
 def test_git_lfs_pointers_say_what_to_run(folder: Path, capsys):
@@ -270,14 +133,36 @@ def test_git_lfs_pointers_say_what_to_run(folder: Path, capsys):
 def test_empty_folder_says_how_to_fetch(tmp_path: Path, capsys):
     status, error = status_and_error(tmp_path, capsys)
     assert status == 2
-    assert "git clone https://huggingface.co/datasets/Vchitect/VBench-2.0_human_anomaly" in error
+    assert "fetch it with --download, or by hand with\n  git clone https://huggingface.co/" in error
 
 
-def test_full_disk_is_told_before_writing(folder: Path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
-    with pytest.raises(ArchiveError, match=r"needed to unpack opensource\.zip, 0\.0 GB are free"):
-        run(folder)
-    assert not (folder / "dataset").exists()
+def test_download_fetches_unpacks_and_records_the_revision(folder: Path, tmp_path, monkeypatch):
+    files = {path.name: path.read_bytes() for path in folder.glob("opensource.z*")}
+    new = tmp_path / "new"
+    with local_server(files) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        assert run(new, "--download") == 0
+        assert len(server.offsets) == 4
+        (new / "opensource.z02").unlink()
+        assert run(new, "--download") == 0
+        assert len(server.offsets) == 5  # what is there is not fetched again
+    assert (new / "revision.txt").read_text() == f"Vchitect/VBench-2.0_human_anomaly {REVISION}\n"
+    assert len(list((new / "dataset/all_images").iterdir())) == 17
+    assert (new / "opensource.z02").read_bytes() == files["opensource.z02"]
+
+
+@pytest.mark.parametrize("mood", ["down", "nobody"])
+def test_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch, capsys, mood):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the hub's attempts
+    with local_server({}) as server:
+        server.mood = mood
+        url = server.url if mood == "down" else "http://127.0.0.1:9"
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        status, error = status_and_error(tmp_path / "new", capsys, "--download")
+    assert status == 2
+    assert f"--download: {url}/datasets/Vchitect/VBench-2.0_human_anomaly: " in error
+    assert "run the same command again to continue, or fetch it with --download, or by" not in error
+    assert "run the same command again to continue, or by hand with\n  git clone https" in error
 
 
 def test_bad_row_is_named_by_line(folder: Path):
