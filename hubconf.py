@@ -21,7 +21,7 @@ def human_anatomy(weights: str = "release", device: str = "auto", **options):
 
     if weights not in ("release", "demo"):
         raise ValueError(f"weights: expected release or demo, got {weights!r}")
-    files = choose_weights(parts=PARTS, release=weights == "release")
+    files = choose_weights(parts=PARTS, models={}, release=weights == "release")
     return VideoScorer.from_files(
         files.detector_config,
         files.detector_weights,

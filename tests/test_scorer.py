@@ -212,7 +212,7 @@ def test_clips_of_another_shape_or_type_are_refused(demo_scorer, clip):
 
 
 def test_the_detectors_settings_hold_from_python(demo_scorer):
-    files = choose_weights(parts=["face"])
+    files = choose_weights(parts=["face"], models={})
     config = get_config(files.cfg, ["DETECTOR.SCORE_THR", "0.999"])
     strict = VideoScorer.from_files(
         files.detector_config, files.detector_weights, files.models, config, device="cpu"
