@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.defaults import PARTS, ConfigError, differences, get_config
+from data.fetch import FetchError
 from models.benchmark.prompts import CUSTOM, DIMENSION, STANDARD
 from models.benchmark.results import count, first_five, mean_interval
 from models.weights import (
@@ -13,7 +14,6 @@ from models.weights import (
     RELEASE_DETECTOR_CONFIG,
     ROOT,
     WEIGHTS,
-    BadFile,
     check_bytes,
 )
 from utils import UsageError, write_json
@@ -187,7 +187,7 @@ def _other_weights(settings: dict) -> list[str]:
             continue
         try:
             found = check_bytes(Path(file), WEIGHTS[name], recorded.get(name))
-        except BadFile as error:
+        except FetchError as error:
             reasons.append(f"other {name} weights than the released: {file} ({error})")
         except OSError:
             reasons.append(f"{name} weights cannot be checked: {file} is not here")
