@@ -204,10 +204,9 @@ def run(args: argparse.Namespace, weights, config) -> int:
     from data.video import count_frames, find_sources
     from models.benchmark.results import print_scores
     from models.report.evidence import Evidence
-    from models.report.heatmap import Explainer
     from models.report.page import build_report
     from models.scorer import VideoScorer
-    from models.worker import VideoWorker
+    from models.worker import VideoWorker, explainer
 
     # Find the inputs.
     sources, unusable = find_sources(args.video)
@@ -246,7 +245,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
             worker = VideoWorker(scorer, jobs, evidence)
             score_here(worker, todo, frames, args.frame_stride)
         if unseen:
-            evidence.explain = Explainer(scorer.classifiers, config)
+            evidence.explain = explainer(scorer)
         for source in unseen[rank() :: world_size()]:
             evidence.catch_up(source)
 

@@ -22,13 +22,25 @@ from utils import atomic_write, read_jsonl, write_jsonl
 RAY_TRIES = 3  # a video whose actor dies so often is given up
 
 
+def explainer(scorer: VideoScorer) -> Explainer:
+    """Return what draws the heatmaps of the scorer's classifiers."""
+    config = scorer.config
+    return Explainer(
+        scorer.classifiers,
+        size=config.DATA.IMG_SIZE,
+        crop=config.TEST.CROP,
+        interpolation=config.DATA.INTERPOLATION,
+        channels=config.TEST.CHANNELS,
+    )
+
+
 class VideoWorker:
     """Scores videos into a folder of results: worker(source) writes and returns its row."""
 
     def __init__(self, scorer: VideoScorer, jobs: JobFolder, evidence: Evidence | None = None):
         self.scorer, self.jobs, self.evidence = scorer, jobs, evidence
         if evidence is not None:
-            evidence.explain = Explainer(scorer.classifiers, scorer.config)
+            evidence.explain = explainer(scorer)
 
     def __call__(self, source: Source, bar: tqdm | None = None) -> dict:
         """Score a video, or go on within it; `bar` is told of each frame."""
