@@ -66,8 +66,9 @@ def test_fixed_embeddings_are_orthonormal_and_the_same_again():
 
 
 def test_a_prompt_set_filled_up_gives_the_same_scores(tmp_path):
-    model = build_runner(tiny_config(), Squares(), tmp_path, workers=0).model.detector.eval()
-    text = model.embeddings
+    wrapper = build_runner(tiny_config(), Squares(), tmp_path, workers=0).model.eval()
+    model = wrapper.detector
+    text = wrapper.embeddings
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         short = model.raw(image, text[[0, 3]][None])
@@ -138,7 +139,7 @@ def test_what_was_trained_is_scored_without_a_text_tower(tmp_path):
     frame = np.full((90, 160, 3), 90, np.uint8)
     found = detector.predictor([frame], detector.people_texts)[0]
     assert found.labels.max() <= 1
-    model = build_runner(tiny_config(1), Squares(), tmp_path / "run", workers=0).model.detector
+    model = build_runner(tiny_config(1), Squares(), tmp_path / "run", workers=0).model
     expected = torch.stack([model.embeddings[i] for i in (0, 3)])
     torch.testing.assert_close(detector.people_texts[0], expected)
 
