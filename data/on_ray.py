@@ -6,10 +6,12 @@ Ray brings the scheduling, the retries and the machines; what is done with an it
 import logging
 import os
 import pickle
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from utils import UsageError, cores_per_process
 
@@ -53,6 +55,8 @@ def cluster(address: str) -> Iterator:
         import ray.data
     except ImportError as error:
         raise UsageError("--ray: Ray is not installed; pip install '.[ray]'") from error
+    if address not in (LOCAL, "auto"):
+        _refuse_unreachable(address)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns a user is said here
     options = {"num_cpus": cores_per_process()} if address == LOCAL else {"address": address}
     try:
@@ -67,6 +71,15 @@ def cluster(address: str) -> Iterator:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raise UsageError where nobody listens: Ray itself takes ten minutes to say so."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        socket.create_connection((parts.hostname, parts.port or 6379), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--ray: cannot reach a cluster at {address}: {error}") from error
 
 
 def uses_gpu(ray, device: str) -> bool:

@@ -111,20 +111,10 @@ class TrueCrops:
             for box, abnormal, _ in true_parts(truth, part):
                 if (square := square_box(box, width, height)) is not None:
                     x1, y1, x2, y2 = square
-                    crops.append(frame.image[y1:y2, x1:x2, ::-1])
+                    crops.append(frame.image[y1:y2, x1:x2])
                     self.labels[part].append(abnormal)
             if crops:
-                self.judged[part] += self._judge(part, crops)
-
-    def _judge(self, part: str, crops: Sequence) -> list[float]:
-        """Return p(abnormal) of crops (H, W, 3) uint8 RGB."""
-        import torch
-        from PIL import Image
-
-        images = [Image.fromarray(crop.copy()) for crop in crops]
-        with torch.inference_mode():
-            batch = torch.stack([self.scorer.transform(image) for image in images])
-            return self.scorer.classifiers[part](batch).sigmoid().tolist()
+                self.judged[part] += self.scorer.judge(part, crops)
 
     def figures(self) -> dict[str, float]:
         """Return each part's AUROC."""

@@ -13,16 +13,13 @@ VIDEOS = ROOT / "demo/videos"
 
 def load_scorer(weights: Path = WEIGHTS, *, stride: int = 1):
     """Return a VideoScorer on the CPU with the four files in `weights`; raises CheckpointError."""
-    from models.classifier import load_classifier
-    from models.detector import PartDetector
     from models.scorer import VideoScorer
 
-    config = get_config(CONFIG)
-    detector = PartDetector(
+    return VideoScorer.from_files(
         DETECTOR_CONFIG,
         weights / "detector.pth",
-        score_thr=config.DETECTOR.SCORE_THR,
-        keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
+        {part: weights / f"{part}.pth" for part in PARTS},
+        get_config(CONFIG),
+        device="cpu",
+        stride=stride,
     )
-    classifiers = {p: load_classifier(weights / f"{p}.pth", config, "cpu") for p in PARTS}
-    return VideoScorer(detector, classifiers, config, stride=stride)

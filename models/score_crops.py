@@ -14,17 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 
 from configs.defaults import PARTS, ConfigError, get_config
 from data.cropping.crop_lists import list_crops
 from data.cropping.label_page import PROBABILITIES_FILE, read_probabilities
 from data.dataset import read_image
 from data.stream import batched
-from data.transforms import build_eval_transform, normalize
 from models.classifier import load_classifier
 from models.device import choose_device
+from models.judge import CropJudge
 from utils import UsageError, cores_per_process, run_main, setup_logging, write_json
 
 logger = logging.getLogger(__name__)
@@ -46,7 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--cfg", metavar="FILE", help="YAML with the classifiers' shape")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="such as TEST.CHANNELS bgr")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    add("--batch-size", type=int, default=64, help="crops per batch (64)")
+    add("--batch-size", type=int, default=64, help="crops read at once (64)")
     args = p.parse_args(argv)
     if args.batch_size < 1:
         p.error(f"--batch-size: expected at least 1, got {args.batch_size}")
@@ -55,34 +53,22 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def score_files(classifier, files: Sequence[Path], config, device, batch_size: int) -> list[float]:
+def score_files(judge: CropJudge, part: str, files: Sequence[Path], batch: int) -> list[float]:
     """Return each image's p(abnormal); NaN, and a warning, where it cannot be read."""
-    transform = build_eval_transform(
-        size=config.DATA.IMG_SIZE,
-        crop=config.TEST.CROP,
-        interpolation=config.DATA.INTERPOLATION,
-    )
 
-    def pixels(file: Path) -> np.ndarray | None:
+    def read(file: Path) -> np.ndarray | None:
         try:
-            image = read_image(file, str(file.parent))
+            return np.asarray(read_image(file, str(file.parent)))[:, :, ::-1]  # RGB to BGR
         except UsageError as error:
             logger.warning(error)
             return None
-        if config.TEST.CHANNELS == "bgr":
-            image = Image.fromarray(np.ascontiguousarray(np.asarray(image)[..., ::-1]))
-        return transform.pixels(image)
 
     found: list[float] = []
-    with ThreadPoolExecutor(cores_per_process()) as pool, torch.inference_mode():
-        for batch in batched(files, batch_size):
-            images = list(pool.map(pixels, batch))
-            p = np.full(len(batch), np.nan)
-            readable = [i for i, image in enumerate(images) if image is not None]
-            if readable:
-                stack = torch.from_numpy(np.stack([images[i] for i in readable])).to(device)
-                p[readable] = classifier(normalize(stack)).float().sigmoid().cpu().numpy()
-            found += p.tolist()
+    with ThreadPoolExecutor(cores_per_process()) as pool:
+        for chunk in batched(files, batch):
+            images = list(pool.map(read, chunk))
+            judged = iter(judge(part, [image for image in images if image is not None]))
+            found += [float("nan") if image is None else next(judged) for image in images]
     return found
 
 
@@ -100,8 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not places:
             raise UsageError(f"--{part}-model: no {part} crops in {args.folder}")
         files = [args.folder / part / place for place in places]
-        classifier = load_classifier(model, config, device)
-        scores = score_files(classifier, files, config, device, args.batch_size)
+        judge = CropJudge(
+            {part: load_classifier(model, config, device)},
+            size=config.DATA.IMG_SIZE,
+            crop=config.TEST.CROP,
+            interpolation=config.DATA.INTERPOLATION,
+            channels=config.TEST.CHANNELS,
+            device=device,
+            threads=cores_per_process(),
+        )
+        scores = score_files(judge, part, files, args.batch_size)
         known = {f: p for f, p in probabilities.items() if not f.startswith(f"{part}/")}
         judged = zip(files, scores, strict=True)
         found = {f"{part}/{file.name}": round(p, 4) for file, p in judged if np.isfinite(p)}

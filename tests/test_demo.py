@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from configs.defaults import PARTS, ConfigError, get_config
+from data.video import FrameReader, Source
 from demo import evaluate
-from demo.evaluate import Detections, auroc, right_part
+from demo.evaluate import Detections, TrueCrops, auroc, right_part
 from demo.paths import CONFIG, ROOT, VIDEOS, WEIGHTS, load_scorer
 from demo.show import EXPLANATION, table
 from demo.truth import abnormal_part, label_crops, match, overlaps, read_truth, true_parts
 from demo.world.files import chunks, draw_stills, read_stills, truth_file
 from models.checkpoint import CheckpointError, read_checkpoint
 from models.classifier import build_classifier, load_classifier
-from utils import UsageError
+from utils import UsageError, read_jsonl
 
 PERSON = {
     "human": [100, 100, 200, 400],
@@ -209,3 +210,20 @@ def test_a_convolutional_stem_is_saved_and_read_back(tmp_path):
 def test_a_stem_that_does_not_fit_the_patches_is_named():
     with pytest.raises(ConfigError, match="PATCH_SIZE"):
         build_classifier(get_config(CONFIG, ["MODEL.VIT.PATCH_SIZE", "12"]))
+
+
+def test_true_crops_are_judged_as_scoring_judges_them():
+    """hand_fused's first frame: the truth's own boxes, in the order of the truth's parts."""
+    scorer = load_scorer()
+    video = VIDEOS / "hand_fused.mp4"
+    (truth, *_) = (
+        row["people"]
+        for row in read_jsonl(ROOT / "demo/truth.jsonl")
+        if row["video"] == video.name and row["frame"] == 0
+    )
+    frame = next(iter(FrameReader(Source(video, "hand_fused"))))
+    crops = TrueCrops(scorer)
+    crops.add(frame, truth)
+    assert len(crops.judged["hand"]) == len(crops.labels["hand"]) > 0
+    found = dict(zip(crops.labels["hand"], crops.judged["hand"], strict=True))
+    assert found[True] > 0.5 > found[False]  # crops in the wrong channel order miss this

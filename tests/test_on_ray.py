@@ -12,6 +12,9 @@ import cv2
 import pytest
 from conftest import ROOT
 
+from data.on_ray import cluster
+from utils import UsageError
+
 pytest.importorskip("ray")
 
 VIDEOS = ROOT / "demo" / "videos"
@@ -127,6 +130,13 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(inputs, expected, tmp_path
     assert finished
     assert score(inputs, output, "--ray") == expected
     assert {p: p.stat().st_mtime_ns for p in finished} == finished  # not scored again
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
+def test_a_cluster_that_cannot_be_reached_is_one_line(address):
+    expected = f"--ray: cannot reach a cluster at {address}"
+    with pytest.raises(UsageError, match=expected), cluster(address):
+        pass
 
 
 def test_ray_absent_names_the_extra(inputs, tmp_path):
