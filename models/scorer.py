@@ -22,7 +22,7 @@ from data.stream import batched, map_ahead, prefetch
 from data.video import Frame, FrameReader, Source
 from models.classifier import load_classifier
 from models.detector import FrameDetections, PartDetector, Person
-from models.device import choose_device, fast_dtype, set_matmul_precision, share_cores
+from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
 from models.judge import CropJudge
 from models.scores import Tally, frame_score, is_abnormal
 from utils import keep_to_one_core
@@ -61,6 +61,7 @@ class VideoScorer:
     ):
         self.detector, self.config = detector, config
         self.classifiers = {part: model.to(dtype) for part, model in classifiers.items()}
+        self.dtype = name_of(dtype)
         self.clock = detector.predictor.clock
         self.batch_size, self.stride, self.fps = batch_size, stride, fps
         self.thresholds = thresholds(config)
@@ -173,6 +174,7 @@ class VideoScorer:
         summary |= {
             "skipped_crops": skipped,
             "warnings": reader.warnings,
+            "dtype": self.dtype,
             "seconds": round(time.perf_counter() - start, 3),
         }
         return VideoResult(summary, rows)
