@@ -170,9 +170,10 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
     failed = [{"video_path": path, "error": error} for path, error in unusable]
     failed += [row for row in rows if "error" in row]
     videos = [row for row in rows if "error" not in row]
+    dtypes = sorted({row.get("dtype", "float32") for row in videos})  # --fast chooses by machine
     scores = {
         "version": 1,
-        "settings": settings,
+        "settings": settings | {"dtype": ", ".join(dtypes)},
         "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
         "videos": videos,
         "failed": failed,

@@ -73,7 +73,7 @@ class _FakeDetector:
         self.people = people
         self.predictor = SimpleNamespace(clock=Stopwatch())
 
-    def detect(self, frames):
+    def detect(self, frames, run=map):
         return [FrameDetections(self.people, skipped=1) for _ in frames]
 
 
@@ -138,9 +138,9 @@ def test_each_batch_keeps_to_one_core(tmp_path):
     before, seen = torch.get_num_threads(), set()
 
     class Detector(_FakeDetector):
-        def detect(self, frames):
+        def detect(self, frames, run=map):
             seen.add(torch.get_num_threads())
-            return super().detect(frames)
+            return super().detect(frames, run)
 
     for i in range(5):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40, 40, 3), i, np.uint8))
