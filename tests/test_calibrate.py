@@ -164,7 +164,7 @@ def test_nothing_is_replaced_unasked(case, flags, message, crops, tmp_path, monk
         calibrate.main(["ckpt29.pth", "--val-path", str(crops[0]), *flags, "--opts", *OPTS])
 
 
-def test_training_calibrates_and_eval_tells(tmp_path, monkeypatch, caplog):
+def test_training_calibrates_and_eval_tells(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     train, test = (write_crops(tmp_path, f"hand_{n}", 64, size=24) for n in ("train", "test"))
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
@@ -182,9 +182,9 @@ def test_training_calibrates_and_eval_tells(tmp_path, monkeypatch, caplog):
     report = json.loads((run / "report" / "metrics.json").read_text())
     assert report["checkpoint"].endswith("ckpt5.calibrated.pth")
     again = ["--eval", "--resume", str(run / "ckpt5.calibrated.pth"), "--overwrite"]
-    caplog.clear()
-    with caplog.at_level("INFO"):
-        assert main_finetune.main([*command, *again]) == 0
-    assert "calibrated on 64 crops of" in caplog.text and "normal flagged" in caplog.text
+    capsys.readouterr()
+    assert main_finetune.main([*command, *again]) == 0
+    told = capsys.readouterr().err
+    assert "calibrated on 64 crops of" in told and "normal flagged" in told
     with pytest.raises(UsageError, match="--false-flags: expected --calibrate"):
         main_finetune.main([*command, "--false-flags", "0.25"])
