@@ -175,7 +175,7 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
     scores = {
         "version": 1,
         "settings": settings | {"dtype": ", ".join(dtypes)},
-        "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
+        "mean": {key: mean_known([row.get(key) for row in videos]) for key in SCORES},
         "videos": videos,
         "failed": failed,
     }

@@ -25,6 +25,7 @@ from models.detector import FrameDetections, PartDetector, Person
 from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
 from models.judge import CROPS_PER_BATCH, CropJudge
 from models.scores import Tally, frame_score, is_abnormal
+from models.tracks import Tracker
 from utils import keep_to_one_core
 
 
@@ -157,7 +158,7 @@ class VideoScorer:
         if not isinstance(source, Source):
             source = Source(Path(source), Path(source).stem)
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
-        tally = Tally(self.config.SCORE.NO_PERSON)
+        tally, tracker = Tally(self.config.SCORE.NO_PERSON), Tracker()
         rows, skipped = [], 0
         for frames, found, is_new in self._batches(reader, iter(kept)):
             if not is_new:  # the time that the run before took counts too
@@ -166,6 +167,7 @@ class VideoScorer:
                 on_batch(found | {"seconds": time.perf_counter() - start})
             skipped += sum(found["skipped"])
             for frame, row in zip(frames, found["rows"], strict=True):
+                tracker.number(row)  # here all rows come in order, whoever computed them
                 tally.add(row, self.thresholds)
                 if keep_frames:
                     rows.append(row)
@@ -233,8 +235,9 @@ class VideoScorer:
             yield number, Frame(index, index / self.fps, image)
 
     def _clip_result(self, found: Sequence[tuple[dict, int]]) -> VideoResult:
-        tally = Tally(self.config.SCORE.NO_PERSON)
+        tally, tracker = Tally(self.config.SCORE.NO_PERSON), Tracker()
         for row, _ in found:
+            tracker.number(row)
             tally.add(row, self.thresholds)
         skipped = sum(count for _, count in found)
         return VideoResult(tally.scores() | {"skipped_crops": skipped}, [row for row, _ in found])
@@ -324,7 +327,8 @@ class VideoScorer:
             for box in person.parts
             if box.part in judged
         ]
-        return {"abnormal": is_abnormal(parts, self.thresholds), "parts": parts}
+        abnormal = is_abnormal(parts, self.thresholds)
+        return {"abnormal": abnormal, "bbox": list(person.bbox), "parts": parts}
 
 
 def _check_clip(clip) -> None:
