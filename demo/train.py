@@ -18,7 +18,7 @@ from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
 from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_main, write_jsonl
 
 STILLS, DETECTOR_STILLS = 3000, 2000  # the detector is trained on the first of the stills
-EPOCHS = {"human": 18, "face": 7, "hand": 8}  # bodies are the hardest to learn
+EPOCHS = {"human": 36, "face": 7, "hand": 8}  # bodies are the hardest to learn
 # Stills that only calibrate: no training and no evaluation draws these seeds.
 CALIBRATION = range(100_000, 101_000)
 SECOND_BOXES = 0.05  # of people, per frame, that the detector's calibration leaves

@@ -10,7 +10,6 @@ an interruption the same command continues.
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,15 @@ from data.video import VideoError, find_sources
 from models.benchmark.changes import Bench, changes_of
 from models.benchmark.results import SCORES, mean_interval, mean_known
 from models.weights import choose_weights
-from utils import UsageError, quiet_libraries, read_jsonl, run_main, setup_logging, write_jsonl
+from utils import (
+    UsageError,
+    quiet_libraries,
+    read_jsonl,
+    run_main,
+    setup_logging,
+    write_json,
+    write_jsonl,
+)
 
 
 def read_labels(folder: Path) -> dict[str, bool]:
@@ -170,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = summarise(rows, read_labels(args.videos), args.score)
     print(f"{args.score} of {len(rows)} videos, every {args.frame_stride}. frame\n")
     print(format_table(table))
-    (args.output / "sensitivity.json").write_text(json.dumps(table, indent=1) + "\n")
+    write_json(args.output / "sensitivity.json", table)
     return 0
 
 
