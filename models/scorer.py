@@ -8,7 +8,6 @@ print(result.summary["video_results"], result.frames[0]["people"])
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -24,17 +23,9 @@ from models.classifier import load_classifier
 from models.detector import FrameDetections, PartDetector, Person
 from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
 from models.judge import CROPS_PER_BATCH, CropJudge
-from models.scores import Tally, frame_score, is_abnormal
+from models.scores import Tally, VideoResult, frame_score, is_abnormal
 from models.tracks import Tracker
 from utils import keep_to_one_core
-
-
-@dataclass
-class VideoResult:
-    """A video's row of scores.json, and its frames' rows of frames.jsonl where they are kept."""
-
-    summary: dict
-    frames: list[dict] = field(default_factory=list)
 
 
 class VideoScorer:
@@ -184,7 +175,7 @@ class VideoScorer:
             "dtype": self.dtype,
             "seconds": round(time.perf_counter() - start, 3),
         }
-        return VideoResult(summary, rows)
+        return VideoResult(summary, rows, self.thresholds)
 
     def score_stretch(self, source: Source, first: int, count: int) -> Iterator[dict]:
         """Yield what `score` gives to `on_batch`, for `count` batches from number `first` on."""
@@ -240,7 +231,8 @@ class VideoScorer:
             tracker.number(row)
             tally.add(row, self.thresholds)
         skipped = sum(count for _, count in found)
-        return VideoResult(tally.scores() | {"skipped_crops": skipped}, [row for row, _ in found])
+        summary = tally.scores() | {"skipped_crops": skipped}
+        return VideoResult(summary, [row for row, _ in found], self.thresholds)
 
     def _batches(
         self, reader: FrameReader, kept: Iterator[dict]
