@@ -105,7 +105,7 @@ def scheduler(args, folder: Path) -> None:
     with start_cluster(cores=2) as cluster:
         for count in (args.items // 10, args.items):
             items = [Source(Path(f"clips/{i:07d}.mp4"), f"{i:07d}") for i in range(count)]
-            with ray_actors(cluster.address, device="cpu", cores=1) as found:
+            with ray_actors(cluster.address, device="cpu") as found:
                 before, start, store = held_now()[0], time.perf_counter(), 0.0
                 for number, _ in enumerate(found.map(lambda: _nothing, items, jobs)):
                     if number == 0:
