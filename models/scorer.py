@@ -22,7 +22,7 @@ from data.video import Frame, FrameReader, Source
 from models.classifier import load_classifier
 from models.detector import FrameDetections, PartDetector, Person
 from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
-from models.judge import CROPS_PER_BATCH, CropJudge
+from models.judge import CropJudge
 from models.scores import Tally, VideoResult, frame_score, is_abnormal
 from models.tracks import Tracker
 from utils import keep_to_one_core
@@ -289,7 +289,7 @@ class VideoScorer:
         batches = [
             (part, batch)
             for part, squares in judged.items()
-            for batch in batched(list(squares), CROPS_PER_BATCH)
+            for batch in batched(list(squares), self.judge.batch_size)
         ]
 
         def judge(batch: tuple[str, Sequence]) -> list[float]:

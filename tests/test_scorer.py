@@ -1,5 +1,6 @@
 """The scoring rules, on rows whose scores are known by hand."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -173,26 +174,45 @@ def test_fewer_parts_judge_fewer(frames):
     assert rows[0]["score"] == 1  # a person without a judged crop counts as normal
 
 
-def test_each_batch_keeps_to_one_core(tmp_path):
-    """So that results do not depend on how many cores there are; the caller keeps its threads."""
-    before, seen = torch.get_num_threads(), set()
+class _Together(torch.nn.Module):
+    """Computes only when two threads do so at the same time; notes how many cores each takes."""
 
-    class Detector(_FakeDetector):
-        def detect(self, frames, run=map):
-            seen.add(torch.get_num_threads())
-            return super().detect(frames, run)
+    def __init__(self):
+        super().__init__()
+        self.barrier, self.cores = threading.Barrier(2, timeout=20), set()
 
-    for i in range(5):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40, 40, 3), i, np.uint8))
+    def forward(self, x):
+        self.cores.add(torch.get_num_threads())
+        self.barrier.wait()
+        return torch.zeros(len(x))
+
+
+class _DetectorTogether(_FakeDetector):
+    """Runs two batches of its own for every batch of frames."""
+
+    def __init__(self, people):
+        super().__init__(people)
+        self.network = _Together()
+
+    def detect(self, frames, run=map):
+        list(run(self.network, [torch.zeros(1), torch.zeros(1)]))
+        return super().detect(frames, run)
+
+
+def test_the_batches_of_one_frame_keep_all_cores_busy(frames):
+    """Each batch is on one core, so that results do not depend on how many cores there are."""
+    squares = [("human", (i, 0, i + 40, 40)) for i in range(9)]  # two batches of a classifier
+    detector, classifier = _DetectorTogether([_person(*squares)]), _Together()
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        source = Source(tmp_path, "source", tuple(sorted(tmp_path.glob("*.png"))))
-        scorer = VideoScorer(Detector([Person()]), {}, get_config(), batch_size=2, workers=2)
-        frames = scorer.score(source).frames
+        scorer = VideoScorer(detector, {"human": classifier}, get_config(), workers=2)
+        (row,) = scorer.score_frames(frames[0].image[None]).frames
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert seen == {1} and [row["frame"] for row in frames] == list(range(5))
+    assert len(row["people"][0]["parts"]) == 9
+    assert detector.network.cores == classifier.cores == {1}
 
 
 @pytest.fixture(scope="module")
