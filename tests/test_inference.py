@@ -245,7 +245,7 @@ def test_fewer_parts_need_fewer_classifiers(short, tmp_path):
 
 
 def test_thresholds_can_be_set(short, tmp_path):
-    opts = [x for p in ("HUMAN", "FACE", "HAND") for x in (f"SCORE.THRESHOLDS.{p}", "-1")]
+    opts = [x for p in ("HUMAN", "FACE", "HAND") for x in (f"SCORE.THRESHOLDS.{p}", "0")]
     _, scores = run(tmp_path, "--video", short / "normal_1", "--opts", *opts)
     assert scores["videos"][0]["video_results"] == 0
 
