@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 import torch
+from timm.utils import random_seed
 
 from configs.defaults import PARTS, differences, get_config, thresholds
 from data.checks import check_images, read_data, save_label_sheet, warn_of_shared_images
@@ -24,9 +25,8 @@ from data.dataset import Manifest, read_batches
 from models.classifier import load_classifier
 from models.device import set_matmul_precision
 from models.training import recipe, run_folder
-from models.training.engine import train_one_epoch, wrap_for_processes
-from models.training.metrics import evaluate
-from models.training.processes import shared_errors, stop_all
+from models.training.engine import StepLog, train_one_epoch, wrap_for_processes
+from models.training.metrics import measure, predict
 from models.training.report import check_report, save_report
 from utils import (
     UsageError,
@@ -36,6 +36,8 @@ from utils import (
     rank,
     run_main,
     setup_logging,
+    shared_errors,
+    stop_all,
     world_size,
 )
 
@@ -123,16 +125,10 @@ def read_crops(config, path: str) -> Manifest:
     )
 
 
-def measure(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
+def evaluate(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
     """Return (logits, figures) of all crops, at the threshold of their part (unknown: 0.5)."""
-    return evaluate(
-        model,
-        loader,
-        crops.targets,
-        threshold=thresholds(config).get(crops.part, 0.5),
-        device=device,
-        precision=config.TRAIN.PRECISION,
-    )
+    logits = predict(model, loader, len(crops), device=device, precision=config.TRAIN.PRECISION)
+    return logits, measure(crops.targets, logits, thresholds(config).get(crops.part, 0.5))
 
 
 def train(config, args: argparse.Namespace, device: torch.device) -> None:
@@ -146,7 +142,7 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
         val_crops = read_crops(config, config.DATA.VAL_PATH)
         warn_of_shared_images(train_crops, val_crops)
         state = recipe.build_state(config, len(train_crops), device)
-        run_folder.seed_all(config.SEED + rank())  # other crops, so other random numbers
+        random_seed(config.SEED, rank())  # other crops, so other random numbers
         run_folder.resume(state, None if holds_other_run else folder, config.MODEL.RESUME)
     if len(set(starts := gather_objects(state.next_epoch))) > 1:
         stop_all(f"--output: not shared by all machines, they go on at epochs {starts}")
@@ -172,9 +168,11 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
     folder, device, epochs = Path(config.OUTPUT), state.device, config.TRAIN.EPOCHS
     epochs_left = range(state.next_epoch, epochs)
     network = wrap_for_processes(state.model, device)
-    criterion, augment = recipe.build_criterion(), recipe.build_augment(config, device)
+    criterion, augment = torch.nn.BCEWithLogitsLoss(), recipe.build_augment(config, device)
     batches = read_batches(recipe.load_train(config, train_crops, epochs_left))
     val_loader = recipe.load_val(config, val_crops)
+    steps = state.steps_per_epoch
+    step_log = StepLog(folder, train_crops.names, epochs, steps, config.PRINT_FREQ)
     logits = None
     for epoch in epochs_left:
         train_loss = train_one_epoch(
@@ -189,15 +187,12 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
             clip_grad=config.TRAIN.CLIP_GRAD,
             accumulation=config.TRAIN.ACCUMULATION_STEPS,
             epoch=epoch,
-            epochs=epochs,
-            steps=state.steps_per_epoch,
-            print_freq=config.PRINT_FREQ,
-            folder=folder,
-            names=train_crops.names,
+            steps=steps,
+            log=step_log,
         )
         # Measuring may draw random numbers (an import does), which must not change the training.
         random_states = run_folder.random_states(device)
-        logits, metrics = measure(config, state.model, val_crops, val_loader, device)
+        logits, metrics = evaluate(config, state.model, val_crops, val_loader, device)
         run_folder.set_random_states(random_states, device)
         state.finish_epoch(epoch, metrics)
         log_epoch(folder, train_loss, metrics, state)
@@ -215,7 +210,7 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
         )
     if not (folder / "report" / "metrics.json").is_file():
         if logits is None:  # an earlier run ended between its last epoch and its report
-            logits, metrics = measure(config, state.model, val_crops, val_loader, device)
+            logits, metrics = evaluate(config, state.model, val_crops, val_loader, device)
         save_report(folder, folder / f"ckpt{epochs - 1}.pth", val_crops, logits, metrics)
 
 
@@ -249,7 +244,7 @@ def evaluate_checkpoint(config, args: argparse.Namespace, device: torch.device) 
             check_images(crops)
     if config.TRAIN.COMPILE:
         model.compile()
-    logits, metrics = measure(config, model, crops, recipe.load_val(config, crops), device)
+    logits, metrics = evaluate(config, model, crops, recipe.load_val(config, crops), device)
     save_report(folder, path, crops, logits, metrics)
     if rank() == 0:
         print(json.dumps(metrics, indent=1))

@@ -6,6 +6,8 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode as Node
 
+from utils import UsageError
+
 PARTS = ("human", "face", "hand")
 
 # Keys of SimMIM's configs that mean nothing here, and why or what to use instead.
@@ -29,7 +31,7 @@ _GONE = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UsageError):
     """A setting that does not exist or has the wrong type; the message names the key."""
 
 
