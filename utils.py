@@ -106,6 +106,17 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", tasks))
 
 
+def be_the_only_process() -> None:
+    """Leave srun's step, in which `ray symmetric-run` starts a script: Ray starts the others.
+
+    Raises UsageError under torchrun, whose processes would all do everything.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError("--ray: start one process, without torchrun: Ray starts the others")
+    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"):
+        os.environ.pop(name, None)
+
+
 def cores_per_process() -> int:
     """Return the CPU cores that each process on this machine may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it

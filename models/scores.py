@@ -22,7 +22,10 @@ def frame_score(people: Sequence[Mapping]) -> float | None:
 
 
 class Tally:
-    """Sums the frames' rows into the video's scores. "People" counts person views."""
+    """Sums the frames' rows into the video's scores. "People" counts person views.
+
+    Somebody who is seen in 100 frames is 100 views, but one of the "tracks".
+    """
 
     def __init__(self, no_person: float | None = None):
         self.no_person = no_person
@@ -30,6 +33,7 @@ class Tally:
         self.normal: list[int] = []
         self.frame_scores: list[float] = []
         self.highest = 0.0  # sum over people of their highest p
+        self.views: dict[int, list[bool]] = {}  # by person: is the view normal?
         self.flagged = dict.fromkeys(PARTS, 0)  # people that the part flags
 
     def add(self, row: dict, thresholds: Mapping[str, float]) -> None:
@@ -39,6 +43,7 @@ class Tally:
         if row["score"] is not None:
             self.frame_scores.append(row["score"])
         for person in people:
+            self.views.setdefault(person["id"], []).append(not person["abnormal"])
             parts = person["parts"]
             self.highest += max((part["p_abnormal"] for part in parts), default=0.0)
             for name in {p["part"] for p in parts if p["p_abnormal"] > thresholds[p["part"]]}:
@@ -49,14 +54,17 @@ class Tally:
         people, normal = sum(self.people), sum(self.normal)
         clean = sum(p == n for p, n in zip(self.people, self.normal, strict=True))
         some = people > 0
+        shares = [sum(views) / len(views) for views in self.views.values()]
         return {
             "video_results": normal / people if some else self.no_person,
             "ci95": self._interval() if some else None,
             "score_frame_mean": float(np.mean(self.frame_scores)) if some else self.no_person,
             "score_clean_frames": clean / len(self.people),
             "score_soft": 1 - self.highest / people if some else self.no_person,
+            "score_people": float(np.mean(shares)) if some else self.no_person,
             "frames": len(self.people),
             "people": people,
+            "tracks": len(shares),
             "abnormal_people": people - normal,
             "abnormal_by_part": {k: v / people if some else 0.0 for k, v in self.flagged.items()},
         }

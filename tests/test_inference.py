@@ -56,7 +56,8 @@ def test_the_result_files_say_what_design_promises(scored):
     assert [v["frames"] for v in scores["videos"]] == [3, 5]
     keys = (
         "video_path video_results ci95 score_frame_mean score_clean_frames score_soft frames "
-        "frames_expected people abnormal_people abnormal_by_part skipped_crops warnings seconds"
+        "score_people tracks frames_expected people abnormal_people abnormal_by_part "
+        "skipped_crops warnings seconds"
     )
     assert set(keys.split()) <= set(scores["videos"][0])
     row = scores["videos"][0]
@@ -65,8 +66,10 @@ def test_the_result_files_say_what_design_promises(scored):
     people = [p for f in frames for p in f["people"]]
     assert [f["frame"] for f in frames] == [0, 1, 2] and frames[1]["time"] == pytest.approx(1 / 25)
     assert len(people) == row["people"] > 0
+    assert row["tracks"] == len({p["id"] for p in people}) == len(frames[0]["people"])
     assert row["video_results"] == 1 - sum(p["abnormal"] for p in people) / len(people)
     part = people[0]["parts"][0]
+    assert people[0]["bbox"] == part["bbox"]
     assert part["part"] == "human" and 0 <= part["p_abnormal"] <= 1
     x1, y1, x2, y2 = part["square"]
     assert 0 <= x1 < x2 <= 1280 and 0 <= y1 < y2 <= 720 and abs((x2 - x1) - (y2 - y1)) <= 1

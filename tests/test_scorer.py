@@ -23,9 +23,10 @@ LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 def _row(*people) -> dict:
     """Return a frame's row of people given as {part: p}."""
     rows = []
-    for person in people:
+    for number, person in enumerate(people):
         parts = [{"part": part, "p_abnormal": p} for part, p in person.items()]
-        rows.append({"abnormal": any(p > LIMITS[k] for k, p in person.items()), "parts": parts})
+        abnormal = any(p > LIMITS[k] for k, p in person.items())
+        rows.append({"id": number, "abnormal": abnormal, "parts": parts})
     normal = sum(not row["abnormal"] for row in rows)
     return {"score": normal / len(rows) if rows else None, "people": rows}
 
@@ -47,15 +48,24 @@ def test_four_scores():
     assert scores["score_frame_mean"] == pytest.approx(0.75)
     assert scores["score_clean_frames"] == pytest.approx(2 / 3)
     assert scores["score_soft"] == pytest.approx(1 - (0.2 + 0.9 + 0.4) / 3)
+    assert scores["tracks"] == 2  # the first person is seen twice
+    assert scores["score_people"] == pytest.approx(0.5)
     assert (scores["frames"], scores["people"], scores["abnormal_people"]) == (3, 3, 1)
     assert scores["abnormal_by_part"] == {"human": 1 / 3, "face": 1 / 3, "hand": 0}
     low, high = scores["ci95"]
     assert low == pytest.approx(0.5) and high == pytest.approx(1.0)
 
 
+def test_somebody_seen_often_counts_once_in_the_score_of_people():
+    often, once = {"human": 0.1}, {"human": 0.9}
+    scores = _scores(*[_row(often)] * 7, _row({"human": 0.9}, once))
+    assert scores["score_people"] == pytest.approx((7 / 8 + 0) / 2) and scores["tracks"] == 2
+
+
 def test_nobody_in_the_video():
     scores = _scores(_row(), _row())
     assert scores["video_results"] is None and scores["ci95"] is None
+    assert scores["score_people"] is None and scores["tracks"] == 0
     assert scores["score_clean_frames"] == 1
     assert _scores(_row(), no_person=1.0)["video_results"] == 1.0
 
@@ -73,7 +83,7 @@ class _FakeDetector:
         self.people = people
         self.predictor = SimpleNamespace(clock=Stopwatch())
 
-    def detect(self, frames):
+    def detect(self, frames, run=map):
         return [FrameDetections(self.people, skipped=1) for _ in frames]
 
 
@@ -138,9 +148,9 @@ def test_each_batch_keeps_to_one_core(tmp_path):
     before, seen = torch.get_num_threads(), set()
 
     class Detector(_FakeDetector):
-        def detect(self, frames):
+        def detect(self, frames, run=map):
             seen.add(torch.get_num_threads())
-            return super().detect(frames)
+            return super().detect(frames, run)
 
     for i in range(5):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40, 40, 3), i, np.uint8))

@@ -15,7 +15,7 @@ from timm.utils import distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.training.run_folder import append_row, checkpoints
+from models.training.run_folder import TrainingState, append_row, checkpoints
 from utils import gather_objects, rank, stop_all, sum_over_processes, world_size
 
 logger = logging.getLogger(__name__)
@@ -182,3 +182,17 @@ class StepLog:
             "lr": lr,
         }
         append_row(self.folder / "metrics.jsonl", row)
+
+
+def log_epoch(folder: Path, train_loss: float, metrics: dict, state: TrainingState) -> None:
+    """Append the epoch's row to metrics.jsonl and log its figures."""
+    epoch = state.next_epoch - 1
+    row = {"epoch": epoch, "train_loss": train_loss, "val": metrics}
+    if rank() == 0:
+        append_row(folder / "metrics.jsonl", row)
+    logger.info(
+        f"epoch {epoch}: training loss {train_loss:.4f}; validation loss {metrics['loss']:.4f} "
+        f"AUROC {metrics['auroc']:.4f} average precision {metrics['average_precision']:.4f} "
+        f"accuracy {metrics['accuracy']:.4f} F1 {metrics['f1']:.4f} at {metrics['threshold']:.4g}; "
+        f"best AUROC {state.best['auroc']:.4f} in epoch {state.best['epoch']}"
+    )

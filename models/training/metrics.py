@@ -41,6 +41,19 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
+def reliability(targets: np.ndarray, p: np.ndarray, bins: int = 10) -> list[dict]:
+    """Return mean p, share of abnormal crops and count of each equally wide bin that has crops."""
+    numbers = np.minimum((p * bins).astype(int), bins - 1)
+    found = [(p[numbers == n], targets[numbers == n]) for n in np.unique(numbers)]
+    return [{"p": float(q.mean()), "abnormal": float(t.mean()), "count": len(q)} for q, t in found]
+
+
+def calibration_error(targets: np.ndarray, p: np.ndarray) -> float:
+    """Return the expected calibration error: how far p is from the share of abnormal crops."""
+    rows = reliability(targets, p)
+    return sum(row["count"] * abs(row["p"] - row["abnormal"]) for row in rows) / len(p)
+
+
 def best_threshold(targets: np.ndarray, p: np.ndarray) -> tuple[float, float]:
     """Return (threshold, F1) with the highest F1, where p > threshold is called abnormal.
 
@@ -85,6 +98,7 @@ def measure(targets: np.ndarray, logits: np.ndarray, threshold: float) -> dict:
             "abnormal_flagged": tp,
         },
         "accuracy_at_half": float(np.mean((p > 0.5) == (targets == 1))),
+        "calibration_error": calibration_error(targets, p),
         "best_f1": best_f1,
         "best_f1_threshold": best,
     }

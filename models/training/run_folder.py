@@ -127,7 +127,8 @@ def begin(folder: Path, config, state: TrainingState, *, clear_first: bool) -> N
 def clear(folder: Path) -> None:
     """Delete the files of the run in `folder` except its log; leave other files alone."""
     names = ("config.yaml", "metrics.jsonl", "nonfinite_batch.txt")
-    for path in [*checkpoints(folder), *(folder / name for name in names)]:
+    calibrated = folder.glob("ckpt*.calibrated.pth")
+    for path in [*checkpoints(folder), *calibrated, *(folder / name for name in names)]:
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / "report", ignore_errors=True)
 

@@ -1,7 +1,7 @@
 """Finding the boxes of one prompt set in many images: letterbox, batch, network, boxes."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -82,20 +82,30 @@ class Predictor:
         self._head_lock = threading.Lock()  # guards the number of texts, which the head stores
 
     def __call__(
-        self, images: Sequence[Image], texts: Tensor, stage: str = "detect"
+        self,
+        images: Sequence[Image],
+        texts: Tensor,
+        stage: str = "detect",
+        run: Callable[..., Iterable] = map,
     ) -> list[Detections]:
         """Return per image (H, W, 3) uint8 BGR the boxes of texts with embeddings (1, N, 512).
 
-        `stage` names the network's share of the time in `clock`.
+        `stage` names the network's share of the time in `clock`. `run` is like `map`, and may do
+        batches at the same time.
         """
-        # A batch holds images of one padded shape. Without `to_aspect` there is only one.
-        results: list[Detections | None] = [None] * len(images)
-        for batch in self._batches(images):
+
+        def find(batch: Sequence[int]) -> list[Detections]:
             with self.clock.stage("resize"):
                 prepared = list(self._map(self.letterbox, (images[i] for i in batch)))
             with self.clock.stage(stage):
-                for i, found in zip(batch, self._boxes(prepared, texts), strict=True):
-                    results[i] = found
+                return self._boxes(prepared, texts)
+
+        # A batch holds images of one padded shape. Without `to_aspect` there is only one.
+        batches = list(self._batches(images))
+        results: list[Detections | None] = [None] * len(images)
+        for batch, found in zip(batches, run(find, batches), strict=True):
+            for i, detections in zip(batch, found, strict=True):
+                results[i] = detections
         return results
 
     def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:

@@ -100,10 +100,10 @@ class FixedPredictor:
         self.predictor, self.fixed = predictor, fixed
         self.clock, self.letterbox = predictor.clock, predictor.letterbox
 
-    def __call__(self, images, texts, stage):
+    def __call__(self, images, texts, stage, run=map):
         from models.yolo_world.predictor import Detections
 
-        self.predictor(images, texts, stage)
+        self.predictor(images, texts, stage, run)
         if stage == "detect people":
             found = [(self.fixed.boxes(image), [0] * self.fixed.people) for image in images]
         else:
