@@ -2,10 +2,12 @@
 
 import reprlib
 
+from utils import UsageError
+
 PARTS = ("human", "face", "hand")
 
 
-class ConfigError(ValueError):
+class ConfigError(UsageError):
     """A setting that does not exist or has a wrong type or value; the message names the key."""
 
 
