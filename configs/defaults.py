@@ -153,6 +153,19 @@ _AT_LEAST = {
     "SEED": 0,
 }
 
+# The settings that scores depend on, by how their keys begin. SCORE.NO_PERSON is none of them: it
+# is a rule for the mean over videos.
+SCORING_KEYS = (
+    "MODEL.VIT.",
+    "MODEL.HEAD_HIDDEN",
+    "MODEL.ABNORMAL_INDEX",
+    "DATA.IMG_SIZE",
+    "DATA.INTERPOLATION",
+    "TEST.",
+    "DETECTOR.",
+    "SCORE.THRESHOLDS.",
+)
+
 
 def _coerce(key: str, value, default):
     """Return `value` as the type of `default`, or raise ConfigError naming `key`."""
@@ -204,13 +217,13 @@ def _set(config: Node, key: str, value) -> None:
     node[path[-1]] = _coerce(key, value, default)
 
 
-def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield (dotted key, value) of a tree of dicts; empty dicts yield nothing."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, key + ".")
-        elif not isinstance(value, dict):
+        if isinstance(value, Mapping):
+            yield from flatten(value, key + ".")
+        else:
             yield key, value
 
 
@@ -231,7 +244,7 @@ def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
     for base in [bases] if isinstance(bases, str) else bases:
         if base:
             _merge_file(config, path.parent / base, (*seen, path))
-    for key, value in _flatten(tree):
+    for key, value in flatten(tree):
         try:
             _set(config, key, value)
         except ConfigError as error:
@@ -267,8 +280,8 @@ def get_config(
 
 def differences(config: Node, other: Node | None = None) -> dict[str, tuple]:
     """Return {key: (other's value, value)} where `config` differs from `other` (the defaults)."""
-    before = dict(_flatten(DEFAULTS if other is None else other))
-    return {k: (before[k], v) for k, v in _flatten(config) if before[k] != v}
+    before = dict(flatten(DEFAULTS if other is None else other))
+    return {k: (before[k], v) for k, v in flatten(config) if before[k] != v}
 
 
 def thresholds(config: Node) -> dict[str, float]:
