@@ -261,7 +261,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
         scores = merge(jobs, sources, unusable, settings, args.add)
         print_scores(scores, jobs.folder / "scores.json")
         if args.report:
-            print(f"report: {build_report(jobs.folder, sources)}")
+            print(f"report: {build_report(jobs.folder)}")
     return 1 if scores["failed"] or any(lost) else 0
 
 

@@ -149,7 +149,7 @@ class VideoScorer:
         if not isinstance(source, Source):
             source = Source(Path(source), Path(source).stem)
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
-        tally, tracker = Tally(self.config.SCORE.NO_PERSON), Tracker()
+        tally, tracker = Tally(self.config.SCORE.NO_PERSON, self.classifiers), Tracker()
         rows, skipped = [], 0
         for frames, found, is_new in self._batches(reader, iter(kept)):
             if not is_new:  # the time that the run before took counts too
@@ -226,7 +226,7 @@ class VideoScorer:
             yield number, Frame(index, index / self.fps, image)
 
     def _clip_result(self, found: Sequence[tuple[dict, int]]) -> VideoResult:
-        tally, tracker = Tally(self.config.SCORE.NO_PERSON), Tracker()
+        tally, tracker = Tally(self.config.SCORE.NO_PERSON, self.classifiers), Tracker()
         for row, _ in found:
             tracker.number(row)
             tally.add(row, self.thresholds)

@@ -74,14 +74,14 @@ class Tally:
     Somebody who is seen in 100 frames is 100 views, but one of the "tracks".
     """
 
-    def __init__(self, no_person: float | None = None):
+    def __init__(self, no_person: float | None = None, judged: Iterable[str] = PARTS):
         self.no_person = no_person
         self.people: list[int] = []  # per frame
         self.normal: list[int] = []
         self.frame_scores: list[float] = []
         self.highest = 0.0  # sum over people of their highest p
         self.views: dict[int, list[bool]] = {}  # by person: is the view normal?
-        self.flagged = dict.fromkeys(PARTS, 0)  # people that the part flags
+        self.flagged = dict.fromkeys(judged, 0)  # people that the part flags
 
     def add(self, row: dict, thresholds: Mapping[str, float]) -> None:
         people = row["people"]
@@ -113,8 +113,12 @@ class Tally:
             "people": people,
             "tracks": len(shares),
             "abnormal_people": people - normal,
-            "abnormal_by_part": {k: v / people if some else 0.0 for k, v in self.flagged.items()},
+            "abnormal_by_part": {part: self._flagged_by(part, people) for part in PARTS},
         }
+
+    def _flagged_by(self, part: str, people: int) -> float | None:
+        """Return the share of the person views that a part flags, None where it is not judged."""
+        return self.flagged[part] / max(people, 1) if part in self.flagged else None
 
     def _interval(self) -> list[float]:
         """Return the 95% bootstrap interval of the share of normal people, over frames."""
