@@ -172,10 +172,11 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
     failed = [{"video_path": path, "error": error} for path, error in unusable]
     failed += [row for row in rows if "error" in row]
     videos = [row for row in rows if "error" not in row]
+    dtypes = sorted({row.get("dtype", "float32") for row in videos})  # --fast chooses by machine
     scores = {
         "version": 1,
-        "settings": settings,
-        "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
+        "settings": settings | {"dtype": ", ".join(dtypes)},
+        "mean": {key: mean_known([row.get(key) for row in videos]) for key in SCORES},
         "videos": videos,
         "failed": failed,
     }
@@ -260,7 +261,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
         scores = merge(jobs, sources, unusable, settings, args.add)
         print_scores(scores, jobs.folder / "scores.json")
         if args.report:
-            print(f"report: {build_report(jobs.folder, sources)}")
+            print(f"report: {build_report(jobs.folder)}")
     return 1 if scores["failed"] or any(lost) else 0
 
 

@@ -85,6 +85,7 @@ class VideoWorker:
             "identity": identity(source),
             "batch_size": self.scorer.batch_size,
             "device": self.scorer.detector.device.type,
+            "dtype": self.scorer.dtype,
         }
 
 

@@ -12,6 +12,7 @@ from models.checkpoint import CheckpointError, State, assign_state, pick_state, 
 from third_party import mmcv_ext
 
 TEXT_PREFIX = "backbone.text_model.model."
+EMBEDDING = 512  # CLIP's width
 
 
 def register() -> None:
@@ -61,12 +62,15 @@ def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
     stored = content.get("vocabulary")
     if stored is None:
         return {}
-    texts, embeddings = stored["texts"], stored["embeddings"].float()
-    if len(texts) != len(embeddings):
+    try:
+        texts, embeddings = list(map(str, stored["texts"])), stored["embeddings"].float()
+        if embeddings.shape[1:] != (EMBEDDING,) or len(texts) != len(embeddings):
+            raise ValueError(f"{tuple(embeddings.shape)} for {len(texts)} texts")
+        return dict(zip(texts, embeddings, strict=True))
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected one embedding per text, got {len(embeddings)} for {len(texts)}"
-        )
-    return dict(zip(texts, embeddings, strict=True))
+            f"{path}: expected an embedding ({EMBEDDING},) per text as the vocabulary, got {error}"
+        ) from error
 
 
 def load_text_tower(state: State, path: str | Path) -> nn.Module:
