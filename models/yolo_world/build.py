@@ -12,7 +12,6 @@ from models.checkpoint import CheckpointError, State, assign_state, pick_state, 
 from third_party import mmcv_ext
 
 TEXT_PREFIX = "backbone.text_model.model."
-EMBEDDING = 512  # CLIP's width
 
 
 def register() -> None:
@@ -58,18 +57,18 @@ def split_state(state: State) -> tuple[State, State]:
 
 
 def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
-    """Return {text: embedding (512,)} as a checkpoint without a text tower stores it, else {}."""
+    """Return {text: embedding (D,)} as a checkpoint without a text tower stores it, else {}."""
     stored = content.get("vocabulary")
     if stored is None:
         return {}
     try:
         texts, embeddings = list(map(str, stored["texts"])), stored["embeddings"].float()
-        if embeddings.shape[1:] != (EMBEDDING,) or len(texts) != len(embeddings):
+        if embeddings.ndim != 2 or len(texts) != len(embeddings):
             raise ValueError(f"{tuple(embeddings.shape)} for {len(texts)} texts")
         return dict(zip(texts, embeddings, strict=True))
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected an embedding ({EMBEDDING},) per text as the vocabulary, got {error}"
+            f"{path}: expected one embedding per text as the vocabulary, got {error}"
         ) from error
 
 
