@@ -60,7 +60,6 @@ class PartDetector:
         batch_size: int = 4,
         threads: int = 1,
         dtype: torch.dtype = torch.float32,
-        to_aspect: bool = False,
         on_device: bool = False,
         compile: bool = False,
     ):
@@ -73,7 +72,6 @@ class PartDetector:
             batch_size=batch_size,
             threads=threads,
             dtype=dtype,
-            to_aspect=to_aspect,
             on_device=on_device,
             compile=compile,
         )

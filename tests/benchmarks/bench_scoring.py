@@ -162,7 +162,7 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
         )
     fast = mode.startswith("fast")
     dtype = fast_dtype(device) if fast else torch.float32
-    options = {"dtype": dtype, "to_aspect": fast, "compile": "compile" in mode, "clock": clock}
+    options = {"dtype": dtype, "compile": "compile" in mode, "clock": clock}
     options["on_device"] = fast and device.type == "cuda"  # as inference.py --fast
     set_matmul_precision("fp32")
     workers, threads = share_cores(device)
