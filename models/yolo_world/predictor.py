@@ -42,10 +42,9 @@ class Predictor:
     """Finds boxes with a YOLO-World checkpoint; several threads may call it.
 
     `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. Boxes need a score
-    above `score_thr`. `threads` resize images at the same time. `dtype` is the convolutions' type;
-    float32 gives the reference values. With `on_device`, images are tensors on the device and are
-    resized there. `compile` takes about a minute at the start. Raises CheckpointError where
-    `config` or `weights` cannot be used.
+    above `score_thr`. `threads` resize images at the same time. With `on_device`, images are
+    tensors on the device and are resized there. `compile` takes about a minute at the start. Raises
+    CheckpointError where `config` or `weights` cannot be used.
     """
 
     def __init__(
@@ -58,15 +57,14 @@ class Predictor:
         score_thr: float,
         batch_size: int,
         threads: int,
-        dtype: torch.dtype = torch.float32,
         on_device: bool = False,
         compile: bool = False,
         clock: Stopwatch | None = None,
     ):
         model, model_config, self.embeddings = load_detector(config, weights, texts)
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = torch.device(device), torch.float32
         self.clock = clock or Stopwatch()
-        self.model = _optimise(model, dtype).to(self.device)
+        self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
         self.embeddings = self.embeddings.to(self.device)
         # The threshold can be applied before NMS: a weaker box never suppresses a stronger one.
         self.model.bbox_head.test_cfg.score_thr = score_thr
@@ -77,6 +75,18 @@ class Predictor:
         self._raw = _compiled(self.model.raw) if compile else self.model.raw
         in_threads = threads > 1 and not on_device
         self._map = ThreadPoolExecutor(threads, "letterbox").map if in_threads else map
+
+    def converted(self, dtype: torch.dtype) -> "Predictor":
+        """Return a predictor of the same weights whose backbone and neck compute in `dtype`.
+
+        The head stays in float32: in 16 bits it moves boxes, and more verdicts change.
+        """
+        other = copy.copy(self)
+        other.dtype, other.model = dtype, copy.deepcopy(self.model)
+        other.model.backbone.to(dtype)
+        other.model.neck.to(dtype)
+        other._raw = _compiled(other.model.raw) if self.fill else other.model.raw
+        return other
 
     def __call__(
         self,
@@ -131,7 +141,7 @@ class Predictor:
 
     def raw(self, batch: Tensor, texts: Tensor) -> tuple[list[Tensor], ...]:
         """Return `YOLOWorldDetector.raw` of a `batch` and texts with embeddings (1, N, 512)."""
-        return self._raw(batch, texts.to(self.dtype))
+        return self._raw(batch, texts)
 
 
 def _compiled(function):
@@ -149,8 +159,8 @@ def _to_numpy(found) -> Detections:
     )
 
 
-def _optimise(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Fold each batch norm into the convolution before it, and store weights channels last.
+def _fold(model: nn.Module) -> nn.Module:
+    """Fold each batch norm into the convolution before it; return the model.
 
     The fold is computed in float64 and rounded once: boxes then deviate less.
     """
@@ -167,7 +177,4 @@ def _optimise(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             module.conv.weight = nn.Parameter(weight.float(), requires_grad=False)
             module.conv.bias = nn.Parameter(bias.float(), requires_grad=False)
             setattr(module, module.norm_name, nn.Identity())
-    model.to(dtype)
-    model.bbox_head.head_module.cls_contrasts.float()
-    model.bbox_head.head_module.proj = model.bbox_head.head_module.proj.float()
-    return model.to(memory_format=torch.channels_last)
+    return model
