@@ -113,7 +113,6 @@ class VideoScorer:
             batch_size=batch_size,
             threads=threads,
             dtype=dtype,
-            to_aspect=fast,
             on_device=fast and device.type == "cuda",
             compile=compile,
         )

@@ -162,12 +162,15 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
         )
     fast = mode.startswith("fast")
     dtype = fast_dtype(device) if fast else torch.float32
-    options = {"dtype": dtype, "to_aspect": fast, "compile": "compile" in mode, "clock": clock}
+    options = {"dtype": dtype, "compile": "compile" in mode}
     options["on_device"] = fast and device.type == "cuda"  # as inference.py --fast
     set_matmul_precision("fp32")
     workers, threads = share_cores(device)
     detector = PartDetector(*files, device, batch_size=args.batch_size, threads=threads, **options)
-    detector.predictor = FixedPredictor(detector.predictor, fixed)
+    for name in ("predictor", "part_predictor"):
+        predictor = getattr(detector, name)
+        predictor.clock = clock
+        setattr(detector, name, FixedPredictor(predictor, fixed))
     batching = {"batch_size": args.batch_size, "workers": workers, "threads": threads}
     scorer = VideoScorer(detector, models, config, dtype=dtype, **batching)
     if getattr(args, "call", "score") == "score":
