@@ -287,4 +287,4 @@ def fresh(page: Path, rows: Path) -> bool:
         content = json.loads((page / "evidence.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return content.get("frames_sha256") == _digest(rows)
+    return isinstance(content, dict) and content.get("frames_sha256") == _digest(rows)
