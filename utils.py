@@ -239,13 +239,20 @@ def setup_logging(log_file: str | Path | None = None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file is not None and not quiet:
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-        force=True,
-    )
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+
+
+def plain(text: str) -> str:
+    """Return `text` without what could steer a terminal: control characters are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class _PlainFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().formatMessage(record).split("\n")))
 
 
 class Stopwatch:
@@ -273,7 +280,8 @@ class Stopwatch:
 def quiet_libraries() -> None:
     """Silence known warnings of libraries that a user can do nothing about."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a bad file gets one line, ours
-    for message in (".*pkg_resources is deprecated", "torch.meshgrid: in an upcoming"):
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    for message in (".*pkg_resources is", "torch.meshgrid: in an upcoming", "Image size "):
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -282,6 +290,11 @@ def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:
     try:
         status = main()
     except (UsageError, *error_types) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        # At once: threads and other processes would each end with a traceback of their own.
+        if rank() == 0:
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        os._exit(130)
     sys.exit(status)

@@ -12,7 +12,6 @@ from models.checkpoint import CheckpointError, State, assign_state, pick_state, 
 from third_party import mmcv_ext
 
 TEXT_PREFIX = "backbone.text_model.model."
-EMBEDDING = 512  # CLIP's width
 
 
 def register() -> None:
@@ -64,12 +63,12 @@ def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
         return {}
     try:
         texts, embeddings = list(map(str, stored["texts"])), stored["embeddings"].float()
-        if embeddings.shape[1:] != (EMBEDDING,) or len(texts) != len(embeddings):
+        if embeddings.ndim != 2 or len(texts) != len(embeddings):
             raise ValueError(f"{tuple(embeddings.shape)} for {len(texts)} texts")
         return dict(zip(texts, embeddings, strict=True))
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected an embedding ({EMBEDDING},) per text as the vocabulary, got {error}"
+            f"{path}: expected one embedding per text as the vocabulary, got {error}"
         ) from error
 
 
@@ -113,6 +112,9 @@ def load_detector(
     state, text_state = split_state(pick_state(content, ("state_dict",), weights))
     embeddings = embed(texts, content, text_state, weights)
     model = build_model(config)
+    width = model.bbox_head.head_module.embed_channels
+    if embeddings.shape[1] != width:
+        raise CheckpointError(f"{weights}: expected embeddings of {width} numbers for its texts")
     assign_state(model, state, weights)
     model.data_preprocessor = nn.Identity()  # images come prepared
     return model.requires_grad_(False).eval(), config, embeddings
