@@ -112,6 +112,9 @@ def load_detector(
     state, text_state = split_state(pick_state(content, ("state_dict",), weights))
     embeddings = embed(texts, content, text_state, weights)
     model = build_model(config)
+    width = model.bbox_head.head_module.embed_channels
+    if embeddings.shape[1] != width:
+        raise CheckpointError(f"{weights}: expected embeddings of {width} numbers for its texts")
     assign_state(model, state, weights)
     model.data_preprocessor = nn.Identity()  # images come prepared
     return model.requires_grad_(False).eval(), config, embeddings
