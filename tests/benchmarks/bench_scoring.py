@@ -196,12 +196,12 @@ def operations(args: argparse.Namespace) -> float:
     """Return the operations of a frame at 640x640: one pass, one per person, four crops each."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.classifier import build_classifier
+    from models.classifier import AnomalyClassifier, shape_of
     from models.yolo_world.build import build_model, read_config, register
 
     register()
     with torch.device("meta"), FlopCounterMode(display=False) as count:
-        build_classifier(get_config())(torch.empty(1, 3, 224, 224))
+        AnomalyClassifier(**shape_of(get_config()))(torch.empty(1, 3, 224, 224))
     classifier = count.get_total_flops()
     with torch.device("meta"), FlopCounterMode(display=False) as count, torch.no_grad():
         model = build_model(read_config(ROOT / CONFIG.format(args.size))).eval()
