@@ -1,5 +1,6 @@
 """Atomic files, JSON lines, processes and logging: what every script needs."""
 
+import argparse
 import json
 import logging
 import os
@@ -248,6 +249,18 @@ def setup_logging(log_file: str | Path | None = None) -> None:
         datefmt="%H:%M:%S",
         handlers=handlers,
         force=True,
+    )
+
+
+def command_parser(doc: str, module: str | None = None, **options) -> argparse.ArgumentParser:
+    """Return a parser whose help is the docstring `doc`; `module` is run by `python -m module`."""
+    first, _, rest = doc.partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=module and f"python -m {module}",
+        description=first,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
     )
 
 
