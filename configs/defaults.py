@@ -206,12 +206,12 @@ def _set(config: Node, key: str, value) -> None:
     node[path[-1]] = _coerce(key, value, default)
 
 
-def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield (dotted key, value) of a tree of dicts; empty dicts yield nothing."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and value:
-            yield from _flatten(value, key + ".")
+            yield from flatten(value, key + ".")
         elif not isinstance(value, dict):
             yield key, value
 
@@ -233,7 +233,7 @@ def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
     for base in [bases] if isinstance(bases, str) else bases:
         if base:
             _merge_file(config, path.parent / base, (*seen, path))
-    for key, value in _flatten(tree):
+    for key, value in flatten(tree):
         try:
             _set(config, key, value)
         except ConfigError as error:
@@ -269,8 +269,8 @@ def get_config(
 
 def differences(config: Node, other: Node | None = None) -> dict[str, tuple]:
     """Return {key: (other's value, value)} where `config` differs from `other` (the defaults)."""
-    before = dict(_flatten(DEFAULTS if other is None else other))
-    return {k: (before[k], v) for k, v in _flatten(config) if before[k] != v}
+    before = dict(flatten(DEFAULTS if other is None else other))
+    return {k: (before[k], v) for k, v in flatten(config) if before[k] != v}
 
 
 def thresholds(config: Node) -> dict[str, float]:
