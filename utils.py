@@ -1,5 +1,6 @@
 """Atomic files, JSON lines, processes and logging: what every script needs."""
 
+import argparse
 import hashlib
 import json
 import logging
@@ -274,6 +275,18 @@ def plain(text: str) -> str:
 class _PlainFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         return "\n".join(map(plain, super().formatMessage(record).split("\n")))
+
+
+def command_parser(doc: str, module: str | None = None, **options) -> argparse.ArgumentParser:
+    """Return a parser whose help is the docstring `doc`; `module` is run by `python -m module`."""
+    first, _, rest = doc.partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=module and f"python -m {module}",
+        description=first,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
 
 
 class Stopwatch:

@@ -19,7 +19,15 @@ from configs.defaults import PARTS
 from data.archive import refuse_lfs_pointer, unpack
 from data.dataset import row_problem
 from data.fetch import FetchError, data_set_from_hub
-from utils import UsageError, atomic_write, read_numbered_jsonl, run_main, setup_logging, write_json
+from utils import (
+    UsageError,
+    atomic_write,
+    command_parser,
+    read_numbered_jsonl,
+    run_main,
+    setup_logging,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -135,9 +143,7 @@ def verify(folder: Path, expected: Mapping[str, int]) -> bool:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.vbench2", description=__doc__.splitlines()[0]
-    )
+    parser = command_parser(__doc__, "data.vbench2")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
     parser.add_argument(
         "--download",

@@ -6,8 +6,8 @@ import pickle
 import random
 import re
 import shutil
-from copy import deepcopy
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
