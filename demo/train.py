@@ -24,7 +24,7 @@ EPOCHS = {"human": 18, "face": 7, "hand": 8}
 MORE_EPOCHS = {"human": 32}
 # Stills that only calibrate: no training and no evaluation draws these seeds.
 CALIBRATION = range(100_000, 101_000)
-SECOND_BOXES = 0.05  # of people, per frame, that the detector's calibration leaves
+DETECTOR_CALIBRATION = 300  # of them suffice for the detector
 FALSE_FLAGS = {"human": 0.02, "face": 0.005, "hand": 0.01}  # shares of normal crops
 HELD_OUT = 0.1  # share of the stills on which the classifiers are measured while they train
 
@@ -133,24 +133,16 @@ def calibrate_detector(args: argparse.Namespace, source: Path) -> Path:
     target = args.work / "detector.calibrated.pth"
     if target.exists():
         return target
-    import torch
-
     from configs.defaults import get_config
-    from demo.detector_calibration import second_scores, shift_for, shifted
+    from demo.detector_calibration import calibrate
     from demo.world.files import read_stills
-    from models.checkpoint import read_checkpoint
-    from models.detector import PartDetector
 
+    stills = read_stills(
+        args.work / "calibration", seeds_of(args)["calibration"][:DETECTOR_CALIBRATION]
+    )
     threshold = get_config(CONFIG).DETECTOR.SCORE_THR
-    detector = PartDetector(DETECTOR_CONFIG, source, score_thr=threshold)
-    stills = read_stills(args.work / "calibration", seeds_of(args)["calibration"])
-    scores, count = second_scores(detector, stills)
-    shift = shift_for(scores, count, per_frame=SECOND_BOXES, threshold=threshold)
-    say(f"detector: {len(scores)} second boxes on {count} stills; logits shifted by {shift:+.3f}")
-    content = read_checkpoint(source)
-    state = {name: value.clone() for name, value in content["state_dict"].items()}
-    with atomic_write(target, "wb") as file:
-        torch.save({**content, "state_dict": shifted(state, shift)}, file)
+    shift = calibrate(DETECTOR_CONFIG, source, target, stills, threshold)
+    say(f"detector: logits shifted by {shift:+.3f}")
     return target
 
 
