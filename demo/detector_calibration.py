@@ -37,7 +37,7 @@ def calibrate(config: Path, source: Path, target: Path, stills: Stills, threshol
 
 
 def second_scores(detector: PartDetector, stills: Stills) -> tuple[list[float], int]:
-    """Return the scores of boxes that find no person of their own, and how many stills there were."""
+    """Return the scores of boxes that find no person of their own, and the number of stills."""
     scores, count = [], 0
     for path, people in stills:
         (found,) = detector.predictor([cv2.imread(str(path))], detector.people_texts)

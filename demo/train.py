@@ -52,7 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--calibration-stills",
         type=int,
         default=len(CALIBRATION),
-        help=f"how many to calibrate on (default {len(CALIBRATION)})",
+        help=f"how many to calibrate on (default {len(CALIBRATION)}; 0: do not calibrate)",
     )
     parser.add_argument(
         "--detector-epochs", type=int, help="epochs of the detector (default: as in its config)"
@@ -308,11 +308,14 @@ def main() -> int:
     start = time.monotonic()
     args.work.mkdir(parents=True, exist_ok=True)
     draw(args)
-    detector = calibrate_detector(args, train_detector(args))
+    detector = train_detector(args)
+    if args.calibration_stills:
+        detector = calibrate_detector(args, detector)
     crops = cut_crops(args, detector)
     write_lists(args, crops)
-    trained = {part: train_classifier(args, crops, part) for part in PARTS}
-    classifiers = {p: calibrate_classifier(crops, p, file) for p, file in trained.items()}
+    classifiers = {part: train_classifier(args, crops, part) for part in PARTS}
+    if args.calibration_stills:
+        classifiers = {p: calibrate_classifier(crops, p, file) for p, file in classifiers.items()}
     pack(args, detector, classifiers)
     say(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
     return 0
