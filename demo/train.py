@@ -18,14 +18,11 @@ from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
 from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_main, write_jsonl
 
 STILLS, DETECTOR_STILLS = 3000, 2000  # the detector is trained on the first of the stills
-EPOCHS = {"human": 18, "face": 7, "hand": 8}
-# Bodies are the hardest to learn: they are trained on to this many epochs, in a second run that
-# begins with new moments at the rate of a schedule of this length.
-MORE_EPOCHS = {"human": 32}
+EPOCHS = {"human": 18, "face": 7, "hand": 8}  # bodies are the hardest to learn
 # Stills that only calibrate: no training and no evaluation draws these seeds.
 CALIBRATION = range(100_000, 101_000)
 DETECTOR_CALIBRATION = 300  # of them suffice for the detector
-FALSE_FLAGS = {"human": 0.02, "face": 0.005, "hand": 0.01}  # shares of normal crops
+FALSE_FLAGS = {"human": 0.02, "face": 0.005, "hand": 0.0075}  # shares of normal crops
 HELD_OUT = 0.1  # share of the stills on which the classifiers are measured while they train
 
 
@@ -79,10 +76,7 @@ def say(text: str) -> None:
 
 def seeds_of(args: argparse.Namespace) -> dict[str, range]:
     """Return the seeds of the stills in each folder of the work folder."""
-    return {
-        "stills": range(args.stills),
-        "calibration": CALIBRATION[: args.calibration_stills],
-    }
+    return {"stills": range(args.stills), "calibration": CALIBRATION[: args.calibration_stills]}
 
 
 def draw(args: argparse.Namespace) -> None:
@@ -137,9 +131,8 @@ def calibrate_detector(args: argparse.Namespace, source: Path) -> Path:
     from demo.detector_calibration import calibrate
     from demo.world.files import read_stills
 
-    stills = read_stills(
-        args.work / "calibration", seeds_of(args)["calibration"][:DETECTOR_CALIBRATION]
-    )
+    seeds = seeds_of(args)["calibration"][:DETECTOR_CALIBRATION]
+    stills = read_stills(args.work / "calibration", seeds)
     threshold = get_config(CONFIG).DETECTOR.SCORE_THR
     shift = calibrate(DETECTOR_CONFIG, source, target, stills, threshold)
     say(f"detector: logits shifted by {shift:+.3f}")
@@ -160,29 +153,19 @@ def processes() -> int:
     return 2 if is_cpu and cores_per_process() > 1 else 1
 
 
-def run_script(name: str, *words: object, processes: int = 1) -> None:
-    """Run one of the project's scripts; UsageError where it fails."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-    _run(*(launch if processes > 1 else []), ROOT / name, *words)
-
-
-def run_module(name: str, *words: object) -> None:
-    """Run one of the project's modules; UsageError where it fails."""
-    _run("-m", name, *words)
-
-
-def _run(*words: object) -> None:
+def run(*words: object) -> None:
+    """Run Python with these words from the project's folder; UsageError where it fails."""
     command = [sys.executable, *map(str, words)]
     say(" ".join(command[1:])[:160])
     if status := subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise UsageError(f"{command[1:3]} ended with status {status}")
+        raise UsageError(f"{' '.join(command[1:3])} ended with status {status}")
 
 
 def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
     """Have preprocess.py cut the parts out of all stills; return the folder of crops."""
     crops = args.work / "crops"
-    run_script(
-        "preprocess.py",
+    run(
+        ROOT / "preprocess.py",
         *("--input", *(f for folders in folders_of(args).values() for f in folders)),
         *("--output", crops),
         *("--detector-config", DETECTOR_CONFIG),
@@ -237,35 +220,26 @@ def _write_list(
 
 def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
     """Train the part's classifier unless its last checkpoint exists; return that file."""
-    trained = run_training(args, crops, part, args.work / part, EPOCHS[part])
-    if part in MORE_EPOCHS and "TRAIN.EPOCHS" not in args.opts:
-        output, epochs = args.work / f"{part}_more", MORE_EPOCHS[part]
-        trained = run_training(args, crops, part, output, epochs, "--resume", trained)
-    return trained
-
-
-def run_training(
-    args: argparse.Namespace, crops: Path, part: str, output: Path, epochs: int, *more: object
-) -> Path:
-    """Run main_finetune.py into `output` unless it is finished; return the last checkpoint."""
     from configs.defaults import get_config
 
     count = processes()
     config = get_config(CONFIG)
-    opts = ["TRAIN.EPOCHS", str(epochs), "TRAIN.PRECISION", precision()]
+    opts = ["TRAIN.EPOCHS", str(EPOCHS[part]), "TRAIN.PRECISION", precision()]
     opts += ["DATA.BATCH_SIZE", str(config.DATA.BATCH_SIZE // count), *args.opts]
     config = get_config(CONFIG, opts)
+    output = args.work / part
     target = output / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
     if not target.exists():
-        run_script(
-            "main_finetune.py",
+        run(
+            *(launch if count > 1 else []),
+            ROOT / "main_finetune.py",
             *("--cfg", CONFIG),
             *("--train-path", crops / f"{part}_train.jsonl"),
             *("--val-path", crops / f"{part}_val.jsonl"),
             *("--image-root", crops / part),
-            *("--output", output, "--skip-check", *more),
+            *("--output", output, "--skip-check"),
             *("--opts", *opts),
-            processes=count,
         )
     return target
 
@@ -273,8 +247,8 @@ def run_training(
 def calibrate_classifier(crops: Path, part: str, source: Path) -> Path:
     """Calibrate the part's classifier on the calibration stills' crops; return the new file."""
     target = source.with_suffix(".calibrated.pth")
-    run_module(
-        "models.training.calibrate",
+    run(
+        *("-m", "models.training.calibrate"),
         *(source, "--output", target, "--overwrite"),
         *("--cfg", CONFIG),
         *("--val-path", crops / f"{part}_calibration.jsonl"),
