@@ -106,6 +106,17 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", tasks))
 
 
+def be_the_only_process() -> None:
+    """Leave srun's step, in which `ray symmetric-run` starts a script: Ray starts the others.
+
+    Raises UsageError under torchrun, whose processes would all do everything.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError("--ray: start one process, without torchrun: Ray starts the others")
+    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"):
+        os.environ.pop(name, None)
+
+
 def cores_per_process() -> int:
     """Return the CPU cores that each process on this machine may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
@@ -186,22 +197,43 @@ def gather_objects(value) -> list:
     return values
 
 
+@contextmanager
+def shared_errors() -> Iterator[None]:
+    """End all processes with the same error line if the code inside fails in any of them.
+
+    Every process must reach the end of the block, so no process may wait for others inside.
+    """
+    problem = None
+    try:
+        yield
+    except (UsageError, OSError) as error:
+        problem = str(error)
+    problems = [found for found in gather_objects(problem) if found is not None]
+    if problems:
+        stop_all(problems[0])
+
+
+def stop_all(problem: str) -> None:
+    """Raise UsageError in process 0 and end the others; every process must call this.
+
+    The others end with status 0: where one fails, torchrun stops all processes at once, perhaps
+    before process 0 has printed its line.
+    """
+    if rank() == 0:
+        raise UsageError(problem)
+    sys.exit(0)
+
+
 def decide_in_first(decide: Callable[[], T]) -> T:
     """Call `decide` in process 0 and return what it returned in every process.
 
-    Where it raises UsageError, process 0 raises it and the others end quietly, with status 0:
-    torchrun would stop process 0 before it has said why.
+    Where it fails, all processes end as `shared_errors` says.
     """
-    found = error = None
-    if rank() == 0:
-        try:
+    found = None
+    with shared_errors():
+        if rank() == 0:
             found = decide()
-        except UsageError as refusal:
-            error = refusal
-    found, failed = gather_objects((found, error is not None))[0]
-    if failed:
-        raise error or SystemExit(0)
-    return found
+    return gather_objects(found)[0]
 
 
 def setup_logging(log_file: str | Path | None = None) -> None:

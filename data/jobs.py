@@ -13,6 +13,8 @@ from typing import TypeVar
 from data.video import Source, VideoError, with_suffix
 from utils import UsageError, rank, world_size, write_json
 
+MOST_TRIES = 3
+
 T = TypeVar("T")
 
 
@@ -155,7 +157,8 @@ class JobFolder:
 
     def clear(self, sources: Sequence[Source], *, overwrite: bool) -> None:
         """Delete what killed runs left, failures among `sources` and, with `overwrite`, all."""
-        for left in (*self.folder.glob(".*.part*"), *self.state.glob("tries.*")):
+        self.forget_tries()
+        for left in self.folder.glob(".*.part*"):
             left.unlink(missing_ok=True)
         now = {source.stem for source in sources}
         for stem, state in self.items(any_settings=overwrite).items():
@@ -214,17 +217,29 @@ class JobFolder:
             "row": row,
         }
         write_json(self.item_path(source.stem), state, indent=None)
-        for path in (self.batches_path(source), self._tries_path(source)):
+        self.batches_path(source).unlink(missing_ok=True)
+
+    @contextmanager
+    def tried(self, name: str) -> Iterator[None]:
+        """Count tries of the work on `name` that came to no end, for processes that are replaced.
+
+        Raises VideoError where it has killed its process too often.
+        """
+        path = self.state / f"tries.{name}"
+        with path.open("ab") as file:
+            file.write(b".")
+            tries = file.tell()
+        try:
+            if tries > MOST_TRIES:
+                raise VideoError(f"its process died {MOST_TRIES} times; out of memory?")
+            yield
+        finally:
             path.unlink(missing_ok=True)
 
-    def count_try(self, source: Source) -> int:
-        """Return how often work on the source was begun since `clear`, this time included."""
-        with self._tries_path(source).open("ab") as file:
-            file.write(b".")
-            return file.tell()
-
-    def _tries_path(self, source: Source) -> Path:
-        return self.state / f"tries.{source.stem}"
+    def forget_tries(self) -> None:
+        """Begin counting anew."""
+        for path in self.state.glob("tries.*"):
+            path.unlink(missing_ok=True)
 
     def batches_path(self, source: Source) -> Path:
         """Return where the batches of a source that is not finished are kept."""

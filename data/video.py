@@ -38,7 +38,7 @@ MAX_STEM = 200  # bytes; file systems allow 255 with what is added to a name
 
 
 class VideoError(Exception):
-    """An input that gives no frame; the message says why."""
+    """An input that cannot be scored or cropped; the message says why."""
 
 
 def printable(path: str | Path) -> str:

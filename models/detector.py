@@ -1,6 +1,6 @@
 """Finding people and their faces and hands: two passes of one YOLO-World detector."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +28,10 @@ class PartBox:
 
 @dataclass
 class Person:
-    """One person in one frame: the parts that can be judged."""
+    """One person in one frame: the parts that can be judged, and the box (x1, y1, x2, y2)."""
 
     parts: list[PartBox] = field(default_factory=list)
+    bbox: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -82,16 +83,19 @@ class PartDetector:
         self.part_texts = self.predictor.embeddings[len(PEOPLE_TEXTS) :][None]
         self.keep_padding_class = keep_padding_class
 
-    def detect(self, frames: Sequence[Image]) -> list[FrameDetections]:
+    def detect(
+        self, frames: Sequence[Image], run: Callable[..., Iterable] = map
+    ) -> list[FrameDetections]:
         """Return the people of each frame (H, W, 3) uint8 BGR, their parts and squares.
 
-        Frames are arrays, or tensors on the device where the detector is `on_device`.
+        Frames are arrays, or tensors on the device where the detector is `on_device`. `run` is like
+        `map`, and may do several of the detector's batches at the same time.
         """
         results = [FrameDetections([]) for _ in frames]
         # The two texts often find the same box: its crop is searched once, for both people.
         people_of: dict[tuple[int, tuple[int, ...]], list[Person]] = {}
         crops: list[Image] = []
-        for i, found in enumerate(self.predictor(frames, self.people_texts, "detect people")):
+        for i, found in enumerate(self.predictor(frames, self.people_texts, "detect people", run)):
             for box, score in self._people(found):
                 person = self._add_person(frames[i], results[i], box, score)
                 if person is None:
@@ -104,7 +108,7 @@ class PartDetector:
                         continue
                     crops.append(crop)
                 people_of.setdefault((i, corners), []).append(person)
-        found_parts = self.predictor(crops, self.part_texts, "detect parts")
+        found_parts = self.predictor(crops, self.part_texts, "detect parts", run)
         for ((i, corners), people), parts in zip(people_of.items(), found_parts, strict=True):
             for person in people:
                 self._add_parts(frames[i], results[i], person, corners[:2], parts)
@@ -124,9 +128,9 @@ class PartDetector:
         if not (box[2] > box[0] and box[3] > box[1]):
             result.skipped += 1
             return None
-        person = Person()
+        person = Person(bbox=tuple(map(float, box)))
         result.people.append(person)
-        _add_part(frame, result, person, "human", tuple(map(float, box)), score)
+        _add_part(frame, result, person, "human", person.bbox, score)
         return person
 
     @staticmethod

@@ -94,6 +94,7 @@ class CropFolder(JobFolder):
         """Delete the crops that `plan` replaces and what killed runs left; make the folders."""
         for part in PARTS:
             (self.folder / part).mkdir(exist_ok=True)
+        self.forget_tries()
         if not plan.todo and not plan.replaced:
             return
         # Until a source is finished, its name stands here, so that its crops can be deleted.

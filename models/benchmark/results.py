@@ -9,7 +9,13 @@ import numpy as np
 
 from utils import UsageError
 
-SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft")
+SCORES = (
+    "video_results",
+    "score_frame_mean",
+    "score_clean_frames",
+    "score_soft",
+    "score_people",
+)
 
 
 def read_scores(path: str | Path) -> dict:
