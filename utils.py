@@ -7,10 +7,7 @@ import logging
 import os
 import secrets
 import sys
-import threading
-import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -287,28 +284,6 @@ def command_parser(doc: str, module: str | None = None, **options) -> argparse.A
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
     )
-
-
-class Stopwatch:
-    """Adds up the seconds that all threads spend per stage.
-
-    `wait` is called before each reading (GPU work).
-    """
-
-    def __init__(self, wait: Callable[[], None] = lambda: None):
-        self.wait = wait
-        self.seconds: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.wait()
-            with self._lock:
-                self.seconds[name] += time.perf_counter() - start
 
 
 def quiet_libraries() -> None:
