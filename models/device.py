@@ -1,14 +1,21 @@
 """Which device, how many cores and which number type a run uses."""
 
 import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import nn
 
-from utils import UsageError, cores_per_process, local_rank
+from utils import UsageError, cores_per_process, keep_to_one_core, local_rank
 
 logger = logging.getLogger(__name__)
 
 MOST_WORKERS = 16  # batches at once in a process on CPU: each needs memory
+PROBE_SECONDS = 0.5  # at most, for choosing a number type
+HOPELESS = 2  # times as slow as float32: such a type is not timed further
+WORTH_IT = 0.8  # share of float32's time: 16 bits must save more than conversions cost
 
 
 def choose_device(name: str) -> torch.device:
@@ -52,10 +59,86 @@ def set_matmul_precision(precision: str) -> None:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return the 16-bit type that `device` computes fast, or float32 where it has none."""
-    if device.type == "cpu":
-        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if has_bf16 else torch.float32
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16
-    return torch.float16
+    """Return the type in which `device` computes the networks fastest, by measuring it; log why.
+
+    Flags of a processor do not tell: bfloat16 was half as fast as float32 on one with such
+    instructions, eight times as fast on another.
+    """
+    with ThreadPoolExecutor(1, initializer=keep_to_one_core) as pool:
+        seconds = pool.submit(measure_types, device).result()
+    chosen = choose_type(seconds)
+    measured = ", ".join(f"{name_of(dtype)} {s * 1000:.1f}" for dtype, s in seconds.items())
+    logger.info(f"--fast computes in {name_of(chosen)}; measured in ms on {device}: {measured}")
+    return chosen
+
+
+def choose_type(seconds: Mapping[torch.dtype, float]) -> torch.dtype:
+    """Return the type that took least; float32 where no other one saves enough."""
+    fastest = min(seconds, key=seconds.get)
+    worth_it = seconds[fastest] <= WORTH_IT * seconds[torch.float32]
+    return fastest if worth_it else torch.float32
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@torch.inference_mode()
+def measure_types(device: torch.device) -> dict[torch.dtype, float]:
+    """Return the seconds that the networks' typical layers take on `device` in float32 and 16 bits.
+
+    The layers are a convolution of the detector and a matrix product of the classifiers, on CPU on
+    one core if the calling thread keeps to one. Types that a small share of the work shows to be
+    emulated, or for which PROBE_SECONDS leave no time, are not in the result.
+    """
+    layers = (nn.Conv2d(192, 192, 3, padding=1), nn.Linear(768, 3072))
+    images = 1 if device.type == "cpu" else 8  # one keeps a core busy, but not a GPU
+    whole, part = ((images, 192, 40, 40), (images, 197, 768)), ((1, 192, 4, 4), (1, 4, 768))
+    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
+    share: dict[torch.dtype, float] = {}
+    seconds: dict[torch.dtype, float] = {}
+    start = None
+    # A CPU that computes fast in float16 does so in bfloat16, whose range is float32's.
+    types = (torch.float32, torch.bfloat16, torch.float16)
+    for dtype in types[:2] if device.type == "cpu" else types:
+        moved = [layer.to(device, dtype, memory_format=_layout(layer)) for layer in layers]
+        share[dtype] = _time(moved, part, wait)
+        if share[dtype] > HOPELESS * share[torch.float32]:
+            continue
+        give_up = HOPELESS * seconds.get(torch.float32, float("inf"))
+        seconds[dtype] = _time(moved, whole, wait, runs=3, give_up=give_up)
+        # A library's first call loads it, which is no cost of the type.
+        start = start or time.perf_counter()
+        if time.perf_counter() - start > PROBE_SECONDS:
+            break
+    return seconds
+
+
+def _layout(layer: nn.Module) -> torch.memory_format:
+    return torch.channels_last if isinstance(layer, nn.Conv2d) else torch.preserve_format
+
+
+def _time(
+    layers: Sequence[nn.Module],
+    shapes: Sequence[tuple[int, ...]],
+    wait: Callable[[], None],
+    *,
+    runs: int = 1,
+    give_up: float = float("inf"),
+) -> float:
+    """Return the least seconds of `runs` in which each of `layers` takes its input, after one.
+
+    A run of more than `give_up` seconds is the last one.
+    """
+    like = layers[0].weight
+    inputs = [torch.ones(shape, dtype=like.dtype, device=like.device) for shape in shapes]
+    inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last)
+    taken: list[float] = []
+    while len(taken) <= runs and (not taken or taken[-1] <= give_up):
+        wait()
+        start = time.perf_counter()
+        for layer, x in zip(layers, inputs, strict=True):
+            layer(x)
+        wait()
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:], default=taken[0])

@@ -8,7 +8,6 @@ print(result.summary["video_results"], result.frames[0]["people"])
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -22,19 +21,11 @@ from data.stream import batched, map_ahead, prefetch
 from data.video import Frame, FrameReader, Source
 from models.classifier import load_classifier
 from models.detector import FrameDetections, PartDetector, Person
-from models.device import choose_device, fast_dtype, set_matmul_precision, share_cores
+from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
 from models.judge import CropJudge
-from models.scores import Tally, frame_score, is_abnormal
+from models.scores import Tally, VideoResult, frame_score, is_abnormal
 from models.tracks import Tracker
 from utils import keep_to_one_core
-
-
-@dataclass
-class VideoResult:
-    """A video's row of scores.json, and its frames' rows of frames.jsonl where they are kept."""
-
-    summary: dict
-    frames: list[dict] = field(default_factory=list)
 
 
 class VideoScorer:
@@ -42,8 +33,9 @@ class VideoScorer:
 
     `classifiers` maps "human", "face" and "hand" to modules from (B, 3, S, S) to (B,) logits; with
     fewer of them, the other parts are not judged. `config` comes from `get_config`. `workers`
-    batches of frames are worked on at once, on CPU each on one core; `threads` help each of them to
-    cut and resize. `mix_clips` lets `score_frames` fill batches with frames of several clips.
+    batches of the detector or a classifier are computed at once, on CPU each on one core; `threads`
+    help each of them to cut and resize. What is in a batch depends on the frames alone, and so do
+    the results. `mix_clips` lets `score_frames` fill batches with frames of several clips.
     """
 
     def __init__(
@@ -62,6 +54,7 @@ class VideoScorer:
     ):
         self.detector, self.config = detector, config
         self.classifiers = {part: model.to(dtype) for part, model in classifiers.items()}
+        self.dtype = name_of(dtype)
         self.clock = detector.predictor.clock
         self.batch_size, self.stride, self.fps = batch_size, stride, fps
         self.thresholds = thresholds(config)
@@ -76,8 +69,12 @@ class VideoScorer:
             threads=1 if detector.on_device else threads,
             clock=self.clock,
         )
-        self.workers, self.mix_clips = workers, mix_clips
-        self._workers = ThreadPoolExecutor(workers, "score", keep_to_one_core)
+        self.mix_clips = mix_clips
+        # Networks run in one pool. Threads of the other wait for them, one per batch of frames:
+        # twice as many, so that a frame with few people leaves no worker idle.
+        self._networks = ThreadPoolExecutor(workers, "networks", keep_to_one_core)
+        self.in_flight = 2 * workers
+        self._batches_ahead = ThreadPoolExecutor(self.in_flight, "frames", keep_to_one_core)
 
     @classmethod
     def from_files(
@@ -116,7 +113,6 @@ class VideoScorer:
             batch_size=batch_size,
             threads=threads,
             dtype=dtype,
-            to_aspect=fast,
             on_device=fast and device.type == "cuda",
             compile=compile,
         )
@@ -175,9 +171,10 @@ class VideoScorer:
         summary |= {
             "skipped_crops": skipped,
             "warnings": reader.warnings,
+            "dtype": self.dtype,
             "seconds": round(time.perf_counter() - start, 3),
         }
-        return VideoResult(summary, rows)
+        return VideoResult(summary, rows, self.thresholds)
 
     def score_stretch(self, source: Source, first: int, count: int) -> Iterator[dict]:
         """Yield what `score` gives to `on_batch`, for `count` batches from number `first` on."""
@@ -211,7 +208,7 @@ class VideoScorer:
         def judge(batch: list[tuple[int, Frame]]) -> dict:
             return self._score_batch([frame for _, frame in batch])
 
-        for batch, result in map_ahead(self._workers, judge, batches, self.workers):
+        for batch, result in self._map_ahead(judge, batches):
             per_frame = zip(batch, result["rows"], result["skipped"], strict=True)
             for (number, _), row, skipped in per_frame:
                 found[number].append((row, skipped))
@@ -233,7 +230,8 @@ class VideoScorer:
             tracker.number(row)
             tally.add(row, self.thresholds)
         skipped = sum(count for _, count in found)
-        return VideoResult(tally.scores() | {"skipped_crops": skipped}, [row for row, _ in found])
+        summary = tally.scores() | {"skipped_crops": skipped}
+        return VideoResult(summary, [row for row, _ in found], self.thresholds)
 
     def _batches(
         self, reader: FrameReader, kept: Iterator[dict]
@@ -250,8 +248,12 @@ class VideoScorer:
 
         # Frames are made ahead while the model works, and bounded, so memory stays flat.
         ahead = self._timed(batched(prefetch(reader, self.batch_size), self.batch_size))
-        for (frames, known), found in map_ahead(self._workers, find, asked(), self.workers):
+        for (frames, known), found in self._map_ahead(find, asked()):
             yield frames, found, known is None
+
+    def _map_ahead(self, function: Callable, batches: Iterable) -> Iterator[tuple]:
+        """Yield (batch, function(batch)) in order, several of them under way."""
+        return map_ahead(self._batches_ahead, function, batches, self.in_flight - 1)
 
     def _timed(self, ahead: Iterator[list[Frame]]) -> Iterator[list[Frame]]:
         while True:
@@ -264,7 +266,7 @@ class VideoScorer:
     def _score_batch(self, frames: Sequence[Frame]) -> dict:
         """Return the frames' "rows", and how many crops of each were "skipped"."""
         images = [self._place(frame.image) for frame in frames]
-        found = self.detector.detect(images)
+        found = self.detector.detect(images, self._networks.map)
         rows = self._judge(frames, images, found)
         return {"rows": rows, "skipped": [one.skipped for one in found]}
 
@@ -283,9 +285,20 @@ class VideoScorer:
                 for box in person.parts:
                     if box.part in judged:
                         judged[box.part][i, box.square] = None
-        for part, squares in judged.items():
-            crops = [cut(images[i], square) for i, square in squares]
-            squares.update(zip(squares, self.judge(part, crops), strict=True))
+        batches = [
+            (part, batch)
+            for part, squares in judged.items()
+            for batch in batched(list(squares), self.judge.batch_size)
+        ]
+
+        def judge(batch: tuple[str, Sequence]) -> list[float]:
+            part, squares = batch
+            return self.judge(part, [cut(images[i], square) for i, square in squares])
+
+        for (part, squares), found_p in zip(
+            batches, self._networks.map(judge, batches), strict=True
+        ):
+            judged[part].update(zip(squares, found_p, strict=True))
         rows = []
         for i, (frame, detections) in enumerate(zip(frames, found, strict=True)):
             people = [self._person_row(person, i, judged) for person in detections.people]

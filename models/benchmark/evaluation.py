@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs.defaults import PARTS, SCORING_KEYS, ConfigError, differences, get_config
+from configs.defaults import PARTS, ConfigError, differences, get_config
+from configs.values import SCORING_KEYS
 from data.fetch import FetchError
 from models.benchmark.prompts import CUSTOM, DIMENSION, STANDARD
 from models.benchmark.results import count, first_five, mean_interval

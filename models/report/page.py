@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.defaults import PARTS, SCORING_KEYS, flatten
+from configs.defaults import PARTS, flatten
+from configs.values import SCORING_KEYS
 from models.benchmark.results import by_name, read_scores
 from models.report.evidence import Evidence, read_evidence
 from models.report.facts import FRAGILE_SHARE, MARGIN, histogram_path, near, video_facts

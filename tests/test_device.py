@@ -1,0 +1,74 @@
+"""The number type of fast mode: measured, not believed."""
+
+import json
+import logging
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import inference
+from models import device
+
+CPU = torch.device("cpu")
+FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({FLOAT32: 1.0, BFLOAT16: 1.9}, FLOAT32),  # has instructions, and is slower
+        ({FLOAT32: 1.0, BFLOAT16: 0.9, FLOAT16: 1.5}, FLOAT32),  # conversions eat that up
+        ({FLOAT32: 1.0, BFLOAT16: 0.12}, BFLOAT16),
+        ({FLOAT32: 1.0, BFLOAT16: 0.9, FLOAT16: 0.4}, FLOAT16),  # a GPU without bfloat16
+        ({FLOAT32: 1.0}, FLOAT32),
+    ],
+)
+def test_a_type_must_save_enough(seconds, expected):
+    assert device.choose_type(seconds) == expected
+
+
+def test_an_emulated_type_is_not_timed_in_full(monkeypatch):
+    timed = []
+
+    def time_layers(layers, shapes, wait, **_):
+        dtype, work = layers[0].weight.dtype, int(np.prod(shapes[0]))
+        timed.append((dtype, work))
+        return work * (1.0 if dtype == FLOAT32 else 500.0)
+
+    monkeypatch.setattr(device, "_time", time_layers)
+    assert list(device.measure_types(CPU)) == [FLOAT32]
+    work = {dtype: sum(w for kind, w in timed if kind == dtype) for dtype, _ in timed}
+    assert work[BFLOAT16] < 0.05 * work[FLOAT32]
+
+
+def test_the_layers_are_timed_on_one_core(monkeypatch):
+    threads = []
+    measure = device.measure_types
+    monkeypatch.setattr(
+        device, "measure_types", lambda d: threads.append(torch.get_num_threads()) or measure(d)
+    )
+    assert device.fast_dtype(CPU) in (FLOAT32, BFLOAT16) and threads == [1]
+    assert all(0 < seconds < 5 for seconds in measure(CPU).values())
+
+
+@pytest.mark.parametrize(("bf16_ms", "expected"), [(2.0, "bfloat16"), (19.0, "float32")])
+def test_the_choice_is_logged_and_recorded(bf16_ms, expected, tmp_path, monkeypatch, caplog):
+    """--fast on a machine with and on one without fast bfloat16; exact mode measures nothing."""
+    seconds = {FLOAT32: 0.01, BFLOAT16: bf16_ms / 1000}
+    monkeypatch.setattr(device, "measure_types", lambda _: seconds)
+    (tmp_path / "frames").mkdir()
+    cv2.imwrite(str(tmp_path / "frames/0.png"), np.full((72, 128, 3), 90, np.uint8))
+    flags = ["--device", "cpu", "--video", str(tmp_path / "frames")]
+    monkeypatch.setattr(inference, "setup_logging", lambda: None)
+    caplog.set_level(logging.INFO)
+    assert inference.main([*flags, "--fast", "--output", str(tmp_path / "fast")]) == 0
+    scores = json.loads((tmp_path / "fast/scores.json").read_text())
+    assert scores["settings"]["fast"] is True and scores["settings"]["dtype"] == expected
+    line = f"--fast computes in {expected}; measured in ms on cpu: float32 10.0, bfloat16 {bf16_ms}"
+    assert line in caplog.text
+    monkeypatch.setattr(device, "measure_types", None)  # would fail
+    assert inference.main([*flags, "--output", str(tmp_path / "exact")]) == 0
+    scores = json.loads((tmp_path / "exact/scores.json").read_text())
+    assert scores["settings"]["dtype"] == "float32"
