@@ -66,7 +66,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--ray", nargs="?", const="local", metavar="ADDRESS", help="score in a Ray cluster's actors"
     )
-    add("--actor-cores", type=int, default=1, metavar="N", help="CPU cores of each Ray actor (1)")
+    cores = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
+    add("--actor-cores", type=int, metavar="N", help=cores)
     add("--split-frames", type=int, metavar="N", help="with --ray: share videos of more frames")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
     args = p.parse_args(argv)
@@ -142,7 +143,7 @@ def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]
     lost = []
     with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
         batch_size = args.batch_size or (8 if actors.device == "cuda" else 2)
-        options |= {"device": actors.device, "batch_size": batch_size}
+        options |= {"device": actors.device, "batch_size": batch_size, "cores": actors.cores}
         logger.info(f"{actors.count} actors of the Ray cluster score {len(frames)} videos")
         if args.split_frames:
             per_batch = batch_size * args.frame_stride
@@ -197,7 +198,6 @@ def scorer_options(args: argparse.Namespace, weights, config) -> dict:
         "fps": args.fps,
         "fast": args.fast,
         "compile": args.compile,
-        "cores": args.actor_cores if args.ray else None,
     }
 
 
@@ -262,7 +262,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
         scores = merge(jobs, sources, unusable, settings, args.add)
         print_scores(scores, jobs.folder / "scores.json")
         if args.report:
-            print(f"report: {build_report(jobs.folder, sources)}")
+            print(f"report: {build_report(jobs.folder)}")
     return 1 if scores["failed"] or any(lost) else 0
 
 

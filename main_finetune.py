@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 import torch
+from timm.utils import random_seed
 
 from configs.defaults import PARTS, differences, get_config, thresholds
 from data.checks import check_images, read_data, save_label_sheet, warn_of_shared_images
@@ -25,9 +26,8 @@ from models.checkpoint import read_checkpoint
 from models.classifier import load_classifier
 from models.device import set_matmul_precision
 from models.training import calibrate, recipe, run_folder
-from models.training.engine import log_epoch, train_one_epoch, wrap_for_processes
-from models.training.metrics import evaluate
-from models.training.processes import shared_errors, stop_all
+from models.training.engine import StepLog, log_epoch, train_one_epoch, wrap_for_processes
+from models.training.metrics import measure, predict
 from models.training.report import check_report, save_report
 from utils import (
     UsageError,
@@ -37,6 +37,8 @@ from utils import (
     rank,
     run_main,
     setup_logging,
+    shared_errors,
+    stop_all,
     world_size,
 )
 
@@ -129,16 +131,10 @@ def read_crops(config, path: str) -> Manifest:
     )
 
 
-def measure(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
+def evaluate(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
     """Return (logits, figures) of all crops, at the threshold of their part (unknown: 0.5)."""
-    return evaluate(
-        model,
-        loader,
-        crops.targets,
-        threshold=thresholds(config).get(crops.part, 0.5),
-        device=device,
-        precision=config.TRAIN.PRECISION,
-    )
+    logits = predict(model, loader, len(crops), device=device, precision=config.TRAIN.PRECISION)
+    return logits, measure(crops.targets, logits, thresholds(config).get(crops.part, 0.5))
 
 
 def train(config, args: argparse.Namespace, device: torch.device) -> None:
@@ -152,7 +148,7 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
         val_crops = read_crops(config, config.DATA.VAL_PATH)
         warn_of_shared_images(train_crops, val_crops)
         state = recipe.build_state(config, len(train_crops), device)
-        run_folder.seed_all(config.SEED + rank())  # other crops, so other random numbers
+        random_seed(config.SEED, rank())  # other crops, so other random numbers
         run_folder.resume(state, None if holds_other_run else folder, config.MODEL.RESUME)
     if len(set(starts := gather_objects(state.next_epoch))) > 1:
         stop_all(f"--output: not shared by all machines, they go on at epochs {starts}")
@@ -179,9 +175,11 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
     folder, device, epochs = Path(config.OUTPUT), state.device, config.TRAIN.EPOCHS
     epochs_left = range(state.next_epoch, epochs)
     network = wrap_for_processes(state.model, device)
-    criterion, augment = recipe.build_criterion(), recipe.build_augment(config, device)
+    criterion, augment = torch.nn.BCEWithLogitsLoss(), recipe.build_augment(config, device)
     batches = read_batches(recipe.load_train(config, train_crops, epochs_left))
     val_loader = recipe.load_val(config, val_crops)
+    steps = state.steps_per_epoch
+    step_log = StepLog(folder, train_crops.names, epochs, steps, config.PRINT_FREQ)
     measured = None
     for epoch in epochs_left:
         train_loss = train_one_epoch(
@@ -196,15 +194,12 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
             clip_grad=config.TRAIN.CLIP_GRAD,
             accumulation=config.TRAIN.ACCUMULATION_STEPS,
             epoch=epoch,
-            epochs=epochs,
-            steps=state.steps_per_epoch,
-            print_freq=config.PRINT_FREQ,
-            folder=folder,
-            names=train_crops.names,
+            steps=steps,
+            log=step_log,
         )
         # Measuring may draw random numbers (an import does), which must not change the training.
         random_states = run_folder.random_states(device)
-        measured = measure(config, state.model, val_crops, val_loader, device)
+        measured = evaluate(config, state.model, val_crops, val_loader, device)
         metrics = measured[1]
         run_folder.set_random_states(random_states, device)
         state.finish_epoch(epoch, metrics)
@@ -237,7 +232,7 @@ def finish(config, args: argparse.Namespace, state, crops: Manifest, measured) -
         return
     if measured is None:
         loader = recipe.load_val(config, crops)
-        measured = measure(config, state.model, crops, loader, state.device)
+        measured = evaluate(config, state.model, crops, loader, state.device)
     logits, metrics = measured
     if not is_due:
         save_report(folder, checkpoint, crops, logits, metrics)
@@ -270,7 +265,7 @@ def evaluate_checkpoint(config, args: argparse.Namespace, device: torch.device) 
         logger.info(f"{path}: {calibrate.tell(record)}")
     if config.TRAIN.COMPILE:
         model.compile()
-    logits, metrics = measure(config, model, crops, recipe.load_val(config, crops), device)
+    logits, metrics = evaluate(config, model, crops, recipe.load_val(config, crops), device)
     save_report(folder, path, crops, logits, metrics)
     if rank() == 0:
         print(json.dumps(metrics, indent=1))

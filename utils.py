@@ -1,6 +1,5 @@
 """Atomic files, JSON lines, processes and logging: what every script needs."""
 
-import hashlib
 import json
 import logging
 import os
@@ -42,23 +41,6 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def mark(path: Path) -> list:
-    """Return size, time and hash of a file, by which `is_unchanged` knows it again."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [path.stat().st_size, path.stat().st_mtime_ns, digest]
-
-
-def is_unchanged(path: Path, before: list) -> bool:
-    """Return whether a file is as its `mark` says; it is read only where its time is another."""
-    try:
-        stat = path.stat()
-        same_time = [stat.st_size, stat.st_mtime_ns] == before[:2]
-        return same_time or (stat.st_size == before[0] and mark(path)[2] == before[2])
-    except OSError:
-        return False
 
 
 def write_json(path: str | Path, value, indent: int | None = 1) -> None:
@@ -215,22 +197,43 @@ def gather_objects(value) -> list:
     return values
 
 
+@contextmanager
+def shared_errors() -> Iterator[None]:
+    """End all processes with the same error line if the code inside fails in any of them.
+
+    Every process must reach the end of the block, so no process may wait for others inside.
+    """
+    problem = None
+    try:
+        yield
+    except (UsageError, OSError) as error:
+        problem = str(error)
+    problems = [found for found in gather_objects(problem) if found is not None]
+    if problems:
+        stop_all(problems[0])
+
+
+def stop_all(problem: str) -> None:
+    """Raise UsageError in process 0 and end the others; every process must call this.
+
+    The others end with status 0: where one fails, torchrun stops all processes at once, perhaps
+    before process 0 has printed its line.
+    """
+    if rank() == 0:
+        raise UsageError(problem)
+    sys.exit(0)
+
+
 def decide_in_first(decide: Callable[[], T]) -> T:
     """Call `decide` in process 0 and return what it returned in every process.
 
-    Where it raises UsageError, process 0 raises it and the others end quietly, with status 0:
-    torchrun would stop process 0 before it has said why.
+    Where it fails, all processes end as `shared_errors` says.
     """
-    found = error = None
-    if rank() == 0:
-        try:
+    found = None
+    with shared_errors():
+        if rank() == 0:
             found = decide()
-        except UsageError as refusal:
-            error = refusal
-    found, failed = gather_objects((found, error is not None))[0]
-    if failed:
-        raise error or SystemExit(0)
-    return found
+    return gather_objects(found)[0]
 
 
 def setup_logging(log_file: str | Path | None = None) -> None:

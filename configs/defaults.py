@@ -141,15 +141,15 @@ def _set(config: Node, key: str, value) -> None:
     node[path[-1]] = coerce(key, value, default)
 
 
-def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield (dotted key, value) of a tree of dicts; empty dicts yield nothing."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if prefix.count(".") > 3:  # deeper than any setting, or a YAML group that holds itself
             raise ConfigError(f"{key[:80]}: no such setting")
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, key + ".")
-        elif not isinstance(value, dict):
+        if isinstance(value, Mapping):
+            yield from flatten(value, key + ".")
+        else:
             yield key, value
 
 
@@ -174,7 +174,7 @@ def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
     for base in filter(None, bases):
         _merge_file(config, path.parent / base, (*seen, path))
     try:
-        for key, value in _flatten(tree):
+        for key, value in flatten(tree):
             _set(config, key, value)
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {error}") from error
@@ -218,7 +218,7 @@ def get_config(
     for key, value in (flags or {}).items():
         _set(config, key, value)
     for key, divisor in (("DATA.IMG_SIZE", "PATCH_SIZE"), ("MODEL.VIT.EMBED_DIM", "NUM_HEADS")):
-        if dict(_flatten(config))[key] % config.MODEL.VIT[divisor]:
+        if dict(flatten(config))[key] % config.MODEL.VIT[divisor]:
             raise ConfigError(f"{key}: expected a multiple of MODEL.VIT.{divisor}")
     config.freeze()
     return config
@@ -226,8 +226,8 @@ def get_config(
 
 def differences(config: Node, other: Node | None = None) -> dict[str, tuple]:
     """Return {key: (other's value, value)} where `config` differs from `other` (the defaults)."""
-    before = dict(_flatten(DEFAULTS if other is None else other))
-    return {k: (before[k], v) for k, v in _flatten(config) if before[k] != v}
+    before = dict(flatten(DEFAULTS if other is None else other))
+    return {k: (before[k], v) for k, v in flatten(config) if before[k] != v}
 
 
 def thresholds(config: Node) -> dict[str, float]:

@@ -2,12 +2,27 @@
 
 import reprlib
 
+from utils import UsageError
+
 PARTS = ("human", "face", "hand")
 
 
-class ConfigError(ValueError):
+class ConfigError(UsageError):
     """A setting that does not exist or has a wrong type or value; the message names the key."""
 
+
+# The settings that scores depend on, by how their keys begin. SCORE.NO_PERSON is none of them: it
+# is a rule for the mean over videos.
+SCORING_KEYS = (
+    "MODEL.VIT.",
+    "MODEL.HEAD_HIDDEN",
+    "MODEL.ABNORMAL_INDEX",
+    "DATA.IMG_SIZE",
+    "DATA.INTERPOLATION",
+    "TEST.",
+    "DETECTOR.",
+    "SCORE.THRESHOLDS.",
+)
 
 _CHOICES = {
     "DATA.ABNORMAL_LABEL": ("auto", "0", "1"),

@@ -14,6 +14,7 @@ from data.video import VideoError
 from utils import Stopwatch
 
 CROPS_PER_BATCH = 32
+CROPS_PER_CPU_BATCH = 8  # costs as much per crop, and keeps all cores busy to the end
 
 
 class CropJudge:
@@ -38,6 +39,7 @@ class CropJudge:
         clock: Stopwatch | None = None,
     ):
         self.classifiers, self.device, self.dtype = classifiers, device, dtype
+        self.batch_size = CROPS_PER_CPU_BATCH if device.type == "cpu" else CROPS_PER_BATCH
         self.transform = build_eval_transform(size=size, crop=crop, interpolation=interpolation)
         self.clock = clock or Stopwatch()
         self._rgb = channels == "rgb"
@@ -46,8 +48,8 @@ class CropJudge:
     @torch.inference_mode()
     def __call__(self, part: str, crops: Sequence[np.ndarray | Tensor]) -> list[float]:
         probabilities: list[float] = []
-        for start in range(0, len(crops), CROPS_PER_BATCH):
-            chunk = crops[start : start + CROPS_PER_BATCH]
+        for start in range(0, len(crops), self.batch_size):
+            chunk = crops[start : start + self.batch_size]
             with self.clock.stage("resize"):
                 pixels = torch.stack(list(self._map(self._pixels, chunk)))
             with self.clock.stage("classify"):

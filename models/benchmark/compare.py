@@ -10,6 +10,7 @@ whole prompts, because videos of one prompt are not independent.
 import argparse
 from pathlib import Path
 
+from configs.defaults import flatten
 from models.benchmark.prompts import prompt_and_index
 from models.benchmark.results import (
     SCORES,
@@ -72,18 +73,8 @@ def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_00
     }
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _differing_settings(a: dict, b: dict) -> dict[str, list]:
-    a, b = _flat(a), _flat(b)
+    a, b = dict(flatten(a)), dict(flatten(b))
     return {
         key: [a.get(key), b.get(key)]
         for key in sorted(a.keys() | b.keys())

@@ -8,23 +8,6 @@ from data.dataset import read_batches
 from utils import UsageError, sum_over_processes
 
 
-def evaluate(
-    model: nn.Module,
-    loader,
-    targets: np.ndarray,
-    *,
-    threshold: float,
-    device: torch.device,
-    precision: str,
-) -> tuple[np.ndarray, dict]:
-    """Return the logits (N,) of all crops and their figures against `targets` (N,), 0 or 1.
-
-    `loader` gives this process's share of the crops: see `predict`; for the figures: `measure`.
-    """
-    logits = predict(model, loader, len(targets), device=device, precision=precision)
-    return logits, measure(targets, logits, threshold)
-
-
 @torch.no_grad()
 def predict(
     model: nn.Module, loader, count: int, *, device: torch.device, precision: str = "fp32"

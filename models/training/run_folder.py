@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,13 +184,6 @@ def append_row(path: Path, row: dict) -> None:
         raise UsageError(f"{path}: cannot write: {error}") from error
 
 
-def seed_all(seed: int) -> None:
-    """Seed Python's, numpy's and torch's random numbers, on the CPU and on GPUs."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 def random_states(device: torch.device) -> dict:
     """Return this process's random states as plain data."""
     kind, keys, *rest = np.random.get_state()
@@ -269,23 +263,13 @@ def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
         state.schedule.step_update(max(state.next_epoch * state.steps_per_epoch - 1, 0))
         return
     # The file's tensors are mapped from disk, and the optimiser changes its own in place.
-    state.optimizer.load_state_dict(_copied(content["optimizer"]))
+    state.optimizer.load_state_dict(deepcopy(content["optimizer"]))
     state.schedule.load_state_dict(content["schedule"])
     states = content["random_states"]
     if rank() < len(states):
         set_random_states(states[rank()], state.device)
     else:
         logger.warning(f"{path}: written by {len(states)} processes: random numbers differ")
-
-
-def _copied(tree):
-    if isinstance(tree, torch.Tensor):
-        return tree.clone()
-    if isinstance(tree, dict):
-        return {key: _copied(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_copied(value) for value in tree]
-    return tree
 
 
 def keep_metrics(path: Path, before_epoch: int) -> None:

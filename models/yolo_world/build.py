@@ -57,7 +57,7 @@ def split_state(state: State) -> tuple[State, State]:
 
 
 def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
-    """Return {text: embedding (512,)} as a checkpoint without a text tower stores it, else {}."""
+    """Return {text: embedding (D,)} as a checkpoint without a text tower stores it, else {}."""
     stored = content.get("vocabulary")
     if stored is None:
         return {}

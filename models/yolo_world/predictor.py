@@ -1,6 +1,6 @@
 """Finding the boxes of one prompt set in many images: letterbox, batch, network, boxes."""
 
-import threading
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -79,7 +79,6 @@ class Predictor:
         self._raw = _compiled(self.model.raw) if compile else self.model.raw
         in_threads = threads > 1 and not on_device
         self._map = ThreadPoolExecutor(threads, "letterbox").map if in_threads else map
-        self._head_lock = threading.Lock()  # guards the number of texts, which the head stores
 
     def __call__(
         self,
@@ -90,15 +89,15 @@ class Predictor:
     ) -> list[Detections]:
         """Return per image (H, W, 3) uint8 BGR the boxes of texts with embeddings (1, N, 512).
 
-        `stage` names the network's share of the time in `clock`. `run` is like `map`, and may do
+        `stage` names the network's share of the time in `clock`; the others are "resize", "copy"
+        and "nms". `run` is like `map`, and may do
         batches at the same time.
         """
 
         def find(batch: Sequence[int]) -> list[Detections]:
             with self.clock.stage("resize"):
                 prepared = list(self._map(self.letterbox, (images[i] for i in batch)))
-            with self.clock.stage(stage):
-                return self._boxes(prepared, texts)
+            return self._boxes(prepared, texts, stage)
 
         # A batch holds images of one padded shape. Without `to_aspect` there is only one.
         batches = list(self._batches(images))
@@ -119,29 +118,38 @@ class Predictor:
             for start in range(0, len(numbers), self.batch_size):
                 yield numbers[start : start + self.batch_size]
 
-    def _boxes(self, prepared: Sequence[tuple[Image, dict]], texts: Tensor) -> list[Detections]:
+    @torch.inference_mode()
+    def _boxes(
+        self, prepared: Sequence[tuple[Image, dict]], texts: Tensor, stage: str
+    ) -> list[Detections]:
         """Return the boxes of images that are letterboxed to one shape."""
-        with torch.inference_mode():
-            outs = self.raw([image for image, _ in prepared], texts)
-            head = self.model.bbox_head
-            outs = [[level[: len(prepared)] for level in levels] for levels in outs]
+        with self.clock.stage("copy"):
+            batch = self.batch([image for image, _ in prepared])
+        with self.clock.stage(stage):
+            outs = self.raw(batch, texts)
+        outs = [[level[: len(prepared)] for level in levels] for levels in outs]
+        # The head stores the number of texts: each thread has its own head of the same tensors.
+        head = copy.copy(self.model.bbox_head)
+        head.num_classes = texts.shape[1]
+        with self.clock.stage("nms"):
             metas = [meta for _, meta in prepared]
-            with self._head_lock:
-                head.num_classes = texts.shape[1]
-                found = head.predict_by_feat(*outs, batch_img_metas=metas, rescale=True)
+            found = head.predict_by_feat(*outs, batch_img_metas=metas, rescale=True)
             return [_to_numpy(boxes) for boxes in found]
 
-    def raw(self, images: Sequence[Image], texts: Tensor) -> tuple[list[Tensor], ...]:
-        """Return `YOLOWorldDetector.raw` of letterboxed images (H, W, 3) uint8 BGR of one shape.
+    def batch(self, images: Sequence[Image]) -> Tensor:
+        """Return (B, 3, H, W) RGB in 0..1 of letterboxed images (H, W, 3) uint8 BGR of one shape.
 
-        With `compile` the batch is filled up, so there may be more outputs than images.
+        With `compile` the batch is filled up, so it may hold more than the images.
         """
         missing = self.batch_size - len(images) if self.fill else 0
         images = [*images, *[images[-1]] * missing]  # one batch size: compiled once per shape
         batch = torch.stack(images) if self.on_device else torch.from_numpy(np.stack(images))
         batch = batch.to(self.device, non_blocking=True)
         batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255).to(self.dtype)
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        return batch.contiguous(memory_format=torch.channels_last)
+
+    def raw(self, batch: Tensor, texts: Tensor) -> tuple[list[Tensor], ...]:
+        """Return `YOLOWorldDetector.raw` of a `batch` and texts with embeddings (1, N, 512)."""
         return self._raw(batch, texts.to(self.dtype))
 
 
