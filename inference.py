@@ -22,6 +22,7 @@ from utils import (
     be_the_only_process,
     decide_in_first,
     gather_objects,
+    plain,
     process_group,
     quiet_libraries,
     rank,
@@ -65,7 +66,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--ray", nargs="?", const="local", metavar="ADDRESS", help="score in a Ray cluster's actors"
     )
-    add("--actor-cores", type=int, default=1, metavar="N", help="CPU cores of each Ray actor (1)")
+    cores = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
+    add("--actor-cores", type=int, metavar="N", help=cores)
     add("--split-frames", type=int, metavar="N", help="with --ray: share videos of more frames")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
     args = p.parse_args(argv)
@@ -125,10 +127,10 @@ def score_here(worker, sources: Sequence, frames: dict, stride: int) -> None:
     total = sum(-(-frames[source] // stride) for source in sources)
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
         for source in sources:
-            bar.set_description(source.stem[:30])
+            bar.set_description(plain(source.stem[:30]))
             row = worker(source, bar)
             if "error" in row:
-                bar.write(f"failed: {row['video_path']}: {row['error']}", file=sys.stderr)
+                bar.write(plain(f"failed: {row['video_path']}: {row['error']}"), file=sys.stderr)
 
 
 def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]:
@@ -141,7 +143,7 @@ def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]
     lost = []
     with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
         batch_size = args.batch_size or (8 if actors.device == "cuda" else 2)
-        options |= {"device": actors.device, "batch_size": batch_size}
+        options |= {"device": actors.device, "batch_size": batch_size, "cores": actors.cores}
         logger.info(f"{actors.count} actors of the Ray cluster score {len(frames)} videos")
         if args.split_frames:
             per_batch = batch_size * args.frame_stride
@@ -196,7 +198,6 @@ def scorer_options(args: argparse.Namespace, weights, config) -> dict:
         "fps": args.fps,
         "fast": args.fast,
         "compile": args.compile,
-        "cores": args.actor_cores if args.ray else None,
     }
 
 
@@ -261,7 +262,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
         scores = merge(jobs, sources, unusable, settings, args.add)
         print_scores(scores, jobs.folder / "scores.json")
         if args.report:
-            print(f"report: {build_report(jobs.folder, sources)}")
+            print(f"report: {build_report(jobs.folder)}")
     return 1 if scores["failed"] or any(lost) else 0
 
 

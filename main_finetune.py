@@ -103,8 +103,6 @@ def read_settings(args: argparse.Namespace):
     calibrate.check_share(args.false_flags)
     if args.false_flags is not None and not args.calibrate:
         raise UsageError("--false-flags: expected --calibrate beside it")
-    if config.DATA.IMG_SIZE % config.MODEL.VIT.PATCH_SIZE:
-        raise UsageError("DATA.IMG_SIZE: expected a multiple of MODEL.VIT.PATCH_SIZE")
     is_mixing = config.AUG.MIXUP > 0 or config.AUG.CUTMIX > 0
     if not args.eval and is_mixing and config.DATA.BATCH_SIZE % 2:
         raise UsageError(

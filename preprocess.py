@@ -26,6 +26,7 @@ from utils import (
     cores_per_process,
     decide_in_first,
     gather_objects,
+    plain,
     process_group,
     quiet_libraries,
     rank,
@@ -60,13 +61,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--overwrite", action="store_true", help="replace crops made with other settings")
     add("--ray", nargs="?", const="local", metavar="ADDRESS", help="crop in a Ray cluster's actors")
-    add("--actor-cores", type=int, default=1, metavar="N", help="CPU cores of each Ray actor (1)")
+    cores = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
+    add("--actor-cores", type=int, metavar="N", help=cores)
     add("--cfg", metavar="FILE", help="YAML with settings")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="such as DETECTOR.SCORE_THR 0.2")
     args = p.parse_args(argv)
     lowest_of = {"batch_size": 1, "frame_stride": 1, "min_size": 0, "actor_cores": 1}
     for name, lowest in lowest_of.items():
-        if getattr(args, name) < lowest:
+        if getattr(args, name) is not None and getattr(args, name) < lowest:
             flag = name.replace("_", "-")
             p.error(f"--{flag}: expected at least {lowest}, got {getattr(args, name)}")
     if not 0 < args.fps < 1000:
@@ -78,11 +80,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def describe(args: argparse.Namespace, config) -> dict:
     """Return the settings that decide what the crops are; a folder holds one set of them."""
+    if not Path(args.detector_weights).is_file():
+        raise UsageError(f"--detector-weights: no such file: {args.detector_weights}")
     try:
         with open(args.detector_weights, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except FileNotFoundError as error:
-        raise UsageError(f"--detector-weights: no such file: {args.detector_weights}") from error
     except OSError as error:
         raise UsageError(f"--detector-weights: {error.filename}: {error.strerror}") from error
     return {
@@ -131,7 +133,7 @@ def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
 
     device = choose_device(args.device)
     set_matmul_precision("fp32")
-    workers, threads = share_cores(device, args.actor_cores if args.ray else None)
+    workers, threads = share_cores(device, args.actor_cores)
     detector = PartDetector(
         args.detector_config,
         args.detector_weights,
@@ -171,7 +173,7 @@ def crop_here(args: argparse.Namespace, config, folder, sources: dict) -> Iterat
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
         crop = load_cropper(args, config, folder, bar.update)
         for source in sources:
-            bar.set_description(source.stem[:30])
+            bar.set_description(plain(source.stem[:30]))
             yield crop(source)
 
 
@@ -183,7 +185,7 @@ def crop_on_ray(args: argparse.Namespace, config, folder, sources: dict) -> Iter
     from data.video import printable
 
     with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
-        args.device = actors.device
+        args.device, args.actor_cores = actors.device, actors.cores
         logger.info(f"{actors.count} actors of the Ray cluster crop {len(sources)} videos")
         make = partial(load_cropper, args, config, folder)
         done = actors.map(make, list(sources), folder)

@@ -129,11 +129,12 @@ def _silence_explained(asked: dict) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def ray_actors(address: str, *, device: str, cores: int) -> Iterator[Actors]:
+def ray_actors(address: str, *, device: str, cores: int | None = None) -> Iterator[Actors]:
     """Join the Ray cluster at `address`, or start a local one; yield the actors it has room for.
 
-    `device` is auto, cpu or cuda: an actor per GPU, else one per so many `cores`. Raises UsageError
-    where Ray is not installed, the cluster cannot be reached, or not even one actor fits.
+    `device` is auto, cpu or cuda: an actor per GPU (by default with its share of the machine's
+    cores), else one per so many `cores` (1). Raises UsageError where Ray is not installed, the
+    cluster cannot be reached, or not even one actor fits.
     """
     try:
         import ray
@@ -155,21 +156,29 @@ def ray_actors(address: str, *, device: str, cores: int) -> Iterator[Actors]:
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        yield _choose(ray.cluster_resources(), device, cores)
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield _choose(machines, device, cores)
     finally:
         ray.shutdown()
 
 
-def _choose(found: dict[str, float], device: str, cores: int) -> Actors:
-    """Return the actors that fit into a cluster's resources."""
-    cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
+def _choose(machines: Sequence[dict[str, float]], device: str, cores: int | None) -> Actors:
+    """Return the actors that fit into the machines, each given by its resources."""
     kind = device.split(":")[0]
     if kind not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device: with --ray, expected auto, cpu or cuda, got {device}")
-    if kind == "cuda" and not gpus:
+    room = [(int(found.get("CPU", 0)), int(found.get("GPU", 0))) for found in machines]
+    with_gpus = [(cpus, gpus) for cpus, gpus in room if gpus]
+    if kind == "cuda" and not with_gpus:
         raise UsageError("--device: cuda was asked for, but the Ray cluster has no GPU")
-    if cpus < cores:
-        raise UsageError(f"--actor-cores: {cores}, but the Ray cluster has {cpus} cores in all")
-    if kind == "cuda" or (kind == "auto" and gpus):
-        return Actors(min(gpus, cpus // cores), cores, "cuda")
-    return Actors(cpus // cores, cores, "cpu")
+    if kind != "cpu" and with_gpus:
+        device, room = "cuda", with_gpus
+        cores = cores or max(1, min(cpus // gpus for cpus, gpus in room))
+        count = sum(min(gpus, cpus // cores) for cpus, gpus in room)
+    else:
+        device, cores = "cpu", cores or 1
+        count = sum(cpus // cores for cpus, _ in room)
+    if not count:
+        most = max((cpus for cpus, _ in room), default=0)
+        raise UsageError(f"--actor-cores: {cores}, but the Ray cluster's machines have {most}")
+    return Actors(count, cores, device)

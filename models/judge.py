@@ -1,5 +1,6 @@
 """Crops of people, faces and hands to p(abnormal), with that part's classifier."""
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,9 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.transforms import build_eval_transform, normalize
+from data.video import VideoError
 from utils import Stopwatch
 
 CROPS_PER_BATCH = 32
+CROPS_PER_CPU_BATCH = 8  # costs as much per crop, and keeps all cores busy to the end
 
 
 class CropJudge:
@@ -36,6 +39,7 @@ class CropJudge:
         clock: Stopwatch | None = None,
     ):
         self.classifiers, self.device, self.dtype = classifiers, device, dtype
+        self.batch_size = CROPS_PER_CPU_BATCH if device.type == "cpu" else CROPS_PER_BATCH
         self.transform = build_eval_transform(size=size, crop=crop, interpolation=interpolation)
         self.clock = clock or Stopwatch()
         self._rgb = channels == "rgb"
@@ -44,14 +48,16 @@ class CropJudge:
     @torch.inference_mode()
     def __call__(self, part: str, crops: Sequence[np.ndarray | Tensor]) -> list[float]:
         probabilities: list[float] = []
-        for start in range(0, len(crops), CROPS_PER_BATCH):
-            chunk = crops[start : start + CROPS_PER_BATCH]
+        for start in range(0, len(crops), self.batch_size):
+            chunk = crops[start : start + self.batch_size]
             with self.clock.stage("resize"):
                 pixels = torch.stack(list(self._map(self._pixels, chunk)))
             with self.clock.stage("classify"):
                 images = normalize(pixels.to(self.device)).to(self.dtype)
                 logits = self.classifiers[part](images)
                 probabilities += logits.float().sigmoid().tolist()
+        if not all(map(math.isfinite, probabilities)):
+            raise VideoError(f"the {part} classifier gives a p(abnormal) that is not a number")
         return probabilities
 
     def _pixels(self, crop: np.ndarray | Tensor) -> Tensor:

@@ -6,16 +6,16 @@ compared: after a cut, or longer than GAP scored frames out of sight, a person g
 and people who cross while they hide each other may swap theirs.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 GAP = 4  # scored frames that a person may be out of sight
 MIN_IOU = 0.2  # a box that overlaps less is somebody else
-# Boxes of one frame that overlap more than this are one person, found by both of the detector's
-# texts: the detector keeps no two boxes of one text that overlap so much.
-SAME_IOU = 0.7
+# Boxes of one frame that overlap more than this are one person, found twice: by both of the
+# detector's texts, or by one text just below the 0.7 at which the detector drops a second box.
+SAME_IOU = 0.6
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Tracker:
         self._frame += 1
         self._tracks = [t for t in self._tracks if self._frame - t.seen <= GAP + 1]
         expected = [t.box + t.speed * (self._frame - t.seen) for t in self._tracks]
-        iou = _iou(boxes, np.reshape(expected, (-1, 4)))
+        iou = overlaps(boxes, expected)
         found = {}
         for i, j in zip(*linear_sum_assignment(iou, maximize=True), strict=True):
             if iou[i, j] >= MIN_IOU:
@@ -69,17 +69,18 @@ class Tracker:
         return [found[i].id for i in range(len(boxes))]
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def overlaps(a: Sequence, b: Sequence) -> np.ndarray:
     """Return the (N, M) intersection over union of boxes (N, 4) and (M, 4), xyxy."""
     import torch
     from torchvision.ops import box_iou
 
-    return box_iou(torch.from_numpy(a), torch.from_numpy(b)).nan_to_num().numpy()
+    a, b = (torch.from_numpy(np.reshape(boxes, (-1, 4)).astype(float)) for boxes in (a, b))
+    return box_iou(a, b).nan_to_num().numpy()
 
 
 def _first_alike(boxes: np.ndarray) -> list[int]:
     """Return, for each box (N, 4), the index of the first box that shows the same person."""
-    same = _iou(boxes, boxes) > SAME_IOU
+    same = overlaps(boxes, boxes) > SAME_IOU
     first: list[int] = []
     for i in range(len(boxes)):
         first.append(next((first[j] for j in range(i) if same[i, j]), i))

@@ -63,7 +63,7 @@ def can_connect(port: int) -> bool:
     return False
 
 
-def wait_for(condition, seconds: float = 50):
+def wait_for(condition, seconds: float = 100):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end

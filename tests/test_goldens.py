@@ -1,5 +1,7 @@
 """The reference values: whoever changes a model runs these before and after."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -119,6 +121,11 @@ def test_squares():
 
 
 def test_raw_outputs_of_size_xl(tmp_path):
+    assert_raw_outputs(tmp_path, "cpu")
+
+
+def assert_raw_outputs(folder: Path, device: str) -> None:
+    """Compare size XL's outputs on `device` with the reference; its weights go to `folder`."""
     from conftest import GOLDENS
     from make_checkpoints import detector_state
 
@@ -126,14 +133,16 @@ def test_raw_outputs_of_size_xl(tmp_path):
 
     expected = golden("yolo_world_v2_xl.expected.json")
     state = detector_state("xl", expected["weights"], GOLDENS)
-    torch.save({"meta": {}, "state_dict": state}, tmp_path / "xl.pth")
+    torch.save({"meta": {}, "state_dict": state}, folder / "xl.pth")
     del state
-    detector = PartDetector(detector_config("xl"), tmp_path / "xl.pth")
+    detector = PartDetector(detector_config("xl"), folder / "xl.pth", device)
     image, _ = detector.predictor.letterbox(scene_frame(0))
     texts = {"human": detector.people_texts, "face": detector.part_texts}
     for case in expected["cases"]:
         with torch.inference_mode():
-            outputs = detector.predictor.raw([image], texts[case["texts"][0]])
+            batch = detector.predictor.batch([image])
+            outputs = detector.predictor.raw(batch, texts[case["texts"][0]])
+        outputs = [[level.cpu() for level in levels] for levels in outputs]
         for level, logits, boxes in zip(case["levels"], *outputs, strict=True):
             std = level["logit_std"]
             assert list(logits.shape) == level["shape"]
@@ -189,23 +198,29 @@ def assert_same_verdicts(result, expected: dict) -> None:
                     assert match["p_abnormal"] == pytest.approx(part["p_abnormal"], abs=2e-3)
 
 
-def _scorer(folder, config):
+def _scorer(folder, config, device="cpu"):
     from models.detector import PartDetector
     from models.scorer import VideoScorer
 
-    detector = PartDetector(detector_config("s"), folder / "detector.pth")
-    classifiers = {p: load_classifier(folder / f"{p}.pth", config, "cpu") for p in PARTS}
+    detector = PartDetector(detector_config("s"), folder / "detector.pth", device)
+    classifiers = {p: load_classifier(folder / f"{p}.pth", config, device) for p in PARTS}
     return VideoScorer(detector, classifiers, config)
+
+
+def assert_scene(weights: Path, folder: Path, channels: str, device: str) -> None:
+    """Score the drawn scene on `device`; its frames go to `folder`."""
+    config = get_config(YAML, ["TEST.CHANNELS", channels])
+    for i in range(4):
+        cv2.imwrite(str(folder / f"{i}.png"), scene_frame(i))
+    source = Source(folder, "scene", tuple(sorted(folder.glob("*.png"))))
+    expected = golden(f"pipeline_scene.{channels}.expected.json")
+    assert_same_verdicts(_scorer(weights, config, device).score(source), expected)
 
 
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
 def test_scene(channels, golden_weights, tmp_path):
-    name = f"pipeline_scene.{channels}.expected.json"
-    config = get_config(YAML, ["TEST.CHANNELS", channels])
-    for i in range(4):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), scene_frame(i))
-    source = Source(tmp_path, "scene", tuple(sorted(tmp_path.glob("*.png"))))
-    assert_same_verdicts(_scorer(golden_weights(name), config).score(source), golden(name))
+    weights = golden_weights(f"pipeline_scene.{channels}.expected.json")
+    assert_scene(weights, tmp_path, channels, "cpu")
 
 
 def test_real_clip(golden_weights, clip):

@@ -245,7 +245,7 @@ def test_fewer_parts_need_fewer_classifiers(short, tmp_path):
 
 
 def test_thresholds_can_be_set(short, tmp_path):
-    opts = [x for p in ("HUMAN", "FACE", "HAND") for x in (f"SCORE.THRESHOLDS.{p}", "-1")]
+    opts = [x for p in ("HUMAN", "FACE", "HAND") for x in (f"SCORE.THRESHOLDS.{p}", "0")]
     _, scores = run(tmp_path, "--video", short / "normal_1", "--opts", *opts)
     assert scores["videos"][0]["video_results"] == 0
 
@@ -295,11 +295,11 @@ def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, mo
     """The frames of whole batches are not computed again, and the results are the same."""
     detect, calls = PartDetector.detect, []
 
-    def counted(self, frames):
+    def counted(self, frames, *run):
         if len(calls) == stop:
             raise KeyboardInterrupt
         calls.append(len(frames))
-        return detect(self, frames)
+        return detect(self, frames, *run)
 
     monkeypatch.setattr(PartDetector, "detect", counted)
     words = ["--video", short / "hand_fused", "--batch-size", "1", *flags]

@@ -1,5 +1,6 @@
 """The scoring rules, on rows whose scores are known by hand."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from configs.defaults import get_config
 from data.video import Frame, Source
 from models.detector import FrameDetections, PartBox, Person
 from models.scorer import VideoScorer
-from models.scores import Tally
+from models.scores import Tally, VideoResult
 from models.weights import choose_weights
 from utils import Stopwatch
 
@@ -60,6 +61,36 @@ def test_somebody_seen_often_counts_once_in_the_score_of_people():
     often, once = {"human": 0.1}, {"human": 0.9}
     scores = _scores(*[_row(often)] * 7, _row({"human": 0.9}, once))
     assert scores["score_people"] == pytest.approx((7 / 8 + 0) / 2) and scores["tracks"] == 2
+
+
+def test_values_per_person_for_rewards():
+    rows = [
+        _row({"human": 0.1, "hand": 0.2}, {"human": 0.7, "face": 0.9}),
+        _row({"human": 0.3}),
+        _row(),
+    ]
+    result = VideoResult(_scores(*rows), rows, LIMITS)
+    first, second = result.people
+    assert (first["id"], first["views"], first["normal"]) == (0, 2, 1.0)
+    assert (second["id"], second["views"], second["normal"]) == (1, 1, 0.0)
+    assert first["soft"] == pytest.approx(0.75) and second["soft"] == pytest.approx(0.1)
+    assert result.micro == pytest.approx(2 / 3) and result.macro == pytest.approx(0.5)
+    assert result.soft == pytest.approx(1 - (0.2 + 0.9 + 0.3) / 3)
+    assert result.unreliable is None
+
+
+@pytest.mark.parametrize(
+    "hands, reason",
+    [
+        ((0.30, 0.31, 0.34, 0.9), "hand: 75% of p are within 0.05 of the threshold"),
+        ((0.30, 0.31, 0.31), None),  # near the threshold, but nobody is flagged
+        ((0.30, 0.9, 0.9, 0.34), None),  # most are far from it
+        ((), "no people"),
+    ],
+)
+def test_scores_that_say_little_are_named(hands, reason):
+    rows = [_row({"human": 0.1, "hand": p}) for p in hands]
+    assert VideoResult({}, rows, LIMITS).unreliable == reason
 
 
 def test_nobody_in_the_video():
@@ -143,26 +174,45 @@ def test_fewer_parts_judge_fewer(frames):
     assert rows[0]["score"] == 1  # a person without a judged crop counts as normal
 
 
-def test_each_batch_keeps_to_one_core(tmp_path):
-    """So that results do not depend on how many cores there are; the caller keeps its threads."""
-    before, seen = torch.get_num_threads(), set()
+class _Together(torch.nn.Module):
+    """Computes only when two threads do so at the same time; notes how many cores each takes."""
 
-    class Detector(_FakeDetector):
-        def detect(self, frames, run=map):
-            seen.add(torch.get_num_threads())
-            return super().detect(frames, run)
+    def __init__(self):
+        super().__init__()
+        self.barrier, self.cores = threading.Barrier(2, timeout=20), set()
 
-    for i in range(5):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40, 40, 3), i, np.uint8))
+    def forward(self, x):
+        self.cores.add(torch.get_num_threads())
+        self.barrier.wait()
+        return torch.zeros(len(x))
+
+
+class _DetectorTogether(_FakeDetector):
+    """Runs two batches of its own for every batch of frames."""
+
+    def __init__(self, people):
+        super().__init__(people)
+        self.network = _Together()
+
+    def detect(self, frames, run=map):
+        list(run(self.network, [torch.zeros(1), torch.zeros(1)]))
+        return super().detect(frames, run)
+
+
+def test_the_batches_of_one_frame_keep_all_cores_busy(frames):
+    """Each batch is on one core, so that results do not depend on how many cores there are."""
+    squares = [("human", (i, 0, i + 40, 40)) for i in range(9)]  # two batches of a classifier
+    detector, classifier = _DetectorTogether([_person(*squares)]), _Together()
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        source = Source(tmp_path, "source", tuple(sorted(tmp_path.glob("*.png"))))
-        scorer = VideoScorer(Detector([Person()]), {}, get_config(), batch_size=2, workers=2)
-        frames = scorer.score(source).frames
+        scorer = VideoScorer(detector, {"human": classifier}, get_config(), workers=2)
+        (row,) = scorer.score_frames(frames[0].image[None]).frames
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert seen == {1} and [row["frame"] for row in frames] == list(range(5))
+    assert len(row["people"][0]["parts"]) == 9
+    assert detector.network.cores == classifier.cores == {1}
 
 
 @pytest.fixture(scope="module")

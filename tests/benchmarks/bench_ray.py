@@ -1,10 +1,11 @@
 """What a Ray cluster's actors gain and cost: two against one, memory, the scheduler alone; CPU.
 
-    python -m tests.benchmarks.bench_ray [actors] [memory] [scheduler]
+    python -m tests.benchmarks.bench_ray [actors] [memory] [scheduler] [folder]
 
 actors: 24 videos in one actor of one core, then in two. memory: 1,000 videos of two frames in one
 job; what the driver and the object store hold meanwhile. scheduler: items that nothing is done
-with, to see how many a second the driver can hand out.
+with, to see how many a second the driver can hand out. folder: rows of finished videos, written
+and read as a run does it when it begins and ends.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -26,9 +29,9 @@ from data.on_ray import ray_actors
 from data.video import Source
 from tests.benchmarks.bench_scale import VIDEOS, frames_of, loop
 from tests.benchmarks.machine import describe
-from tests.ray_cluster import start_cluster
+from tests.ray_cluster import Cluster, start_cluster
 
-TABLES = ("actors", "memory", "scheduler")
+TABLES = ("actors", "memory", "scheduler", "folder")
 
 
 def score(folder: Path, output: Path, address: str) -> float:
@@ -46,18 +49,47 @@ def actors(args, folder: Path) -> None:
         frames = frames_of(path)
         for copy in range(6):
             loop(folder / "videos" / f"{path.stem}_{copy}.mp4", frames, args.frames)
-    print("| actors | wall s | s from the first result to the last | videos/s there |")
-    print("|---|---|---|---|")
+    print("| actors | wall s | videos/s after the first | CPU s: actors | driver | Ray | load |")
+    print("|---|---|---|---|---|---|---|")
     walls, rates = [], []
     for count in (1, 2):
-        with start_cluster(cores=count) as cluster:
+        driver = time.process_time()
+        with start_cluster(cores=count) as cluster, cpu_seconds(cluster) as spent:
             walls.append(score(folder / "videos", folder / str(count), cluster.address))
+        driver = time.process_time() - driver
         ends = sorted(p.stat().st_mtime for p in (folder / str(count)).glob(".state/item.*.json"))
         rates.append((len(ends) - count) / (ends[-1] - ends[count - 1]))
-        seconds = ends[-1] - ends[0]
-        print(f"| {count} | {walls[-1]:.1f} | {seconds:.1f} | {rates[-1]:.3f} |", flush=True)
-    print(f"\nwall {walls[0] / walls[1]:.2f}x, without start-up {rates[1] / rates[0]:.2f}x")
-    print(f"load average {os.getloadavg()[0]:.1f}\n")
+        ours = sum(seconds for is_actor, seconds in spent.values() if is_actor)
+        others = sum(seconds for is_actor, seconds in spent.values() if not is_actor)
+        print(
+            f"| {count} | {walls[-1]:.1f} | {rates[-1]:.3f} | {ours:.1f} | {driver:.1f} "
+            f"| {others:.1f} | {os.getloadavg()[0]:.1f} |",
+            flush=True,
+        )
+    print(f"\nwall {walls[0] / walls[1]:.2f}x, without start-up {rates[1] / rates[0]:.2f}x\n")
+
+
+@contextmanager
+def cpu_seconds(cluster: Cluster) -> Iterator[dict[int, tuple[bool, float]]]:
+    """Yield what fills up with (is an actor, CPU seconds) of each of the cluster's processes."""
+    spent: dict[int, tuple[bool, float]] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            now = set(cluster.processes(b"ray::MapWorker"))
+            for number in cluster.processes():
+                with suppress(OSError):  # ended meanwhile
+                    words = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+                    ticks = int(words[11]) + int(words[12])
+                    is_actor = number in now or spent.get(number, (False,))[0]
+                    spent[number] = (is_actor, ticks / os.sysconf("SC_CLK_TCK"))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    yield spent
+    ended.set()
+    thread.join()
 
 
 def held_now() -> tuple[float, float]:
@@ -105,7 +137,7 @@ def scheduler(args, folder: Path) -> None:
     with start_cluster(cores=2) as cluster:
         for count in (args.items // 10, args.items):
             items = [Source(Path(f"clips/{i:07d}.mp4"), f"{i:07d}") for i in range(count)]
-            with ray_actors(cluster.address, device="cpu", cores=1) as found:
+            with ray_actors(cluster.address, device="cpu") as found:
                 before, start, store = held_now()[0], time.perf_counter(), 0.0
                 for number, _ in enumerate(found.map(lambda: _nothing, items, jobs)):
                     if number == 0:
@@ -120,6 +152,18 @@ def scheduler(args, folder: Path) -> None:
                 )
 
 
+def folder_of_rows(args, folder: Path) -> None:
+    jobs, video = JobFolder(folder, {}), VIDEOS / "normal_1.mp4"
+    jobs.state.mkdir()
+    start = time.perf_counter()
+    for i in range(args.rows):
+        jobs.finish(Source(video, f"{i:07d}"), {"video_path": f"{i:07d}.mp4", "frames": 120})
+    written = time.perf_counter()
+    found = len(jobs.items())
+    read = time.perf_counter()
+    print(f"{found} rows written in {written - start:.1f} s, read in {read - written:.1f} s\n")
+
+
 def _nothing(_source: Source) -> None:
     return None
 
@@ -129,15 +173,17 @@ def main() -> None:
     p.add_argument("tables", nargs="*", default=list(TABLES), help=f"{', '.join(TABLES)} (all)")
     p.add_argument("--frames", type=int, default=60, help="frames of each of the 24 videos (60)")
     p.add_argument("--videos", type=int, default=1000, help="videos of the memory table (1000)")
+    p.add_argument("--rows", type=int, default=20_000, help="finished videos in a folder (20000)")
     p.add_argument("--items", type=int, default=100_000, help="items for the scheduler (100000)")
     args = p.parse_args()
     if wrong := set(args.tables) - set(TABLES):
         p.error(f"expected tables of {', '.join(TABLES)}, got {', '.join(sorted(wrong))}")
     logging.disable(logging.INFO)
     print(f"{describe(torch.device('cpu'))}; load {os.getloadavg()[0]:.1f}\n", flush=True)
+    table = dict(zip(TABLES, (actors, memory, scheduler, folder_of_rows), strict=True))
     for name in args.tables:
         with tempfile.TemporaryDirectory() as folder:
-            {"actors": actors, "memory": memory, "scheduler": scheduler}[name](args, Path(folder))
+            table[name](args, Path(folder))
 
 
 if __name__ == "__main__":

@@ -14,18 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from configs.defaults import PARTS, get_config
+from demo.paths import CONFIG as DEMO_CONFIG
+from demo.paths import DETECTOR_CONFIG, WEIGHTS
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 from utils import Stopwatch, cores_per_process, quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("serial", "exact", "compile", "fast", "fast+compile")
-STAGES = ("decode", "resize", "detect people", "detect parts", "classify")
+STAGES = ("decode", "copy", "resize", "detect people", "detect parts", "nms", "classify")
 CONFIG = (
     "third_party/YOLO-World/"
     "yolo_world_v2_{}_vlpan_bn_2e-3_100e_4x8gpus_obj365v1_goldg_train_lvis_minival.py"
@@ -35,7 +38,9 @@ CONFIG = (
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--video", type=Path, required=True, help="the video to score")
-    p.add_argument("--size", default="xl", choices=("s", "xl"), help="the detector's size (xl)")
+    p.add_argument(
+        "--size", default="xl", choices=("s", "xl", "demo"), help="the detector's size (xl)"
+    )
     p.add_argument("--people", type=int, default=2, help="people per frame (2)")
     p.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     p.add_argument("--repeat", type=int, default=1, help="processes per mode (1)")
@@ -47,13 +52,36 @@ def parse_args() -> argparse.Namespace:
     return p.parse_args()
 
 
-def write_weights(folder: Path, size: str) -> None:
-    """Draw the weights of the detector and of three classifiers once."""
+def config_of(args: argparse.Namespace):
+    """Return the classifiers' settings: ViT-B, or the demo's small ones with `--size demo`."""
+    return get_config(DEMO_CONFIG if args.size == "demo" else None)
+
+
+def detector_files(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the detector's config and checkpoint."""
+    if args.size == "demo":
+        return DETECTOR_CONFIG, WEIGHTS / "detector.pth"
+    return ROOT / CONFIG.format(args.size), args.weights / f"detector_{args.size}.pth"
+
+
+def load_classifiers(args: argparse.Namespace) -> dict[str, torch.nn.Module]:
+    """Return each part's classifier."""
+    from models.classifier import load_classifier
+
+    folder = WEIGHTS if args.size == "demo" else args.weights
+    config = config_of(args)
+    return {p: load_classifier(folder / f"{p}.pth", config, args.device) for p in PARTS}
+
+
+def write_weights(folder: Path, size: str, like: str = "pipeline_clip.expected.json") -> None:
+    """Draw the weights of the detector and of three classifiers once; `like` is a reference."""
+    if size == "demo":
+        return
     sys.path.insert(0, str(ROOT / "tests" / "goldens"))
     import make_checkpoints
 
     folder.mkdir(parents=True, exist_ok=True)
-    expected = json.loads((ROOT / "tests/goldens/pipeline_clip.expected.json").read_text())
+    expected = json.loads((ROOT / "tests/goldens" / like).read_text())
     weights = expected["weights"] | {"bn": f"yolo_world_v2_{size}.bn.npz"}
     detector = folder / f"detector_{size}.pth"
     if not detector.is_file():
@@ -120,15 +148,12 @@ class FixedPredictor:
 
 def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stopwatch):
     """Return a function that scores a video in `mode`."""
-    from models.classifier import load_classifier
     from models.detector import PartDetector
     from models.device import fast_dtype, set_matmul_precision, share_cores
     from models.scorer import VideoScorer
     from tests.benchmarks.serial import SerialScorer
 
-    config = get_config()
-    files = (ROOT / CONFIG.format(args.size), args.weights / f"detector_{args.size}.pth")
-    models = {p: load_classifier(args.weights / f"{p}.pth", config, device) for p in PARTS}
+    config, files, models = config_of(args), detector_files(args), load_classifiers(args)
     fixed = FixedPeople(args.people)
     if mode == "serial":
         scorer = SerialScorer(*files, models, config, device, clock)
@@ -137,15 +162,29 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
         )
     fast = mode.startswith("fast")
     dtype = fast_dtype(device) if fast else torch.float32
-    options = {"dtype": dtype, "to_aspect": fast, "compile": "compile" in mode, "clock": clock}
+    options = {"dtype": dtype, "compile": "compile" in mode}
     options["on_device"] = fast and device.type == "cuda"  # as inference.py --fast
     set_matmul_precision("fp32")
     workers, threads = share_cores(device)
     detector = PartDetector(*files, device, batch_size=args.batch_size, threads=threads, **options)
-    detector.predictor = FixedPredictor(detector.predictor, fixed)
+    for name in ("predictor", "part_predictor"):
+        predictor = getattr(detector, name)
+        predictor.clock = clock
+        setattr(detector, name, FixedPredictor(predictor, fixed))
     batching = {"batch_size": args.batch_size, "workers": workers, "threads": threads}
     scorer = VideoScorer(detector, models, config, dtype=dtype, **batching)
-    return lambda video: scorer.score(video, keep_frames=False)
+    if getattr(args, "call", "score") == "score":
+        return lambda video: scorer.score(video, keep_frames=False)
+    return lambda video: scorer.score_frames(read_clip(video, device))
+
+
+@cache
+def read_clip(video: Path, device: torch.device) -> torch.Tensor:
+    """Return the video's frames (T, H, W, 3) uint8 RGB on `device`, read only once."""
+    from data.video import FrameReader, Source
+
+    frames = [frame.image[:, :, ::-1] for frame in FrameReader(Source(video, "video"))]
+    return torch.from_numpy(np.stack(frames)).to(device)
 
 
 def shorten(video: Path, frames: int, folder: Path) -> Path:
@@ -169,7 +208,7 @@ def run_one(args: argparse.Namespace) -> dict:
 
     quiet_libraries()
     torch.set_num_threads(cores_per_process())
-    device = choose_device(args.device)
+    device = args.device = choose_device(str(args.device))
     clock = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
     start = time.perf_counter()
     score = build(args.one, args, device, clock)
@@ -180,6 +219,8 @@ def run_one(args: argparse.Namespace) -> dict:
         start = time.perf_counter()
         score(short)  # warm up; compiles in compiled modes
         first = time.perf_counter() - start
+    if getattr(args, "call", "score") == "score_frames":
+        read_clip(args.video, device)
     clock.seconds.clear()
     start = time.perf_counter()
     for _ in range(args.loops):
@@ -201,11 +242,14 @@ def operations(args: argparse.Namespace) -> float:
 
     register()
     with torch.device("meta"), FlopCounterMode(display=False) as count:
-        AnomalyClassifier(**shape_of(get_config()))(torch.empty(1, 3, 224, 224))
+        size = config_of(args).DATA.IMG_SIZE
+        AnomalyClassifier(**shape_of(config_of(args)))(torch.empty(1, 3, size, size))
     classifier = count.get_total_flops()
     with torch.device("meta"), FlopCounterMode(display=False) as count, torch.no_grad():
-        model = build_model(read_config(ROOT / CONFIG.format(args.size))).eval()
-        model.raw(torch.empty(1, 3, 640, 640), torch.empty(1, 3, 512))
+        model_config = read_config(detector_files(args)[0])
+        width, height = model_config.img_scale
+        model = build_model(model_config).eval()
+        model.raw(torch.empty(1, 3, height, width), torch.empty(1, 3, 512))
     return count.get_total_flops() * (1 + args.people) + classifier * 4 * args.people
 
 
