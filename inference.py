@@ -2,6 +2,7 @@
 
 One process:   python inference.py --video a.mp4 folder/ 'clips/*.webm' --output results/mymodel
 N processes:   torchrun --nproc-per-node N inference.py --video folder/ --output results/mymodel
+Many machines: python inference.py --ray [ADDRESS OF A RAY CLUSTER] --video folder/ ...
 
 The same command again continues: what is finished is kept. Results: scores.json and, per video,
 <name>.frames.jsonl.
@@ -18,8 +19,10 @@ from pathlib import Path
 
 from configs.defaults import PARTS, ConfigError, differences, get_config, thresholds
 from utils import (
+    be_the_only_process,
     decide_in_first,
     gather_objects,
+    plain,
     process_group,
     quiet_libraries,
     rank,
@@ -63,7 +66,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--ray", nargs="?", const="local", metavar="ADDRESS", help="score in a Ray cluster's actors"
     )
-    add("--actor-cores", type=int, default=1, metavar="N", help="CPU cores of each Ray actor (1)")
+    cores = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
+    add("--actor-cores", type=int, metavar="N", help=cores)
     add("--split-frames", type=int, metavar="N", help="with --ray: share videos of more frames")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
     args = p.parse_args(argv)
@@ -123,39 +127,38 @@ def score_here(worker, sources: Sequence, frames: dict, stride: int) -> None:
     total = sum(-(-frames[source] // stride) for source in sources)
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
         for source in sources:
-            bar.set_description(source.stem[:30])
+            bar.set_description(plain(source.stem[:30]))
             row = worker(source, bar)
             if "error" in row:
-                bar.write(f"failed: {row['video_path']}: {row['error']}", file=sys.stderr)
+                bar.write(plain(f"failed: {row['video_path']}: {row['error']}"), file=sys.stderr)
 
 
 def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]:
     """Score the videos `frames` in a Ray cluster's actors; return what could not be written."""
     from tqdm import tqdm
 
-    from data.on_ray import cluster, count_actors, map_items, uses_gpu
+    from data.on_ray import ray_actors
     from models import worker
 
-    place, lost = os.getcwd(), []
-    with cluster(args.ray) as ray:
-        gpu = uses_gpu(ray, args.device)
-        batch_size = args.batch_size or (8 if gpu else 2)
-        options |= {"device": "cuda" if gpu else "cpu", "batch_size": batch_size}
-        actors = count_actors(ray, cores=args.actor_cores, gpu=gpu)
-        pool = {"actors": actors, "cores": args.actor_cores, "gpu": gpu}
-        logger.info(f"{actors} actors of the Ray cluster score {len(frames)} videos")
+    lost = []
+    with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
+        batch_size = args.batch_size or (8 if actors.device == "cuda" else 2)
+        options |= {"device": actors.device, "batch_size": batch_size, "cores": actors.cores}
+        logger.info(f"{actors.count} actors of the Ray cluster score {len(frames)} videos")
         if args.split_frames:
             per_batch = batch_size * args.frame_stride
             batches = max(args.split_frames // per_batch, 1)
             stretches = worker.split(list(frames), frames, batches, per_batch)
-            make = partial(worker.ray_stretch_worker, options, jobs, place)
-            found = map_items(ray, make, stretches, **pool)
-            lost += [error for _, error in tqdm(found, total=len(stretches)) if error]
+            make = partial(worker.ray_stretch_worker, options, jobs)
+            for _ in tqdm(actors.map(make, stretches, jobs), total=len(stretches)):
+                pass  # what could not be read is told when its video is scored
             worker.join(stretches, jobs)
-        make = partial(worker.ray_worker, options, jobs, evidence, place)
-        found = map_items(ray, make, list(frames), **pool)
-        for result, error in tqdm(found, total=len(frames), unit="video"):
-            lost += [error] if error else result
+        make = partial(worker.ray_worker, options, jobs, evidence)
+        found = actors.map(make, list(frames), jobs)
+        for source, unwritten, error in tqdm(found, total=len(frames), unit="video"):
+            if error is not None:
+                jobs.finish(source, {"video_path": str(source.path), "error": error})
+            lost += unwritten or []
     return lost
 
 
@@ -174,7 +177,7 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
     scores = {
         "version": 1,
         "settings": settings | {"dtype": ", ".join(dtypes)},
-        "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
+        "mean": {key: mean_known([row.get(key) for row in videos]) for key in SCORES},
         "videos": videos,
         "failed": failed,
     }
@@ -195,7 +198,6 @@ def scorer_options(args: argparse.Namespace, weights, config) -> dict:
         "fps": args.fps,
         "fast": args.fast,
         "compile": args.compile,
-        "cores": args.actor_cores if args.ray else None,
     }
 
 
@@ -227,7 +229,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
     if done:
         logger.info(f"{len(done)} of {len(sources)} videos are scored already")
     scorer, options = None, scorer_options(args, weights, config)
-    if len(done) < len(sources) or unseen:  # with --ray too: files that are wrong show here
+    if (len(done) < len(sources) and not args.ray) or unseen:
         scorer = VideoScorer.from_files(**options | ({"device": "cpu"} if args.ray else {}))
 
     lost = []
@@ -236,7 +238,10 @@ def run(args: argparse.Namespace, weights, config) -> int:
         def begin() -> dict:
             held.enter_context(jobs.open())
             jobs.clear(sources, overwrite=args.overwrite)
-            return {source: count_frames(source) for source in sources if source not in done}
+            todo = [source for source in sources if source not in done]
+            if args.ray and not args.split_frames:  # a million videos take an hour to be counted
+                return dict.fromkeys(todo, 1)
+            return {source: count_frames(source) for source in todo}
 
         # Score this process's videos.
         frames = decide_in_first(begin)
@@ -257,12 +262,14 @@ def run(args: argparse.Namespace, weights, config) -> int:
         scores = merge(jobs, sources, unusable, settings, args.add)
         print_scores(scores, jobs.folder / "scores.json")
         if args.report:
-            print(f"report: {build_report(jobs.folder, sources)}")
+            print(f"report: {build_report(jobs.folder)}")
     return 1 if scores["failed"] or any(lost) else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.ray:
+        be_the_only_process()
     setup_logging()
     quiet_libraries()
     from models.weights import choose_weights

@@ -17,25 +17,29 @@ import os
 from pathlib import Path
 
 import torch
+from timm.utils import random_seed
 
 from configs.defaults import PARTS, differences, get_config, thresholds
 from data.checks import check_images, read_data, save_label_sheet, warn_of_shared_images
 from data.dataset import Manifest, read_batches
+from models.checkpoint import read_checkpoint
 from models.classifier import load_classifier
 from models.device import set_matmul_precision
-from models.training import recipe, run_folder
-from models.training.engine import train_one_epoch, wrap_for_processes
-from models.training.metrics import evaluate
-from models.training.processes import shared_errors, stop_all
+from models.training import calibrate, recipe, run_folder
+from models.training.engine import StepLog, log_epoch, train_one_epoch, wrap_for_processes
+from models.training.metrics import measure, predict
 from models.training.report import check_report, save_report
 from utils import (
     UsageError,
+    command_parser,
     cores_per_process,
     distributed,
     gather_objects,
     rank,
     run_main,
     setup_logging,
+    shared_errors,
+    stop_all,
     world_size,
 )
 
@@ -44,12 +48,7 @@ logger = logging.getLogger("finetune")
 
 def parse_args(argv=None) -> argparse.Namespace:
     """Return the flags; one that sets a key of the settings has that key as its `dest`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=__doc__.split("\n", 2)[2],
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__, allow_abbrev=False)
     add, switch = parser.add_argument, "store_true"
     add("--cfg", help="YAML of settings, over the defaults")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings, over the YAML")
@@ -79,6 +78,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--seed", dest="SEED", metavar="N", type=int, help="seed of everything random")
     text = "measure --resume (or the newest checkpoint in --output) and write the report"
     add("--eval", action=switch, help=text)
+    text = "after training, fit the scores to the part's threshold: writes ckptN.calibrated.pth"
+    add("--calibrate", action=switch, help=text)
+    text = "with --calibrate: the share of normal crops to flag (default: p becomes a probability)"
+    add("--false-flags", metavar="SHARE", type=float, help=text)
     add("--skip-check", action=switch, help="do not open every image first")
     text = "check everything, write labels.jpg, print the plan, and stop"
     add("--dry-run", action=switch, help=text)
@@ -97,8 +100,9 @@ def read_settings(args: argparse.Namespace):
     for flag, value in needed.items():
         if not value:
             raise UsageError(f"{flag}: missing")
-    if config.DATA.IMG_SIZE % config.MODEL.VIT.PATCH_SIZE:
-        raise UsageError("DATA.IMG_SIZE: expected a multiple of MODEL.VIT.PATCH_SIZE")
+    calibrate.check_share(args.false_flags)
+    if args.false_flags is not None and not args.calibrate:
+        raise UsageError("--false-flags: expected --calibrate beside it")
     is_mixing = config.AUG.MIXUP > 0 or config.AUG.CUTMIX > 0
     if not args.eval and is_mixing and config.DATA.BATCH_SIZE % 2:
         raise UsageError(
@@ -123,16 +127,10 @@ def read_crops(config, path: str) -> Manifest:
     )
 
 
-def measure(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
+def evaluate(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
     """Return (logits, figures) of all crops, at the threshold of their part (unknown: 0.5)."""
-    return evaluate(
-        model,
-        loader,
-        crops.targets,
-        threshold=thresholds(config).get(crops.part, 0.5),
-        device=device,
-        precision=config.TRAIN.PRECISION,
-    )
+    logits = predict(model, loader, len(crops), device=device, precision=config.TRAIN.PRECISION)
+    return logits, measure(crops.targets, logits, thresholds(config).get(crops.part, 0.5))
 
 
 def train(config, args: argparse.Namespace, device: torch.device) -> None:
@@ -146,7 +144,7 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
         val_crops = read_crops(config, config.DATA.VAL_PATH)
         warn_of_shared_images(train_crops, val_crops)
         state = recipe.build_state(config, len(train_crops), device)
-        run_folder.seed_all(config.SEED + rank())  # other crops, so other random numbers
+        random_seed(config.SEED, rank())  # other crops, so other random numbers
         run_folder.resume(state, None if holds_other_run else folder, config.MODEL.RESUME)
     if len(set(starts := gather_objects(state.next_epoch))) > 1:
         stop_all(f"--output: not shared by all machines, they go on at epochs {starts}")
@@ -164,18 +162,21 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
         return
     if rank() == 0:
         run_folder.begin(folder, config, state, clear_first=holds_other_run)
-    train_epochs(config, state, train_crops, val_crops)
+    measured = train_epochs(config, state, train_crops, val_crops)
+    finish(config, args, state, val_crops, measured)
 
 
-def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops) -> None:
-    """Train, measure and save the epochs that are left; write the report if it is missing."""
+def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops):
+    """Train, measure and save the epochs that are left; return the last (logits, figures)."""
     folder, device, epochs = Path(config.OUTPUT), state.device, config.TRAIN.EPOCHS
     epochs_left = range(state.next_epoch, epochs)
     network = wrap_for_processes(state.model, device)
-    criterion, augment = recipe.build_criterion(), recipe.build_augment(config, device)
+    criterion, augment = torch.nn.BCEWithLogitsLoss(), recipe.build_augment(config, device)
     batches = read_batches(recipe.load_train(config, train_crops, epochs_left))
     val_loader = recipe.load_val(config, val_crops)
-    logits = None
+    steps = state.steps_per_epoch
+    step_log = StepLog(folder, train_crops.names, epochs, steps, config.PRINT_FREQ)
+    measured = None
     for epoch in epochs_left:
         train_loss = train_one_epoch(
             network,
@@ -189,15 +190,13 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
             clip_grad=config.TRAIN.CLIP_GRAD,
             accumulation=config.TRAIN.ACCUMULATION_STEPS,
             epoch=epoch,
-            epochs=epochs,
-            steps=state.steps_per_epoch,
-            print_freq=config.PRINT_FREQ,
-            folder=folder,
-            names=train_crops.names,
+            steps=steps,
+            log=step_log,
         )
         # Measuring may draw random numbers (an import does), which must not change the training.
         random_states = run_folder.random_states(device)
-        logits, metrics = measure(config, state.model, val_crops, val_loader, device)
+        measured = evaluate(config, state.model, val_crops, val_loader, device)
+        metrics = measured[1]
         run_folder.set_random_states(random_states, device)
         state.finish_epoch(epoch, metrics)
         log_epoch(folder, train_loss, metrics, state)
@@ -213,26 +212,37 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
             random_states,
             numbered=epoch == epochs - 1 or (epoch + 1) % config.SAVE_FREQ == 0,
         )
-    if not (folder / "report" / "metrics.json").is_file():
-        if logits is None:  # an earlier run ended between its last epoch and its report
-            logits, metrics = measure(config, state.model, val_crops, val_loader, device)
-        save_report(folder, folder / f"ckpt{epochs - 1}.pth", val_crops, logits, metrics)
+    return measured
 
 
-def log_epoch(
-    folder: Path, train_loss: float, metrics: dict, state: run_folder.TrainingState
-) -> None:
-    """Append the epoch's row to metrics.jsonl and log its figures."""
-    epoch = state.next_epoch - 1
-    row = {"epoch": epoch, "train_loss": train_loss, "val": metrics}
-    if rank() == 0:
-        run_folder.append_row(folder / "metrics.jsonl", row)
-    logger.info(
-        f"epoch {epoch}: training loss {train_loss:.4f}; validation loss {metrics['loss']:.4f} "
-        f"AUROC {metrics['auroc']:.4f} average precision {metrics['average_precision']:.4f} "
-        f"accuracy {metrics['accuracy']:.4f} F1 {metrics['f1']:.4f} at {metrics['threshold']:.4g}; "
-        f"best AUROC {state.best['auroc']:.4f} in epoch {state.best['epoch']}"
+def finish(config, args: argparse.Namespace, state, crops: Manifest, measured) -> None:
+    """Write the report if it is missing, and the calibrated checkpoint if it is asked for.
+
+    `measured` is what `train_epochs` returned: None where an earlier run had trained all epochs.
+    """
+    folder = Path(config.OUTPUT)
+    checkpoint = folder / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
+    calibrated = calibrate.calibrated_path(checkpoint)
+    is_due = args.calibrate and not calibrated.is_file()
+    if (folder / "report" / "metrics.json").is_file() and not is_due:
+        return
+    if measured is None:
+        loader = recipe.load_val(config, crops)
+        measured = evaluate(config, state.model, crops, loader, state.device)
+    logits, metrics = measured
+    if not is_due:
+        save_report(folder, checkpoint, crops, logits, metrics)
+        return
+    after, metrics = calibrate.calibrate_file(
+        checkpoint,
+        calibrated,
+        crops,
+        logits,
+        threshold=metrics["threshold"],
+        false_flags=args.false_flags,
+        abnormal_index=config.MODEL.ABNORMAL_INDEX,
     )
+    save_report(folder, calibrated, crops, after, metrics, before=logits)
 
 
 def evaluate_checkpoint(config, args: argparse.Namespace, device: torch.device) -> None:
@@ -247,9 +257,11 @@ def evaluate_checkpoint(config, args: argparse.Namespace, device: torch.device) 
     if not args.skip_check:
         with shared_errors():
             check_images(crops)
+    if record := read_checkpoint(path).get("calibration"):
+        logger.info(f"{path}: {calibrate.tell(record)}")
     if config.TRAIN.COMPILE:
         model.compile()
-    logits, metrics = measure(config, model, crops, recipe.load_val(config, crops), device)
+    logits, metrics = evaluate(config, model, crops, recipe.load_val(config, crops), device)
     save_report(folder, path, crops, logits, metrics)
     if rank() == 0:
         print(json.dumps(metrics, indent=1))

@@ -3,6 +3,7 @@
 One process:   python preprocess.py --input videos/ --output crops \\
                    --detector-config third_party/YOLO-World/NAME.py --detector-weights WEIGHTS.pth
 N processes:   torchrun --nproc-per-node N preprocess.py ...
+Many machines: python preprocess.py --ray [ADDRESS OF A RAY CLUSTER] ...
 
 Writes crops/{human,face,hand}/, boxes.jsonl and {human,face,hand}.jsonl. The same command again
 continues, and with other inputs it adds to the folder. `python -m data.label crops` then collects
@@ -13,16 +14,19 @@ import argparse
 import hashlib
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from configs.defaults import ConfigError, get_config
 from utils import (
     UsageError,
+    be_the_only_process,
     cores_per_process,
     decide_in_first,
     gather_objects,
+    plain,
     process_group,
     quiet_libraries,
     rank,
@@ -56,11 +60,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=int, default=4, help="frames per detector batch (4)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--overwrite", action="store_true", help="replace crops made with other settings")
+    add("--ray", nargs="?", const="local", metavar="ADDRESS", help="crop in a Ray cluster's actors")
+    cores = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
+    add("--actor-cores", type=int, metavar="N", help=cores)
     add("--cfg", metavar="FILE", help="YAML with settings")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="such as DETECTOR.SCORE_THR 0.2")
     args = p.parse_args(argv)
-    for name, lowest in (("batch_size", 1), ("frame_stride", 1), ("min_size", 0)):
-        if getattr(args, name) < lowest:
+    lowest_of = {"batch_size": 1, "frame_stride": 1, "min_size": 0, "actor_cores": 1}
+    for name, lowest in lowest_of.items():
+        if getattr(args, name) is not None and getattr(args, name) < lowest:
             flag = name.replace("_", "-")
             p.error(f"--{flag}: expected at least {lowest}, got {getattr(args, name)}")
     if not 0 < args.fps < 1000:
@@ -72,11 +80,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def describe(args: argparse.Namespace, config) -> dict:
     """Return the settings that decide what the crops are; a folder holds one set of them."""
+    if not Path(args.detector_weights).is_file():
+        raise UsageError(f"--detector-weights: no such file: {args.detector_weights}")
     try:
         with open(args.detector_weights, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except FileNotFoundError as error:
-        raise UsageError(f"--detector-weights: no such file: {args.detector_weights}") from error
     except OSError as error:
         raise UsageError(f"--detector-weights: {error.filename}: {error.strerror}") from error
     return {
@@ -113,6 +121,8 @@ def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
     if done := len(sources) - len(plan.todo):
         logger.info(f"{done} of {len(sources)} videos are cropped already")
     failed = [{"video_path": path, "error": error} for path, error in unusable]
+    if args.ray:  # nobody asks for the frames, and a million videos take an hour to be counted
+        return folder, dict.fromkeys(plan.todo, 1), failed
     return folder, {source: count_frames(source) for source in plan.todo}, failed
 
 
@@ -123,7 +133,7 @@ def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
 
     device = choose_device(args.device)
     set_matmul_precision("fp32")
-    workers, threads = share_cores(device)
+    workers, threads = share_cores(device, args.actor_cores)
     detector = PartDetector(
         args.detector_config,
         args.detector_weights,
@@ -136,37 +146,64 @@ def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
     return detector.detect, workers
 
 
-def crop_all(args: argparse.Namespace, config, folder, sources: dict) -> list[dict]:
-    """Crop each of {source: frames}; return {"video_path", "error"} of those that failed."""
-    from tqdm import tqdm
-
+def load_cropper(args: argparse.Namespace, config, folder, on_frame: Callable = lambda: None):
+    """Return a function that crops a source into `folder` and returns its summary."""
     from data.cropping.cropper import Cropper, CropWriter
 
+    detect, workers = load_detector(args, config)
+    cropper = Cropper(
+        detect,
+        CropWriter(folder.folder, threads=min(4, cores_per_process())),
+        suffix=f".{args.format}",
+        min_size=args.min_size,
+        stride=args.frame_stride,
+        fps=args.fps,
+        batch_size=args.batch_size,
+        workers=workers,
+        on_frame=on_frame,
+    )
+    return lambda source: folder.crop(source, cropper, args.label)
+
+
+def crop_here(args: argparse.Namespace, config, folder, sources: dict) -> Iterator[dict]:
+    """Crop each of {source: frames}, one after the other; yield the summaries."""
+    from tqdm import tqdm
+
+    total = sum(-(-frames // args.frame_stride) for frames in sources.values())
+    with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
+        crop = load_cropper(args, config, folder, bar.update)
+        for source in sources:
+            bar.set_description(plain(source.stem[:30]))
+            yield crop(source)
+
+
+def crop_on_ray(args: argparse.Namespace, config, folder, sources: dict) -> Iterator[dict]:
+    """Crop the sources in a Ray cluster's actors; yield the summaries."""
+    from tqdm import tqdm
+
+    from data.on_ray import ray_actors
+    from data.video import printable
+
+    with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
+        args.device, args.actor_cores = actors.device, actors.cores
+        logger.info(f"{actors.count} actors of the Ray cluster crop {len(sources)} videos")
+        make = partial(load_cropper, args, config, folder)
+        done = actors.map(make, list(sources), folder)
+        for source, summary, error in tqdm(done, total=len(sources), unit="video"):
+            yield summary or {"video_path": printable(source.path), "error": error}
+
+
+def crop_all(args: argparse.Namespace, config, folder, sources: dict) -> list[dict]:
+    """Crop each of {source: frames}; return {"video_path", "error"} of those that failed."""
     if not sources:
         return []
-    detect, workers = load_detector(args, config)
-    total = sum(-(-frames // args.frame_stride) for frames in sources.values())
     failed = []
-    with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
-        cropper = Cropper(
-            detect,
-            CropWriter(folder.folder, threads=min(4, cores_per_process())),
-            suffix=f".{args.format}",
-            min_size=args.min_size,
-            stride=args.frame_stride,
-            fps=args.fps,
-            batch_size=args.batch_size,
-            workers=workers,
-            on_frame=bar.update,
-        )
-        for source in sources:
-            bar.set_description(source.stem[:30])
-            summary = folder.crop(source, cropper, args.label)
-            if "error" in summary:
-                logger.warning(f"failed: {summary['video_path']}: {summary['error']}")
-                failed.append({key: summary[key] for key in ("video_path", "error")})
-            for warning in summary.get("warnings", ()):
-                logger.warning(f"{summary['video_path']}: {warning}")
+    for summary in (crop_on_ray if args.ray else crop_here)(args, config, folder, sources):
+        if "error" in summary:
+            logger.warning(f"failed: {summary['video_path']}: {summary['error']}")
+            failed.append({key: summary[key] for key in ("video_path", "error")})
+        for warning in summary.get("warnings", ()):
+            logger.warning(f"{summary['video_path']}: {warning}")
     return failed
 
 
@@ -191,6 +228,8 @@ def finish(folder, failed: Sequence[dict], split: float | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.ray:
+        be_the_only_process()
     setup_logging()
     quiet_libraries()
     from data.cropping.crop_folder import DiskError
@@ -206,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = crop_all(
                 args, config, folder, {source: frames[source] for source in share(frames)}
             )
-        except DiskError as error:
+        except (DiskError, ConnectionError) as error:
             stopped = str(error)
 
         # Merge when all are done. The others end with 0: torchrun stops all at the first error.

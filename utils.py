@@ -1,5 +1,7 @@
 """Atomic files, JSON lines, processes and logging: what every script needs."""
 
+import argparse
+import hashlib
 import json
 import logging
 import os
@@ -43,6 +45,23 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
         part.unlink(missing_ok=True)
 
 
+def mark(path: Path) -> list:
+    """Return size, time and hash of a file, by which `is_unchanged` knows it again."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [path.stat().st_size, path.stat().st_mtime_ns, digest]
+
+
+def is_unchanged(path: Path, before: list) -> bool:
+    """Return whether a file is as its `mark` says; it is read only where its time is another."""
+    try:
+        stat = path.stat()
+        same_time = [stat.st_size, stat.st_mtime_ns] == before[:2]
+        return same_time or (stat.st_size == before[0] and mark(path)[2] == before[2])
+    except OSError:
+        return False
+
+
 def write_json(path: str | Path, value, indent: int | None = 1) -> None:
     """Write `value` as JSON at once; NaN and infinity are refused."""
     with atomic_write(path) as file:
@@ -81,7 +100,7 @@ def stream_jsonl(path: str | Path) -> Iterator[tuple[int, object]]:
 def _parse_line(line: str, place: str):
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}: not JSON: {getattr(error, 'msg', error)}") from error
 
 
@@ -104,6 +123,17 @@ def processes_here() -> int:
     """Return how many of the processes run on this machine."""
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0].split(",")[0]
     return int(os.environ.get("LOCAL_WORLD_SIZE", tasks))
+
+
+def be_the_only_process() -> None:
+    """Leave srun's step, in which `ray symmetric-run` starts a script: Ray starts the others.
+
+    Raises UsageError under torchrun, whose processes would all do everything.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError("--ray: start one process, without torchrun: Ray starts the others")
+    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"):
+        os.environ.pop(name, None)
 
 
 def cores_per_process() -> int:
@@ -186,22 +216,43 @@ def gather_objects(value) -> list:
     return values
 
 
+@contextmanager
+def shared_errors() -> Iterator[None]:
+    """End all processes with the same error line if the code inside fails in any of them.
+
+    Every process must reach the end of the block, so no process may wait for others inside.
+    """
+    problem = None
+    try:
+        yield
+    except (UsageError, OSError) as error:
+        problem = str(error)
+    problems = [found for found in gather_objects(problem) if found is not None]
+    if problems:
+        stop_all(problems[0])
+
+
+def stop_all(problem: str) -> None:
+    """Raise UsageError in process 0 and end the others; every process must call this.
+
+    The others end with status 0: where one fails, torchrun stops all processes at once, perhaps
+    before process 0 has printed its line.
+    """
+    if rank() == 0:
+        raise UsageError(problem)
+    sys.exit(0)
+
+
 def decide_in_first(decide: Callable[[], T]) -> T:
     """Call `decide` in process 0 and return what it returned in every process.
 
-    Where it raises UsageError, process 0 raises it and the others end quietly, with status 0:
-    torchrun would stop process 0 before it has said why.
+    Where it fails, all processes end as `shared_errors` says.
     """
-    found = error = None
-    if rank() == 0:
-        try:
+    found = None
+    with shared_errors():
+        if rank() == 0:
             found = decide()
-        except UsageError as refusal:
-            error = refusal
-    found, failed = gather_objects((found, error is not None))[0]
-    if failed:
-        raise error or SystemExit(0)
-    return found
+    return gather_objects(found)[0]
 
 
 def setup_logging(log_file: str | Path | None = None) -> None:
@@ -210,12 +261,31 @@ def setup_logging(log_file: str | Path | None = None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file is not None and not quiet:
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-        force=True,
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+
+
+def plain(text: str) -> str:
+    """Return `text` without what could steer a terminal: control characters are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class _PlainFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().formatMessage(record).split("\n")))
+
+
+def command_parser(doc: str, module: str | None = None, **options) -> argparse.ArgumentParser:
+    """Return a parser whose help is the docstring `doc`; `module` is run by `python -m module`."""
+    first, _, rest = doc.partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=module and f"python -m {module}",
+        description=first,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
     )
 
 
@@ -244,7 +314,8 @@ class Stopwatch:
 def quiet_libraries() -> None:
     """Silence known warnings of libraries that a user can do nothing about."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a bad file gets one line, ours
-    for message in (".*pkg_resources is deprecated", "torch.meshgrid: in an upcoming"):
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    for message in (".*pkg_resources is", "torch.meshgrid: in an upcoming", "Image size "):
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -253,6 +324,11 @@ def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:
     try:
         status = main()
     except (UsageError, *error_types) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        # At once: threads and other processes would each end with a traceback of their own.
+        if rank() == 0:
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        os._exit(130)
     sys.exit(status)

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode as Node
 
-PARTS = ("human", "face", "hand")
+from configs.values import PARTS, ConfigError, coerce, short
 
 # Keys of SimMIM's configs that mean nothing here, and why or what to use instead.
 _GONE = {
@@ -27,11 +27,6 @@ _GONE = {
     "DATA.MASK_PATCH_SIZE": "pre-training is not built",
     "DATA.MASK_RATIO": "pre-training is not built",
 }
-
-
-class ConfigError(ValueError):
-    """A setting that does not exist or has the wrong type; the message names the key."""
-
 
 DEFAULTS = {
     "BASE": [""],  # YAML files to read before this one
@@ -127,64 +122,6 @@ DEFAULTS = {
     },
 }
 
-_CHOICES = {
-    "DATA.ABNORMAL_LABEL": ("auto", "0", "1"),
-    "DATA.INTERPOLATION": ("bicubic", "bilinear"),
-    "DATA.PART": ("", *PARTS),
-    "TRAIN.PRECISION": ("fp32", "tf32", "bf16"),
-    "AUG.REMODE": ("const", "rand", "pixel"),
-    "AUG.MIXUP_MODE": ("batch", "pair", "elem"),
-    "MODEL.TYPE": ("vit",),
-    "MODEL.NAME": ("simmim_finetune",),
-    "MODEL.ABNORMAL_INDEX": (0, 1),
-    "TRAIN.OPTIMIZER.NAME": ("adamw",),
-    "TEST.CHANNELS": ("rgb", "bgr"),
-}
-
-_AT_LEAST = {
-    "DATA.BATCH_SIZE": 1,
-    "DATA.NUM_WORKERS": 0,
-    "DATA.IMG_SIZE": 1,
-    "TRAIN.EPOCHS": 1,
-    "TRAIN.WARMUP_EPOCHS": 0,
-    "TRAIN.ACCUMULATION_STEPS": 1,
-    "PRINT_FREQ": 1,
-    "SAVE_FREQ": 1,
-    "SEED": 0,
-}
-
-
-def _coerce(key: str, value, default):
-    """Return `value` as the type of `default`, or raise ConfigError naming `key`."""
-    expected = type(default).__name__
-    if key == "DATA.ABNORMAL_LABEL":
-        value = str(value)
-    elif key == "SCORE.NO_PERSON":
-        expected = "null or a number"
-        if value is not None and not _is_number(value):
-            raise ConfigError(f"{key}: expected {expected}, got {value!r}")
-        value = None if value is None else float(value)
-    elif isinstance(default, float):
-        try:  # YAML reads 1e-3 as a string, and 0 as an int
-            value = float(value) if not isinstance(value, bool) else None
-        except (TypeError, ValueError):
-            value = None
-        if value is None:
-            raise ConfigError(f"{key}: expected a number")
-    elif isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        value = type(default)(value)
-    if key != "SCORE.NO_PERSON" and type(value) is not type(default):
-        raise ConfigError(f"{key}: expected {expected}, got {value!r}")
-    if key in _CHOICES and value not in _CHOICES[key]:
-        raise ConfigError(f"{key}: expected one of {_CHOICES[key]}, got {value!r}")
-    if key in _AT_LEAST and value < _AT_LEAST[key]:
-        raise ConfigError(f"{key}: expected at least {_AT_LEAST[key]}, got {value!r}")
-    return value
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
 
 def _set(config: Node, key: str, value) -> None:
     """Set one dotted `key`; an unknown or meaningless one raises ConfigError."""
@@ -200,42 +137,59 @@ def _set(config: Node, key: str, value) -> None:
         raise ConfigError(f"{key}: no such setting")
     default = node[path[-1]]
     if isinstance(default, Node):
-        raise ConfigError(f"{key}: expected a group of settings, got {value!r}")
-    node[path[-1]] = _coerce(key, value, default)
+        raise ConfigError(f"{key}: expected a group of settings, got {short(value)}")
+    node[path[-1]] = coerce(key, value, default)
 
 
-def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield (dotted key, value) of a tree of dicts; empty dicts yield nothing."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, key + ".")
-        elif not isinstance(value, dict):
+        if prefix.count(".") > 3:  # deeper than any setting, or a YAML group that holds itself
+            raise ConfigError(f"{key[:80]}: no such setting")
+        if isinstance(value, Mapping):
+            yield from flatten(value, key + ".")
+        else:
             yield key, value
 
 
 def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
     """Set what the YAML at `path` and the files under its BASE say; `seen` are files above it."""
-    path = path.resolve()
-    if path in seen:
-        raise ConfigError(f"{path}: BASE leads back to this file")
     try:
-        tree = yaml.safe_load(path.read_text())
+        path = path.resolve()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--cfg: cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--cfg: {path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:  # not UTF-8, or a NUL in the path
+        raise ConfigError(f"--cfg: cannot read {str(path)!r}: {error}") from error
+    if path in seen:
+        raise ConfigError(f"{path}: BASE leads back to this file")
+    tree = _parse_yaml(text, f"--cfg: {path}")
     if not isinstance(tree, dict):
         raise ConfigError(f"--cfg: {path}: expected keys and values, got {type(tree).__name__}")
     bases = tree.pop("BASE", None) or []
-    for base in [bases] if isinstance(bases, str) else bases:
-        if base:
-            _merge_file(config, path.parent / base, (*seen, path))
-    for key, value in _flatten(tree):
-        try:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{path.name}: BASE: expected names of YAML files, got {short(bases)}")
+    for base in filter(None, bases):
+        _merge_file(config, path.parent / base, (*seen, path))
+    try:
+        for key, value in flatten(tree):
             _set(config, key, value)
-        except ConfigError as error:
-            raise ConfigError(f"{path.name}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+
+
+def _parse_yaml(text: str, place: str):
+    """Return the YAML value of `text`; raises ConfigError of one line, which begins with `place`.
+
+    PyYAML lets the errors of what it calls through: of int, float, datetime.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{place}: not YAML: {reason[:300]}") from error
 
 
 def get_config(
@@ -246,7 +200,7 @@ def get_config(
     """Return the frozen settings: defaults, the YAML at `path`, `opts` (KEY VALUE ...), `flags`.
 
     `flags` maps keys to values that are taken as they are, `opts` are read as YAML. Raises
-    ConfigError naming the key (or file) that is unknown or of the wrong type.
+    ConfigError naming the key (or file) that is unknown, of the wrong type or out of range.
     """
     config = Node(DEFAULTS)
     if path is not None:
@@ -254,21 +208,26 @@ def get_config(
     if len(opts) % 2:
         raise ConfigError(f"--opts: expected KEY VALUE pairs, got {len(opts)} words")
     for key, text in zip(opts[::2], opts[1::2], strict=True):
-        value = yaml.safe_load(text) if isinstance(text, str) else text
+        if key == "BASE":
+            raise ConfigError("--opts: BASE: only a YAML file can name others; use --cfg")
+        value = _parse_yaml(text, f"--opts: {key}") if isinstance(text, str) else text
         try:
             _set(config, key, value)
         except ConfigError as error:
             raise ConfigError(f"--opts: {error}") from error
     for key, value in (flags or {}).items():
         _set(config, key, value)
+    for key, divisor in (("DATA.IMG_SIZE", "PATCH_SIZE"), ("MODEL.VIT.EMBED_DIM", "NUM_HEADS")):
+        if dict(flatten(config))[key] % config.MODEL.VIT[divisor]:
+            raise ConfigError(f"{key}: expected a multiple of MODEL.VIT.{divisor}")
     config.freeze()
     return config
 
 
 def differences(config: Node, other: Node | None = None) -> dict[str, tuple]:
     """Return {key: (other's value, value)} where `config` differs from `other` (the defaults)."""
-    before = dict(_flatten(DEFAULTS if other is None else other))
-    return {k: (before[k], v) for k, v in _flatten(config) if before[k] != v}
+    before = dict(flatten(DEFAULTS if other is None else other))
+    return {k: (before[k], v) for k, v in flatten(config) if before[k] != v}
 
 
 def thresholds(config: Node) -> dict[str, float]:

@@ -13,7 +13,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from configs.defaults import PARTS
-from utils import UsageError, cores_per_process, rank, read_numbered_jsonl, world_size
+from configs.values import short
+from data.video import MAX_PIXELS, printable
+from utils import UsageError, cores_per_process, read_numbered_jsonl
 
 PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # in its files label 0 means abnormal
 
@@ -75,10 +77,12 @@ def find_abnormal_label(path: Path, setting: str = "auto") -> tuple[int, str]:
     return 1, "the default"
 
 
-def _check_row(row) -> str | None:
-    """Return what is wrong with a JSONL row, or None."""
+def row_problem(row) -> str | None:
+    """Return what is wrong with a row of a JSONL of labelled crops, or None."""
     if not isinstance(row, list) or len(row) < 2 or not isinstance(row[0], str) or not row[0]:
-        return f'expected ["name.jpg", label, score], got {json.dumps(row)[:80]}'
+        return f'expected ["name.jpg", label, score], got {short(row)}'
+    if "\0" in row[0] or printable(row[0]) != row[0]:
+        return f"expected the name of a file, got {ascii(row[0])[:80]}"
     if row[1] is None:
         return "label is null: this crop is not labelled yet, label it or leave it out"
     if isinstance(row[1], bool) or not isinstance(row[1], int) or row[1] not in (0, 1):
@@ -96,7 +100,7 @@ def read_manifest(
     """
     path = Path(path)
     rows = read_numbered_jsonl(path)
-    wrong = [(line, problem) for line, row in rows if (problem := _check_row(row))]
+    wrong = [(line, problem) for line, row in rows if (problem := row_problem(row))]
     if wrong:
         more = f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""
         raise UsageError(f"{path}:{wrong[0][0]}: {wrong[0][1]}{more}")
@@ -131,7 +135,11 @@ def read_image(path: str | Path, place: str, min_side: int = 0) -> Image.Image:
     smallest of these that leaves both sides at least `min_side` pixels.
     """
     try:
+        if not (path := Path(path)).is_file() and path.exists():
+            raise OSError("not a file")
         with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise OSError(f"{image.size} pixels, expected at most {MAX_PIXELS:,} in all")
             if min_side:
                 image.draft("RGB", (min_side, min_side))
             return image.convert("RGB")
@@ -219,40 +227,11 @@ class EpochBatches(Sampler):
                 yield [(epoch, i) for i in order[start : start + self.batch_size]]
 
 
-def build_train_loader(
-    dataset: CropDataset,
-    *,
-    batch_size: int,
-    accumulation: int,
-    epochs: range,
-    workers: int,
-    pin_memory: bool,
-) -> DataLoader:
-    """Return the loader of this process's batches of all `epochs`, in one go.
+def build_loader(dataset: CropDataset, workers: int, pin_memory: bool, **order) -> DataLoader:
+    """Return a loader with at most `workers` workers; `order` says which crops, and in what order.
 
-    The workers go on loading over the end of an epoch, so the next one starts without waiting.
+    `order` are DataLoader's arguments: a batch sampler, or a sampler and a batch size.
     """
-    order = EpochBatches(
-        len(dataset),
-        batch_size=batch_size,
-        epochs=epochs,
-        seed=dataset.seed,
-        rank=rank(),
-        world=world_size(),
-        accumulation=accumulation,
-    )
-    return _build_loader(dataset, workers, pin_memory, batch_sampler=order)
-
-
-def build_val_loader(
-    dataset: CropDataset, *, batch_size: int, workers: int, pin_memory: bool
-) -> DataLoader:
-    """Return the loader of this process's share of the crops; all shares have each crop once."""
-    rows = range(rank(), len(dataset), world_size())
-    return _build_loader(dataset, workers, pin_memory, sampler=rows, batch_size=batch_size)
-
-
-def _build_loader(dataset: CropDataset, workers: int, pin_memory: bool, **order) -> DataLoader:
     workers = min(workers, cores_per_process())
     return DataLoader(
         dataset,

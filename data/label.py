@@ -21,7 +21,7 @@ from pathlib import Path
 
 from configs.defaults import PARTS
 from data.cropping.crop_lists import LABELS, LABELS_FILE, Crop, find_crops, write_lists
-from utils import UsageError, atomic_write, run_main, setup_logging
+from utils import UsageError, atomic_write, command_parser, run_main, setup_logging
 
 logger = logging.getLogger(__name__)
 
@@ -200,13 +200,7 @@ def write_template(folder: Path, crops: dict[str, list[Crop]]) -> Path:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    first, _, rest = __doc__.partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m data.label",
-        description=first,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = command_parser(__doc__, "data.label")
     add = p.add_argument
     add("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
     add("--page", action="store_true", help="only write DIR/label.html, which takes labels")

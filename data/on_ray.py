@@ -1,4 +1,4 @@
-"""Work for many machines: the items of a run in Ray Data's actors.
+"""Work for many machines: the items of a run in the actors of a Ray cluster.
 
 Ray brings the scheduling, the retries and the machines; what is done with an item is the caller's.
 """
@@ -10,159 +10,175 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from data.jobs import JobFolder
+from data.video import VideoError
 from utils import UsageError, cores_per_process
 
 logger = logging.getLogger(__name__)
 
 LOCAL = "local"  # the address of a cluster that is started for this run alone
 SILENT_SECONDS = 300  # without a result for so long, the log says what the cluster is busy with
-BLOCKS_PER_ACTOR = 50  # small blocks, so that no actor is idle at the end
-MOST_PER_BLOCK = 16
+BLOCKS_PER_ACTOR, MOST_PER_BLOCK = 50, 16  # small blocks, so that no actor is idle at the end
 
 T = TypeVar("T")
 
 
-def _actor(make: Callable[[], Callable]) -> type:
-    """Return the class of an actor that calls `make()` once, and what it gives with each item."""
+class _Worker:
+    """What lives in an actor. It never raises: Ray drops a block that does, with all its items."""
 
-    class Actor:
-        def __init__(self):
-            self.worker = make()
+    def __init__(self, make: Callable[[], Callable], jobs: JobFolder, place: str):
+        import ray
 
-        def __call__(self, batch: dict) -> dict:
-            return {"result": [pickle.dumps(self.result(item)) for item in batch["item"]]}
+        self.jobs, self.cannot_start = jobs, None
+        try:
+            os.chdir(place)
+            with jobs.tried(f"actor.{ray.get_runtime_context().get_actor_id()}"):
+                self.work = make()
+        except Exception as error:
+            self.cannot_start = _in_a_line(error)
 
-        def result(self, item: bytes) -> tuple:
-            try:
-                return self.worker(pickle.loads(item)), None
-            except Exception as error:  # Ray drops a block that raises, with all its items
-                return None, f"{type(error).__name__}: {error}"
+    def __call__(self, row: dict) -> dict:
+        item, result, error = row["item"], None, None
+        try:
+            if self.cannot_start is None:
+                with self.jobs.tried(item.stem):
+                    result = self.work(item)
+        except Exception as raised:
+            error = _in_a_line(raised)
+        return {"done": pickle.dumps((item, result, error, self.cannot_start))}
 
-    return Actor
+
+def _in_a_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text if isinstance(error, (VideoError, UsageError)) else f"{type(error).__name__}: {text}"
+    )
+
+
+@dataclass(frozen=True)
+class Actors:
+    """As many as a cluster has room for, each with `cores`, and a GPU where `device` is cuda."""
+
+    count: int
+    cores: int
+    device: str
+
+    def map(
+        self, make: Callable[[], Callable[[T], object]], items: Sequence[T], jobs: JobFolder
+    ) -> Iterator[tuple[T, object, str | None]]:
+        """Yield (item, result, error) as items are done, in any order.
+
+        Each actor calls `make` once, in this process's folder, then the function it returned with
+        one item after the other. An item whose actor dies is tried again, as often as `jobs`
+        allows. Raises UsageError where an actor cannot start, ConnectionError where Ray gives up.
+        """
+        import ray
+
+        # Actors that reserve every core leave none for Ray Data's own tasks: it would wait forever.
+        asked = {"num_cpus": 0.9 * self.cores, "num_gpus": int(self.device == "cuda")}
+        per_block = min(max(len(items) // (self.count * BLOCKS_PER_ACTOR), 1), MOST_PER_BLOCK)
+        rows = ray.data.from_items(
+            [{"item": item} for item in items], override_num_blocks=-(-len(items) // per_block)
+        )
+        pool = {"min_size": 1, "max_size": self.count, "initial_size": self.count}
+        rows = rows.map(
+            _Worker,
+            fn_constructor_args=(make, jobs, os.getcwd()),
+            compute=ray.data.ActorPoolStrategy(**pool, max_tasks_in_flight_per_actor=1),
+            **asked,
+        )
+        try:
+            with _silence_explained(asked) as news:
+                for row in rows.iter_rows():
+                    news.set()
+                    *done, cannot_start = pickle.loads(row["done"])
+                    if cannot_start is not None:
+                        raise UsageError(f"--ray: an actor cannot start: {cannot_start}")
+                    yield tuple(done)
+        except ray.exceptions.RayError as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise ConnectionError(f"--ray: the cluster ended the job ({reason})") from error
 
 
 @contextmanager
-def cluster(address: str) -> Iterator:
-    """Join the Ray cluster at `address`, or start a local one; yield the module `ray`.
+def _silence_explained(asked: dict) -> Iterator[threading.Event]:
+    """Log what the cluster is busy with whenever the event was not set for a while."""
+    import ray
 
-    Raises UsageError where Ray is not installed or the cluster cannot be reached.
+    news, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(SILENT_SECONDS):
+            if not news.is_set():
+                free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
+                logger.warning(
+                    f"no result for {SILENT_SECONDS} s: an actor needs {asked}, the cluster has "
+                    f"{free or 'nothing'} free (long videos, or other jobs that hold the rest)"
+                )
+            news.clear()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield news
+    finally:
+        ended.set()
+
+
+@contextmanager
+def ray_actors(address: str, *, device: str, cores: int | None = None) -> Iterator[Actors]:
+    """Join the Ray cluster at `address`, or start a local one; yield the actors it has room for.
+
+    `device` is auto, cpu or cuda: an actor per GPU (by default with its share of the machine's
+    cores), else one per so many `cores` (1). Raises UsageError where Ray is not installed, the
+    cluster cannot be reached, or not even one actor fits.
     """
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise UsageError("--ray: Ray is not installed; pip install '.[ray]'") from error
-    if address not in (LOCAL, "auto"):
-        _refuse_unreachable(address)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns a user is said here
-    options = {"num_cpus": cores_per_process()} if address == LOCAL else {"address": address}
+    local = {"num_cpus": cores_per_process(), "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        if address not in (LOCAL, "auto"):  # where nobody listens, Ray says so after ten minutes
+            parts = urlsplit(address if "://" in address else f"//{address}")
+            socket.create_connection((parts.hostname, parts.port or 6379), timeout=10).close()
+        options = local if address == LOCAL else {}
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ValueError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--ray: cannot reach a cluster at {address}: {reason}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        yield ray
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield _choose(machines, device, cores)
     finally:
         ray.shutdown()
 
 
-def _refuse_unreachable(address: str) -> None:
-    """Raise UsageError where nobody listens: Ray itself takes ten minutes to say so."""
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        socket.create_connection((parts.hostname, parts.port or 6379), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--ray: cannot reach a cluster at {address}: {error}") from error
-
-
-def uses_gpu(ray, device: str) -> bool:
-    """Return whether actors compute on GPUs: where `device` asks for it, or auto and there are."""
-    return device.startswith("cuda") or (device == "auto" and ray.cluster_resources().get("GPU", 0))
-
-
-def count_actors(ray, *, cores: int, gpu: bool) -> int:
-    """Return how many actors the cluster has room for: one per GPU, or per so many `cores`.
-
-    Raises UsageError where not even one fits.
-    """
-    found = ray.cluster_resources()
-    if gpu:
-        if found.get("GPU", 0) < 1:
-            raise UsageError("--device: cuda was asked for, but the Ray cluster has no GPU")
-        return int(found["GPU"])
-    cpus = int(found.get("CPU", 0))
-    if cpus < cores:
-        raise UsageError(f"--actor-cores: {cores}, but the Ray cluster has {cpus} cores in all")
-    return cpus // cores
-
-
-def map_items(
-    ray,
-    make: Callable[[], Callable[[T], object]],
-    items: Sequence[T],
-    *,
-    actors: int,
-    cores: int,
-    gpu: bool,
-) -> Iterator[tuple[object, str | None]]:
-    """Yield (result, error) of each item as it is done, in any order.
-
-    Each of up to `actors` actors calls `make` once, then the worker it returned with every item.
-    An item whose actor dies is tried again, in the actor that replaces it.
-    """
-    per_block = min(max(len(items) // (actors * BLOCKS_PER_ACTOR), 1), MOST_PER_BLOCK)
-    rows = ray.data.from_items(
-        [{"item": pickle.dumps(item)} for item in items],
-        override_num_blocks=-(-len(items) // per_block),
-    )
-    # Actors that reserve every core leave none for Ray Data's own tasks: it would wait for ever.
-    reserved = {"num_gpus": 1, "num_cpus": 1} if gpu else {"num_cpus": 0.9 * cores}
-    results = rows.map_batches(
-        _actor(make),
-        batch_size=None,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1
-        ),
-        **reserved,
-    )
-    watch = _Silence(ray, reserved)
-    try:
-        for row in results.iter_rows():
-            watch.restart()
-            yield pickle.loads(row["result"])
-    finally:
-        watch.stop()
-
-
-class _Silence:
-    """Says what the cluster is busy with where no result has come for a while."""
-
-    def __init__(self, ray, reserved: dict):
-        self.ray, self.reserved, self._timer = ray, reserved, None
-        self.restart()
-
-    def restart(self) -> None:
-        self.stop()
-        self._timer = threading.Timer(SILENT_SECONDS, self._tell)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _tell(self) -> None:
-        free = {k: v for k, v in self.ray.available_resources().items() if k in ("CPU", "GPU")}
-        logger.warning(
-            f"no result for {SILENT_SECONDS} s; an actor asks for {self.reserved}, free in the "
-            f"cluster: {free or 'nothing'} (long videos, or other jobs that hold its resources)"
-        )
-        self.restart()
+def _choose(machines: Sequence[dict[str, float]], device: str, cores: int | None) -> Actors:
+    """Return the actors that fit into the machines, each given by its resources."""
+    kind = device.split(":")[0]
+    if kind not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device: with --ray, expected auto, cpu or cuda, got {device}")
+    room = [(int(found.get("CPU", 0)), int(found.get("GPU", 0))) for found in machines]
+    with_gpus = [(cpus, gpus) for cpus, gpus in room if gpus]
+    if kind == "cuda" and not with_gpus:
+        raise UsageError("--device: cuda was asked for, but the Ray cluster has no GPU")
+    if kind != "cpu" and with_gpus:
+        device, room = "cuda", with_gpus
+        cores = cores or max(1, min(cpus // gpus for cpus, gpus in room))
+        count = sum(min(gpus, cpus // cores) for cpus, gpus in room)
+    else:
+        device, cores = "cpu", cores or 1
+        count = sum(cpus // cores for cpus, _ in room)
+    if not count:
+        most = max((cpus for cpus, _ in room), default=0)
+        raise UsageError(f"--actor-cores: {cores}, but the Ray cluster's machines have {most}")
+    return Actors(count, cores, device)

@@ -117,41 +117,13 @@ class Augment:
     """The augmentation of a batch, on its device: random erasing, then mixup or cutmix.
 
     Takes images (B, H, W, 3) uint8 RGB and targets (B,), 1 for abnormal. Returns normalised images
-    (B, 3, H, W) float32 and soft targets (B,) float32: the smoothed probability of abnormal.
-    Mixing needs an even B; a value of 0 for `mixup`, `cutmix` or `erase_prob` turns that part off.
+    (B, 3, H, W) float32 and soft targets (B,) float32: the probability of abnormal, smoothed.
+    `mix` must smooth by `smoothing` too, and needs an even B. Without `erase` or `mix`, that part
+    is left out.
     """
 
-    def __init__(
-        self,
-        *,
-        smoothing: float,
-        mixup: float,
-        cutmix: float,
-        mix_prob: float,
-        switch_prob: float,
-        mix_mode: str,
-        erase_prob: float,
-        erase_mode: str,
-        erase_count: int,
-        device: torch.device,
-    ):
-        self.smoothing = smoothing
-        self.erase = None
-        if erase_prob:
-            self.erase = RandomErasing(
-                erase_prob, mode=erase_mode, max_count=erase_count, device=str(device)
-            )
-        self.mix = None
-        if mixup or cutmix:
-            self.mix = Mixup(
-                mixup_alpha=mixup,
-                cutmix_alpha=cutmix,
-                prob=mix_prob,
-                switch_prob=switch_prob,
-                mode=mix_mode,
-                label_smoothing=smoothing,
-                num_classes=2,
-            )
+    def __init__(self, erase: RandomErasing | None, mix: Mixup | None, smoothing: float):
+        self.erase, self.mix, self.smoothing = erase, mix, smoothing
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         images = normalize(images)

@@ -17,8 +17,17 @@ from pathlib import Path, PurePosixPath
 
 from configs.defaults import PARTS
 from data.archive import refuse_lfs_pointer, unpack
+from data.dataset import row_problem
 from data.fetch import FetchError, data_set_from_hub
-from utils import UsageError, atomic_write, read_jsonl, run_main, setup_logging, write_json
+from utils import (
+    UsageError,
+    atomic_write,
+    command_parser,
+    read_numbered_jsonl,
+    run_main,
+    setup_logging,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -79,30 +88,21 @@ def bring_files(folder: Path, archive: Path) -> list[Path]:
 
 def list_images(folder: Path) -> set[str]:
     """Return the names below `folder`, with forward slashes, empty files left out."""
-    names = set()
-    for place, _, files in os.walk(folder):
-        below = os.path.relpath(place, folder).replace(os.sep, "/")
-        for name in files:
-            if os.path.getsize(os.path.join(place, name)):
-                names.add(name if below == "." else f"{below}/{name}")
-    return names
+    files = (path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 def check_list(path: Path, images: set[str]) -> tuple[int, Counter, list[str]]:
     """Return a list's number of lines, its labels' counts and the images that are missing.
 
-    Raises UsageError with the line number of a row that is not [name, 0 or 1, score].
+    Raises UsageError with the line number of a row that training would refuse.
     """
-    labels, missing = Counter(), []
-    rows = read_jsonl(path)
-    for number, row in enumerate(rows, 1):
-        good = isinstance(row, list) and len(row) >= 2 and isinstance(row[0], str)
-        if not good or isinstance(row[1], bool) or row[1] not in (0, 1):
-            raise UsageError(f'{path}:{number}: expected ["name.jpg", 0 or 1, score], got {row!r}')
-        labels[int(row[1])] += 1
-        if str(PurePosixPath(row[0])) not in images:
-            missing.append(row[0])
-    return len(rows), labels, missing
+    rows = read_numbered_jsonl(path)
+    for line, row in rows:
+        if problem := row_problem(row):
+            raise UsageError(f"{path}:{line}: {problem}")
+    missing = [row[0] for _, row in rows if str(PurePosixPath(row[0])) not in images]
+    return len(rows), Counter(row[1] for _, row in rows), missing
 
 
 def verify(folder: Path, expected: Mapping[str, int]) -> bool:
@@ -143,9 +143,7 @@ def verify(folder: Path, expected: Mapping[str, int]) -> bool:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.vbench2", description=__doc__.splitlines()[0]
-    )
+    parser = command_parser(__doc__, "data.vbench2")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
     parser.add_argument(
         "--download",

@@ -1,8 +1,8 @@
 """Train the demo's four checkpoints on drawn people, from nothing: `python -m demo.train`.
 
 Draws stills, trains the detector on them, has preprocess.py cut out the parts that this detector
-finds, labels the crops by the truth, and has main_finetune.py train a classifier per part. After an
-interruption the same command continues.
+finds, labels the crops by the truth, and has main_finetune.py train a classifier per part. Detector
+and classifiers are calibrated on further stills. After an interruption the same command continues.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from configs.defaults import PARTS
@@ -18,6 +19,10 @@ from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_m
 
 STILLS, DETECTOR_STILLS = 3000, 2000  # the detector is trained on the first of the stills
 EPOCHS = {"human": 18, "face": 7, "hand": 8}  # bodies are the hardest to learn
+# Stills that only calibrate: no training and no evaluation draws these seeds.
+CALIBRATION = range(100_000, 101_000)
+DETECTOR_CALIBRATION = 300  # of them suffice for the detector
+FALSE_FLAGS = {"human": 0.02, "face": 0.005, "hand": 0.0075}  # shares of normal crops
 HELD_OUT = 0.1  # share of the stills on which the classifiers are measured while they train
 
 
@@ -39,6 +44,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         default=DETECTOR_STILLS,
         help=f"how many of them train the detector (default {DETECTOR_STILLS})",
+    )
+    parser.add_argument(
+        "--calibration-stills",
+        type=int,
+        default=len(CALIBRATION),
+        help=f"how many to calibrate on (default {len(CALIBRATION)}; 0: do not calibrate)",
     )
     parser.add_argument(
         "--detector-epochs", type=int, help="epochs of the detector (default: as in its config)"
@@ -63,13 +74,19 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
+def seeds_of(args: argparse.Namespace) -> dict[str, range]:
+    """Return the seeds of the stills in each folder of the work folder."""
+    return {"stills": range(args.stills), "calibration": CALIBRATION[: args.calibration_stills]}
+
+
 def draw(args: argparse.Namespace) -> None:
     """Draw the stills that are still missing in the work folder."""
     from demo.world.files import draw_stills
 
-    for done in draw_stills(args.work / "stills", range(args.stills), workers=cores_per_process()):
-        if done % 500 == 0 or done == args.stills:
-            say(f"drawn: {done} of {args.stills} stills")
+    for name, seeds in seeds_of(args).items():
+        for done in draw_stills(args.work / name, seeds, workers=cores_per_process()):
+            if done % 500 == 0 or done == len(seeds):
+                say(f"drawn: {done} of {len(seeds)} {name}")
 
 
 def precision() -> str:
@@ -105,6 +122,23 @@ def train_detector(args: argparse.Namespace) -> Path:
     return target
 
 
+def calibrate_detector(args: argparse.Namespace, source: Path) -> Path:
+    """Shift the detector's scores by what the calibration stills say; return the new file."""
+    target = args.work / "detector.calibrated.pth"
+    if target.exists():
+        return target
+    from configs.defaults import get_config
+    from demo.detector_calibration import calibrate
+    from demo.world.files import read_stills
+
+    seeds = seeds_of(args)["calibration"][:DETECTOR_CALIBRATION]
+    stills = read_stills(args.work / "calibration", seeds)
+    threshold = get_config(CONFIG).DETECTOR.SCORE_THR
+    shift = calibrate(DETECTOR_CONFIG, source, target, stills, threshold)
+    say(f"detector: logits shifted by {shift:+.3f}")
+    return target
+
+
 def processes() -> int:
     """Return how many processes train a classifier.
 
@@ -119,25 +153,20 @@ def processes() -> int:
     return 2 if is_cpu and cores_per_process() > 1 else 1
 
 
-def run_script(name: str, *words: object, processes: int = 1) -> None:
-    """Run one of the project's scripts; UsageError where it fails."""
-    say(f"{name} {' '.join(map(str, words))}"[:160])
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-    command = [*(launch if processes > 1 else []), ROOT / name, *words]
-    done = subprocess.run([sys.executable, *map(str, command)], check=False)
-    if done.returncode:
-        raise UsageError(f"{name} ended with status {done.returncode}")
+def run(*words: object) -> None:
+    """Run Python with these words from the project's folder; UsageError where it fails."""
+    command = [sys.executable, *map(str, words)]
+    say(" ".join(command[1:])[:160])
+    if status := subprocess.run(command, cwd=ROOT, check=False).returncode:
+        raise UsageError(f"{' '.join(command[1:3])} ended with status {status}")
 
 
 def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
-    """Have preprocess.py cut the parts out of the stills; return the folder of crops."""
-    from demo.world.files import chunks
-
-    folders = [folder for folder, _ in chunks(args.work / "stills", range(args.stills))]
+    """Have preprocess.py cut the parts out of all stills; return the folder of crops."""
     crops = args.work / "crops"
-    run_script(
-        "preprocess.py",
-        *("--input", *folders),
+    run(
+        ROOT / "preprocess.py",
+        *("--input", *(f for folders in folders_of(args).values() for f in folders)),
         *("--output", crops),
         *("--detector-config", DETECTOR_CONFIG),
         *("--detector-weights", detector),
@@ -145,22 +174,33 @@ def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
     return crops
 
 
-def write_lists(args: argparse.Namespace, crops: Path) -> None:
-    """Write {part}_train.jsonl and {part}_val.jsonl, labelled by the truth and split by still."""
-    from demo.world.files import chunks, truth_file
+def folders_of(args: argparse.Namespace) -> dict[str, list[Path]]:
+    """Return the folders of stills by what they are for: "train", "val" and "calibration"."""
+    from demo.world.files import chunks
 
-    folders = [folder for folder, _ in chunks(args.work / "stills", range(args.stills))]
-    held_out = {folder.name for folder in folders[-max(1, round(HELD_OUT * len(folders))) :]}
+    stills, calibration = (
+        [folder for folder, _ in chunks(args.work / name, seeds)]
+        for name, seeds in seeds_of(args).items()
+    )
+    held_out = max(1, round(HELD_OUT * len(stills)))
+    return {"train": stills[:-held_out], "val": stills[-held_out:], "calibration": calibration}
+
+
+def write_lists(args: argparse.Namespace, crops: Path) -> None:
+    """Write {part}_{train,val,calibration}.jsonl, labelled by the truth and split by still."""
+    from demo.world.files import truth_file
+
+    folders = folders_of(args)
     truth = {
         (row["video"], row["frame"]): row["people"]
-        for folder in folders
+        for folder in chain.from_iterable(folders.values())
         for row in read_jsonl(truth_file(folder))
     }
     boxes = read_jsonl(crops / "boxes.jsonl")
     for part in PARTS:
-        _write_list(crops / f"{part}_val.jsonl", boxes, truth, part, held_out)
-        rest = {folder.name for folder in folders} - held_out
-        _write_list(crops / f"{part}_train.jsonl", boxes, truth, part, rest)
+        for purpose, sources in folders.items():
+            names = {folder.name for folder in sources}
+            _write_list(crops / f"{part}_{purpose}.jsonl", boxes, truth, part, names)
 
 
 def _write_list(
@@ -189,17 +229,32 @@ def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
     config = get_config(CONFIG, opts)
     output = args.work / part
     target = output / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
     if not target.exists():
-        run_script(
-            "main_finetune.py",
+        run(
+            *(launch if count > 1 else []),
+            ROOT / "main_finetune.py",
             *("--cfg", CONFIG),
             *("--train-path", crops / f"{part}_train.jsonl"),
             *("--val-path", crops / f"{part}_val.jsonl"),
             *("--image-root", crops / part),
             *("--output", output, "--skip-check"),
             *("--opts", *opts),
-            processes=count,
         )
+    return target
+
+
+def calibrate_classifier(crops: Path, part: str, source: Path) -> Path:
+    """Calibrate the part's classifier on the calibration stills' crops; return the new file."""
+    target = source.with_suffix(".calibrated.pth")
+    run(
+        *("-m", "models.training.calibrate"),
+        *(source, "--output", target, "--overwrite"),
+        *("--cfg", CONFIG),
+        *("--val-path", crops / f"{part}_calibration.jsonl"),
+        *("--image-root", crops / part),
+        *("--false-flags", FALSE_FLAGS[part]),
+    )
     return target
 
 
@@ -228,9 +283,14 @@ def main() -> int:
     args.work.mkdir(parents=True, exist_ok=True)
     draw(args)
     detector = train_detector(args)
+    if args.calibration_stills:
+        detector = calibrate_detector(args, detector)
     crops = cut_crops(args, detector)
     write_lists(args, crops)
-    pack(args, detector, {part: train_classifier(args, crops, part) for part in PARTS})
+    classifiers = {part: train_classifier(args, crops, part) for part in PARTS}
+    if args.calibration_stills:
+        classifiers = {p: calibrate_classifier(crops, p, file) for p, file in classifiers.items()}
+    pack(args, detector, classifiers)
     say(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
     return 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.tracks import overlaps
 from utils import read_jsonl
 
 MATCH_IOU = 0.5
@@ -26,16 +27,6 @@ def abnormal_part(frames: list[list[dict]]) -> str | None:
     """Return the part that a video's truth (people of each frame) calls abnormal, else None."""
     named = {part for people in frames for person in people for part in person["abnormal_parts"]}
     return min(named, default=None)
-
-
-def overlaps(a: Sequence, b: Sequence) -> np.ndarray:
-    """Return the (N, M) intersection over union of boxes (N, 4) and (M, 4), xyxy."""
-    import torch
-    from torchvision.ops import box_iou
-
-    return box_iou(
-        *(torch.from_numpy(np.reshape(x, (-1, 4)).astype(float)) for x in (a, b))
-    ).numpy()
 
 
 def true_parts(people: Sequence[Mapping], part: str) -> list[tuple[list[float], bool, int]]:

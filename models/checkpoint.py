@@ -2,18 +2,27 @@
 
 Files from others hold configuration objects beside their tensors. torch's restricted unpickler
 reads them, with a short allow-list that maps those objects to stand-ins that do nothing.
+
+Tensors are mapped from disk, which checks no checksum. So a file's checksums and numbers are read
+once, and `~/.cache/human_anomaly/checked_weights.json` remembers which files were good.
 """
 
+import hashlib
+import json
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from utils import UsageError
+from utils import UsageError, write_json
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 State = dict[str, torch.Tensor]
 
@@ -66,14 +75,17 @@ def _size(path: Path) -> str:
 def read_checkpoint(path: str | Path) -> dict:
     """Return the dict saved at `path`, tensors memory-mapped on the CPU where the format allows.
 
-    Raises CheckpointError for a file that is missing, truncated, not a checkpoint, or that names
-    code outside the allow-list.
+    Raises CheckpointError for a file that is missing, truncated, damaged, not a checkpoint, that
+    names code outside the allow-list or holds weights that are not numbers.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file")
-    with path.open("rb") as file:
-        head = file.read(64)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read: {error.strerror}") from error
     if not head:
         raise CheckpointError(f"{path}: the file is empty (0 bytes); expected a checkpoint")
     is_zip = head.startswith(b"PK")
@@ -87,9 +99,15 @@ def read_checkpoint(path: str | Path) -> dict:
             "a web page" if head.lstrip()[:1] == b"<" else f"a file that starts with {head[:8]!r}"
         )
         raise CheckpointError(f"{path}: expected a PyTorch checkpoint, found {kind}, {_size(path)}")
+    mark = _mark(path)
+    is_known = _known_marks().get(os.path.abspath(path)) == mark
     try:
+        if is_zip and not is_known:
+            _check_archive(path)
         with torch.serialization.safe_globals(_allowed()):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         reason = next(
             (x for x in str(error).splitlines() if "nsupported" in x or "GLOBAL" in x), ""
@@ -98,13 +116,87 @@ def read_checkpoint(path: str | Path) -> dict:
             f"{path}: refused, it holds more than tensors and plain data "
             f"({reason.strip()[:200] or 'unreadable'}); nothing in it was run"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # damaged bytes can lead an unpickler into any error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
-            f"{path}: damaged or truncated checkpoint, {_size(path)} ({str(error).splitlines()[0]})"
+            f"{path}: damaged or truncated checkpoint, {_size(path)} ({reason})"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dict, found {type(content).__name__}")
+    if not is_known:
+        _check_numbers(content, path)
+        _remember(path, mark)
     return content
+
+
+def _mark(path: Path) -> list:
+    """Return size, time and a hash of the file's end, where an archive lists its checksums."""
+    stat = path.stat()
+    with path.open("rb") as file:
+        file.seek(max(0, stat.st_size - 2**20))
+        return [stat.st_size, stat.st_mtime_ns, hashlib.sha256(file.read()).hexdigest()]
+
+
+def _marks_path() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "human_anomaly" / "checked_weights.json"
+
+
+def _known_marks() -> dict:
+    with suppress(OSError, ValueError, RuntimeError):  # no home: nothing is remembered
+        marks = json.loads(_marks_path().read_text(encoding="utf-8"))
+        return marks if isinstance(marks, dict) else {}
+    return {}
+
+
+def _remember(path: Path, mark: list) -> None:
+    """Note that the file is good, where there is a place to; files that are gone are forgotten."""
+    marks = {known: mark for known, mark in _known_marks().items() if os.path.exists(known)}
+    with suppress(OSError, ValueError, RuntimeError):
+        _marks_path().parent.mkdir(parents=True, exist_ok=True)
+        write_json(_marks_path(), marks | {os.path.abspath(path): mark})
+
+
+def _check_archive(path: Path) -> None:
+    """Raise CheckpointError where a checksum is wrong, or a record would grow when it is read."""
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise CheckpointError(
+                    f"{path}: expected plain records, {record.filename} is packed"
+                )
+        if wrong := archive.testzip():
+            raise CheckpointError(
+                f"{path}: damaged, the checksum of {wrong} is wrong; fetch it again"
+            )
+
+
+def _tensors(content: Mapping) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the named tensors of a checkpoint: its own, and those of the state dicts in it."""
+    for name, value in content.items():
+        inner = value.items() if isinstance(value, Mapping) else [(name, value)]
+        yield from ((str(k), v) for k, v in inner if isinstance(v, torch.Tensor))
+
+
+def _check_numbers(content: Mapping, path: Path) -> None:
+    """Raise CheckpointError, which names the first one, for a tensor with NaN or infinity."""
+    for name, tensor in _tensors(content):
+        if (problem := _oddity(tensor)) is not None:
+            raise CheckpointError(f"{path}: {name}: expected a plain tensor, found {problem}")
+        if tensor.dtype in FLOATS and tensor.numel():
+            low, high = tensor.aminmax()
+            if not (low.isfinite() and high.isfinite()):
+                raise CheckpointError(f"{path}: {name} holds NaN or infinity: the file is useless")
+
+
+def _oddity(tensor: torch.Tensor) -> str | None:
+    """Return what keeps a tensor from being plain numbers in memory, or None."""
+    is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not is_plain or tensor.is_quantized or tensor.is_nested:
+        return f"one of kind {tensor.layout}, {tensor.dtype} on {tensor.device}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"{tuple(tensor.shape)} with fewer numbers than that in the file"
+    return None
 
 
 def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
@@ -118,6 +210,8 @@ def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
             content = content[key]
             break
     state = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if odd := next((k for k in state if not isinstance(k, str)), None):
+        raise CheckpointError(f"{path}: expected names of weights, found {str(odd)[:80]!r}")
     if not state:
         expected = " or ".join(f"'{key}'" for key in keys)
         found = ", ".join(map(str, list(content)[:5])) or "nothing"
@@ -126,11 +220,16 @@ def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
 
 
 def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Path) -> None:
-    """Raise CheckpointError where names or shapes differ; the message tells the first ones."""
+    """Raise CheckpointError where names, shapes or kinds differ; the message tells the first ones.
+
+    A weight has to be of floating point; a count may be either.
+    """
     missing = [k for k in expected if k not in state]
     extra = [k for k in state if k not in expected]
-    wrong = [k for k in expected if k in state and state[k].shape != expected[k].shape]
-    if not (missing or extra or wrong):
+    both = [k for k in expected if k in state]
+    wrong = [k for k in both if state[k].shape != expected[k].shape]
+    other = [k for k in both if expected[k].is_floating_point() and state[k].dtype not in FLOATS]
+    if not (missing or extra or wrong or other):
         return
     found = []
     if missing:
@@ -141,6 +240,10 @@ def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Pa
         k = wrong[0]
         shapes = f"{k} is {tuple(state[k].shape)}, expected {tuple(expected[k].shape)}"
         found.append(f"{len(wrong)} of another shape (first: {shapes})")
+    if other:
+        k = other[0]
+        kinds = f"{k} is {state[k].dtype}, expected {expected[k].dtype}"
+        found.append(f"{len(other)} of another type (first: {kinds})")
     raise CheckpointError(
         f"{path}: other architecture than the settings describe: " + "; ".join(found)
     )
@@ -150,7 +253,7 @@ def assign_state(module: torch.nn.Module, state: State, path: str | Path) -> Non
     """Replace `module`'s weights by the tensors of `state`, in float32.
 
     Memory-mapped tensors stay mapped, so the weights are not copied into memory. Raises
-    CheckpointError where names or shapes differ; `path` names the file in the message.
+    CheckpointError where names, shapes or kinds differ; `path` names the file in the message.
     """
     compare(state, module.state_dict(), path)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

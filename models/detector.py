@@ -28,9 +28,10 @@ class PartBox:
 
 @dataclass
 class Person:
-    """One person in one frame: the parts that can be judged."""
+    """One person in one frame: the parts that can be judged, and the box (x1, y1, x2, y2)."""
 
     parts: list[PartBox] = field(default_factory=list)
+    bbox: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -128,9 +129,9 @@ class PartDetector:
         if not (box[2] > box[0] and box[3] > box[1]):
             result.skipped += 1
             return None
-        person = Person()
+        person = Person(bbox=tuple(map(float, box)))
         result.people.append(person)
-        _add_part(frame, result, person, "human", tuple(map(float, box)), score)
+        _add_part(frame, result, person, "human", person.bbox, score)
         return person
 
     @staticmethod

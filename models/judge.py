@@ -1,5 +1,6 @@
 """Crops of people, faces and hands to p(abnormal), with that part's classifier."""
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.transforms import build_eval_transform, normalize
+from data.video import VideoError
 from utils import Stopwatch
 
 CROPS_PER_BATCH = 32
@@ -54,6 +56,8 @@ class CropJudge:
                 images = normalize(pixels.to(self.device)).to(self.dtype)
                 logits = self.classifiers[part](images)
                 probabilities += logits.float().sigmoid().tolist()
+        if not all(map(math.isfinite, probabilities)):
+            raise VideoError(f"the {part} classifier gives a p(abnormal) that is not a number")
         return probabilities
 
     def _pixels(self, crop: np.ndarray | Tensor) -> Tensor:

@@ -8,7 +8,6 @@ print(result.summary["video_results"], result.frames[0]["people"])
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -24,16 +23,9 @@ from models.classifier import load_classifier
 from models.detector import FrameDetections, PartDetector, Person
 from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
 from models.judge import CropJudge
-from models.scores import Tally, frame_score, is_abnormal
+from models.scores import Tally, VideoResult, frame_score, is_abnormal
+from models.tracks import Tracker
 from utils import keep_to_one_core
-
-
-@dataclass
-class VideoResult:
-    """A video's row of scores.json, and its frames' rows of frames.jsonl where they are kept."""
-
-    summary: dict
-    frames: list[dict] = field(default_factory=list)
 
 
 class VideoScorer:
@@ -156,7 +148,7 @@ class VideoScorer:
         if not isinstance(source, Source):
             source = Source(Path(source), Path(source).stem)
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
-        tally = Tally(self.config.SCORE.NO_PERSON)
+        tally, tracker = Tally(self.config.SCORE.NO_PERSON, self.classifiers), Tracker()
         rows, skipped = [], 0
         for frames, found, is_new in self._batches(reader, iter(kept)):
             if not is_new:  # the time that the run before took counts too
@@ -165,6 +157,7 @@ class VideoScorer:
                 on_batch(found | {"seconds": time.perf_counter() - start})
             skipped += sum(found["skipped"])
             for frame, row in zip(frames, found["rows"], strict=True):
+                tracker.number(row)  # here all rows come in order, whoever computed them
                 tally.add(row, self.thresholds)
                 if keep_frames:
                     rows.append(row)
@@ -181,7 +174,7 @@ class VideoScorer:
             "dtype": self.dtype,
             "seconds": round(time.perf_counter() - start, 3),
         }
-        return VideoResult(summary, rows)
+        return VideoResult(summary, rows, self.thresholds)
 
     def score_stretch(self, source: Source, first: int, count: int) -> Iterator[dict]:
         """Yield what `score` gives to `on_batch`, for `count` batches from number `first` on."""
@@ -232,11 +225,13 @@ class VideoScorer:
             yield number, Frame(index, index / self.fps, image)
 
     def _clip_result(self, found: Sequence[tuple[dict, int]]) -> VideoResult:
-        tally = Tally(self.config.SCORE.NO_PERSON)
+        tally, tracker = Tally(self.config.SCORE.NO_PERSON, self.classifiers), Tracker()
         for row, _ in found:
+            tracker.number(row)
             tally.add(row, self.thresholds)
         skipped = sum(count for _, count in found)
-        return VideoResult(tally.scores() | {"skipped_crops": skipped}, [row for row, _ in found])
+        summary = tally.scores() | {"skipped_crops": skipped}
+        return VideoResult(summary, [row for row, _ in found], self.thresholds)
 
     def _batches(
         self, reader: FrameReader, kept: Iterator[dict]
@@ -323,7 +318,8 @@ class VideoScorer:
             for box in person.parts
             if box.part in judged
         ]
-        return {"abnormal": is_abnormal(parts, self.thresholds), "parts": parts}
+        abnormal = is_abnormal(parts, self.thresholds)
+        return {"abnormal": abnormal, "bbox": list(person.bbox), "parts": parts}
 
 
 def _check_clip(clip) -> None:

@@ -2,9 +2,8 @@
 
 import glob
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -12,14 +11,13 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from data.jobs import Batches, JobFolder, identity
+from data.batches import Batches
+from data.jobs import JobFolder, identity
 from data.video import Frame, Source, VideoError
 from models.report.evidence import Evidence
 from models.report.heatmap import Explainer
 from models.scorer import VideoScorer
 from utils import atomic_write, read_jsonl, write_jsonl
-
-RAY_TRIES = 3  # a video whose actor dies so often is given up
 
 
 def explainer(scorer: VideoScorer) -> Explainer:
@@ -45,7 +43,8 @@ class VideoWorker:
     def __call__(self, source: Source, bar: tqdm | None = None) -> dict:
         """Score a video, or go on within it; `bar` is told of each frame."""
         row = self._score(source, bar)
-        self.jobs.finish(source, row)
+        files = [row["frames_file"]] if "frames_file" in row else []
+        self.jobs.finish(source, row, files)
         return row
 
     def _score(self, source: Source, bar: tqdm | None) -> dict:
@@ -92,20 +91,16 @@ class VideoWorker:
         }
 
 
-def ray_worker(options: dict, jobs: JobFolder, evidence: Evidence | None, place: str):
+def ray_worker(options: dict, jobs: JobFolder, evidence: Evidence | None):
     """Return what one of Ray's actors does with a video; it returns what could not be written.
 
-    `options` are those of `VideoScorer.from_files`, `place` is the folder that paths start from.
+    `options` are those of `VideoScorer.from_files`.
     """
-    os.chdir(place)
     worker = VideoWorker(VideoScorer.from_files(**options), jobs, evidence)
 
     def score(source: Source) -> list[str]:
-        if jobs.count_try(source) > RAY_TRIES:
-            error = f"the process that scored it died {RAY_TRIES} times; out of memory?"
-            jobs.finish(source, {"video_path": str(source.path), "error": error})
-            return []
-        worker(source)
+        if jobs.row(source) is None:  # else an actor that died after it had come this far
+            worker(source)
         lost = list(evidence.failed) if evidence else []
         if evidence:
             evidence.failed.clear()
@@ -122,21 +117,23 @@ class Stretch:
     first: int
     count: int
 
+    @property
+    def stem(self) -> str:
+        return f"{self.source.stem}.{self.first:09d}"
+
     def path(self, jobs: JobFolder) -> Path:
         """Return where what was found in the stretch is kept until the video is scored."""
-        return jobs.state / f"stretch.{self.source.stem}.{self.first:09d}.jsonl"
+        return jobs.state / f"stretch.{self.stem}.jsonl"
 
 
-def ray_stretch_worker(options: dict, jobs: JobFolder, place: str):
+def ray_stretch_worker(options: dict, jobs: JobFolder):
     """Return what one of Ray's actors does with a stretch: it keeps what is in its batches."""
-    os.chdir(place)
     worker = VideoWorker(VideoScorer.from_files(**options), jobs)
 
     def score(stretch: Stretch) -> None:
         head = worker.head(stretch.source)
-        with suppress(VideoError, cv2.error):  # scoring the video reports it
-            found = worker.scorer.score_stretch(stretch.source, stretch.first, stretch.count)
-            write_jsonl(stretch.path(jobs), chain([head], found))
+        found = worker.scorer.score_stretch(stretch.source, stretch.first, stretch.count)
+        write_jsonl(stretch.path(jobs), chain([head], found))
 
     return score
 

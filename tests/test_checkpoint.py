@@ -3,6 +3,7 @@
 import collections
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -165,3 +166,78 @@ def test_other_weights_are_not_assigned():
     with pytest.raises(CheckpointError, match=r"^x\.pth: other .*first: linear\.bias"):
         assign_state(module, {"linear.weight": torch.ones(3, 2)}, "x.pth")
     assert torch.equal(module.linear.weight, before)
+
+
+def _load(path, expected):
+    compare(pick_state(read_checkpoint(path), ("model",), path), expected, path)
+
+
+W = torch.ones(2, 3)
+ODD_WEIGHTS = [
+    (torch.full((2, 3), torch.nan), "w holds NaN or infinity"),
+    (torch.tensor([[1, 2, torch.inf]] * 2), "w holds NaN or infinity"),
+    (W.int(), "1 of another type .first: w is torch.int32, expected torch.float32"),
+    (W.bool(), "1 of another type"),
+    (W.to("meta"), "w: expected a plain tensor, found .* on meta"),
+    (W.to_sparse(), "w: expected a plain tensor, found .*sparse"),
+    (torch.ones(1).expand(2, 3), "w: expected a plain tensor, found .* fewer numbers"),
+    (torch.ones(1).expand(2**40), "w: expected a plain tensor, found .* fewer numbers"),
+]
+
+
+@pytest.mark.parametrize(("tensor", "message"), ODD_WEIGHTS)
+def test_what_is_no_plain_float_tensor_is_refused(tmp_path, tensor, message):
+    torch.save({"model": {"w": tensor}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"a\.pth: .*{message}"):
+        _load(tmp_path / "a.pth", {"w": W})
+
+
+def test_names_of_weights_are_text(tmp_path):
+    torch.save({"model": {7: W}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: expected names of weights, found '7'"):
+        _load(tmp_path / "a.pth", {"w": W})
+
+
+def test_a_huge_array_is_one_line(tmp_path):
+    class Huge:
+        def __reduce__(self):
+            return np._core.multiarray._reconstruct, (np.ndarray, (2**45,), "d")
+
+    torch.save({"model": {"w": W}, "x": Huge()}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: (damaged|refused)"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_flipped_bit_is_found_once_the_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "a.pth"
+    torch.save({"model": {"w": torch.ones(1000)}}, path)
+    read_checkpoint(path)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(torch.ones(4).numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"a\.pth: damaged, the checksum of .* is wrong"):
+        read_checkpoint(path)
+
+
+def test_a_good_file_is_checked_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path, checked = tmp_path / "a.pth", []
+    monkeypatch.setattr("models.checkpoint._check_archive", checked.append)
+    for weights in (torch.ones(3), torch.ones(3), torch.zeros(3)):
+        if not path.exists() or not weights.any():
+            torch.save({"model": {"w": weights}}, path)
+        read_checkpoint(path)
+    assert len(checked) == 2  # the second file is another one
+
+
+def test_packed_records_are_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"model": {"w": torch.zeros(1000)}}, path)
+    with zipfile.ZipFile(path) as old:
+        records = [(info.filename, old.read(info)) for info in old.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in records:
+            packed.writestr(name, content)
+    with pytest.raises(CheckpointError, match=r"a\.pth: expected plain records, .* is packed"):
+        read_checkpoint(path)

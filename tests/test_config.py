@@ -43,6 +43,25 @@ ERRORS = [
     (["AMP_OPT_LEVEL", "O1"], "AMP_OPT_LEVEL: this setting means nothing here"),
     (["LOSS.FOCAL", "True"], "LOSS.FOCAL: this setting means nothing here .*cross-entropy"),
     (["SEED"], "expected KEY VALUE pairs"),
+    (["SEED", "["], "--opts: SEED: not YAML"),
+    (["SEED", "2024-02-31"], "--opts: SEED: not YAML: day is out of range"),
+    (["SEED", "1" * 5000], "--opts: SEED: not YAML: Exceeds the limit"),
+    (["SEED", "[" * 3000], "--opts: SEED: not YAML: maximum recursion"),
+    (["SEED", "9" * 30], "SEED: expected 0 to 2147483647"),
+    (["SEED", "!!python/object:os.system x"], "SEED: not YAML"),
+    (["TRAIN.BASE_LR", "1" + "0" * 400], "TRAIN.BASE_LR: expected a number"),
+    (["TRAIN.BASE_LR", ".inf"], "TRAIN.BASE_LR: expected 0 to"),
+    (["TRAIN.OPTIMIZER.BETAS", "[0.9, x]"], "BETAS: expected a number, got 'x'"),
+    (["TRAIN.OPTIMIZER.BETAS", "[0.9]"], "BETAS: expected 2 numbers"),
+    (["TRAIN.OPTIMIZER.BETAS", "&a [*a, *a]"], "BETAS: expected a number"),
+    (["SCORE.THRESHOLDS.HAND", ".nan"], "HAND: expected 0 to 1, got nan"),
+    (["SCORE.THRESHOLDS.HAND", "-0.1"], "HAND: expected 0 to 1, got -0.1"),
+    (["SCORE.THRESHOLDS.HAND", "1.5"], "HAND: expected 0 to 1, got 1.5"),
+    (["SCORE.NO_PERSON", ".nan"], "NO_PERSON: expected 0 to 1, got nan"),
+    (["MODEL.VIT.PATCH_SIZE", "0"], "PATCH_SIZE: expected 1 to 4096, got 0"),
+    (["MODEL.VIT.PATCH_SIZE", "15"], "IMG_SIZE: expected a multiple of MODEL.VIT.PATCH_SIZE"),
+    (["MODEL.VIT.NUM_HEADS", "5"], "EMBED_DIM: expected a multiple of MODEL.VIT.NUM_HEADS"),
+    (["BASE", "[a.yaml]"], "BASE: only a YAML file can name others"),
 ]
 
 
@@ -54,16 +73,23 @@ def test_errors_name_the_key(opts, message):
 
 BAD_FILES = [
     ("- 1\n", "expected keys and values, got list"),
-    ("a: [", "is not YAML"),
+    ("a: [", "not YAML"),
     ("BASE: a.yaml\n", "leads back"),
     ("MODEL: {SWIN: {DEPTHS: [2]}}\n", "MODEL.SWIN.DEPTHS: this setting means nothing"),
     ("SEED: x\n", r"a\.yaml: SEED: expected int"),
+    ("&a\nTRAIN: *a", r"a\.yaml: TRAIN\.TRAIN.*: no such setting"),
+    ("TRAIN: &a {EPOCHS: *a}", r"a\.yaml: TRAIN\.EPOCHS.*: no such setting"),
+    ("BASE: [5]", r"a\.yaml: BASE: expected names of YAML files"),
+    ('BASE: "a\\0b"', "--cfg: cannot read .*embedded null byte"),
+    ("SEED: !!timestamp x", "not YAML"),
+    ("SEED: !!bool x", "not YAML"),
+    ("SEED: \udcff", "cannot read .*utf-8"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_FILES)
 def test_bad_files(tmp_path, text, message):
-    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "a.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError, match=message):
         get_config(tmp_path / "a.yaml")
 

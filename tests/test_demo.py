@@ -10,13 +10,17 @@ import torch
 from configs.defaults import PARTS, ConfigError, get_config
 from data.video import FrameReader, Source
 from demo import evaluate
-from demo.evaluate import Detections, TrueCrops, auroc, right_part
+from demo.choose import typical
+from demo.detector_calibration import shift_for, shifted
+from demo.evaluate import Detections, TrueCrops, auroc, right_part, score_aurocs
 from demo.paths import CONFIG, ROOT, VIDEOS, WEIGHTS, load_scorer
 from demo.show import EXPLANATION, table
 from demo.truth import abnormal_part, label_crops, match, overlaps, read_truth, true_parts
+from demo.views import Views, confidence
 from demo.world.files import chunks, draw_stills, read_stills, truth_file
+from models.benchmark.results import SCORES
 from models.checkpoint import CheckpointError, read_checkpoint
-from models.classifier import build_classifier, load_classifier
+from models.classifier import AnomalyClassifier, load_classifier, shape_of
 from utils import UsageError, read_jsonl
 
 PERSON = {
@@ -158,6 +162,61 @@ def test_what_the_detector_finds_is_counted_inside_found_people():
     assert counts.true == {"human": 2, "face": 1, "hand": 2}
 
 
+def test_views_are_counted_by_what_the_truth_says():
+    def person(box, p, part="human"):
+        body = {"part": "human", "bbox": box, "detector_score": 0.8, "p_abnormal": 0.1}
+        parts = [body, {**body, "part": part, "p_abnormal": p}]
+        return {"abnormal": p > 0.5, "parts": parts}
+
+    normal = {**PERSON, "human": [700, 100, 800, 400], "abnormal_parts": []}
+    people = [
+        person([100, 100, 200, 400], 0.9),
+        person([700, 100, 800, 400], 0.9, "hand"),
+        person([705, 100, 800, 390], 0.1),  # a second box
+        {"abnormal": True, "parts": []},  # no square fitted its body
+    ]
+    views = Views()
+    views.add(people, [PERSON, normal])
+    views.add(people[:2], [PERSON, {**normal, "abnormal_parts": []}])
+    views.add([person([700, 100, 800, 400], 0.2)], [PERSON, normal])
+    assert views.seen == {"normal": 3, "abnormal": 2, "second": 1}
+    figures = views.figures()
+    assert figures["normal_views_flagged"] == pytest.approx(2 / 3)
+    assert figures["abnormal_views_flagged"] == 1
+    assert figures["normal_flagged_by_hand"] == pytest.approx(2 / 3)
+    assert figures["normal_flagged_by_human"] == 0
+    assert confidence(people) == pytest.approx(0.8) and confidence([]) is None
+
+
+def test_every_score_that_is_known_is_compared_with_the_truth():
+    rows = [
+        {**dict.fromkeys(SCORES, score), "detector confidence": 1 - score}
+        for score in (0.9, 0.8, 0.3, 0.2)
+    ]
+    found = score_aurocs(rows, [False, False, True, True])
+    assert list(found) == [*SCORES, "detector confidence"]
+    assert found["score_soft"] == (1.0, 1.0, 1.0)
+    assert found["detector confidence"][0] == 0.0
+
+
+def test_the_detector_is_shifted_until_few_second_boxes_pass():
+    """Of five scores on ten stills 0.2 a still may stay: the third highest comes to 0.1."""
+    shift = shift_for([0.5, 0.12, 0.4, 0.2, 0.3], 10, per_frame=0.2, threshold=0.1)
+    again = [1 / (1 + np.exp(-(np.log(p / (1 - p)) + shift))) for p in (0.3, 0.4)]
+    assert again[0] == pytest.approx(0.1) and again[1] > 0.1
+    assert shift_for([0.5], 10, per_frame=0.2, threshold=0.1) == 0
+    name = "bbox_head.head_module.cls_contrasts.1"
+    state = {f"{name}.bias": torch.tensor(2.0), f"{name}.norm.bias": torch.zeros(3)}
+    moved = shifted(state, -1.5)
+    assert moved[f"{name}.bias"] == 0.5 and not moved[f"{name}.norm.bias"].any()
+
+
+def test_typical_videos_are_near_the_median_and_small():
+    scores = {f"v{i:02d}": i for i in range(21)}  # the median is v10's
+    sizes = {name: 100 - int(name[1:]) for name in scores}
+    assert typical(scores, sizes, 2) == ["v13", "v12"]  # v06 to v13 are the nearest eight
+
+
 def test_the_right_part_is_the_one_that_rises_most_over_normal_videos():
     rows = {
         "n": {"abnormal_by_part": {"human": 0.5, "face": 0.0, "hand": 0.1}},
@@ -193,7 +252,7 @@ def test_stills_are_drawn_once_and_known_by_their_seed(tmp_path):
 
 def test_a_convolutional_stem_is_saved_and_read_back(tmp_path):
     config = get_config(CONFIG)
-    model = build_classifier(config).eval()
+    model = AnomalyClassifier(**shape_of(config)).eval()
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.normal_()
@@ -209,7 +268,7 @@ def test_a_convolutional_stem_is_saved_and_read_back(tmp_path):
 
 def test_a_stem_that_does_not_fit_the_patches_is_named():
     with pytest.raises(ConfigError, match="PATCH_SIZE"):
-        build_classifier(get_config(CONFIG, ["MODEL.VIT.PATCH_SIZE", "12"]))
+        AnomalyClassifier(**shape_of(get_config(CONFIG, ["MODEL.VIT.PATCH_SIZE", "12"])))
 
 
 def test_true_crops_are_judged_as_scoring_judges_them():

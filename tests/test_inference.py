@@ -56,7 +56,8 @@ def test_the_result_files_say_what_design_promises(scored):
     assert [v["frames"] for v in scores["videos"]] == [3, 5]
     keys = (
         "video_path video_results ci95 score_frame_mean score_clean_frames score_soft frames "
-        "frames_expected people abnormal_people abnormal_by_part skipped_crops warnings seconds"
+        "score_people tracks frames_expected people abnormal_people abnormal_by_part "
+        "skipped_crops warnings seconds"
     )
     assert set(keys.split()) <= set(scores["videos"][0])
     row = scores["videos"][0]
@@ -65,8 +66,10 @@ def test_the_result_files_say_what_design_promises(scored):
     people = [p for f in frames for p in f["people"]]
     assert [f["frame"] for f in frames] == [0, 1, 2] and frames[1]["time"] == pytest.approx(1 / 25)
     assert len(people) == row["people"] > 0
+    assert row["tracks"] == len({p["id"] for p in people}) == len(frames[0]["people"])
     assert row["video_results"] == 1 - sum(p["abnormal"] for p in people) / len(people)
     part = people[0]["parts"][0]
+    assert people[0]["bbox"] == part["bbox"]
     assert part["part"] == "human" and 0 <= part["p_abnormal"] <= 1
     x1, y1, x2, y2 = part["square"]
     assert 0 <= x1 < x2 <= 1280 and 0 <= y1 < y2 <= 720 and abs((x2 - x1) - (y2 - y1)) <= 1
@@ -242,7 +245,7 @@ def test_fewer_parts_need_fewer_classifiers(short, tmp_path):
 
 
 def test_thresholds_can_be_set(short, tmp_path):
-    opts = [x for p in ("HUMAN", "FACE", "HAND") for x in (f"SCORE.THRESHOLDS.{p}", "-1")]
+    opts = [x for p in ("HUMAN", "FACE", "HAND") for x in (f"SCORE.THRESHOLDS.{p}", "0")]
     _, scores = run(tmp_path, "--video", short / "normal_1", "--opts", *opts)
     assert scores["videos"][0]["video_results"] == 0
 
@@ -292,11 +295,11 @@ def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, mo
     """The frames of whole batches are not computed again, and the results are the same."""
     detect, calls = PartDetector.detect, []
 
-    def counted(self, frames):
+    def counted(self, frames, *run):
         if len(calls) == stop:
             raise KeyboardInterrupt
         calls.append(len(frames))
-        return detect(self, frames)
+        return detect(self, frames, *run)
 
     monkeypatch.setattr(PartDetector, "detect", counted)
     words = ["--video", short / "hand_fused", "--batch-size", "1", *flags]

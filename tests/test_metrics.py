@@ -120,6 +120,7 @@ def test_report_files(tmp_path):
     folder = tmp_path / "report"
     write_report(folder, manifest, logits, metrics, history=[step, row], origin={"part": "hand"})
     assert sorted(path.name for path in folder.iterdir()) == [
+        "calibration.png",
         "curves.png",
         "metrics.json",
         "mistakes.jpg",

@@ -1,162 +1,279 @@
-"""The same run in a Ray cluster's actors: the same files, whatever dies."""
+"""The same run in a Ray cluster's actors: the same files, whatever dies, and one line if it cannot.
+
+All tests share a cluster of two cores, which a process of its own holds.
+"""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-import time
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from conftest import ROOT
+from ray_cluster import Cluster, start_cluster, wait_for
 
-from data.on_ray import cluster
-from utils import UsageError
-
-pytest.importorskip("ray")
+import inference
+import preprocess
+from data import on_ray
+from data.jobs import JobFolder
+from data.on_ray import Actors, ray_actors
+from data.video import Source
+from utils import UsageError, read_jsonl
 
 VIDEOS = ROOT / "demo" / "videos"
+BROKEN, SINGLE, BLANK = 5, 6, 27
+DETECTOR = [
+    *("--detector-config", str(ROOT / "configs/demo/yolo_world_demo.py")),
+    *("--detector-weights", str(ROOT / "demo/weights/detector.pth")),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    pytest.importorskip("ray")
+    with start_cluster(cores=2) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """Six short image folders in one folder each, and two files that are no videos."""
+    """Return a folder with 40 inputs: folders of images, images with people and without, no videos.
+
+    Two are of eight frames, the other good ones of one.
+    """
     folder = tmp_path_factory.mktemp("inputs")
     for name in ("normal_1", "hand_fused"):
         reader = cv2.VideoCapture(str(VIDEOS / f"{name}.mp4"))
-        frames = [reader.read()[1] for _ in range(12)]
+        (folder / name).mkdir()
+        for i in range(8 + SINGLE // 2):
+            path = folder / name / f"{i}.png" if i < 8 else folder / f"{name}_{i}.png"
+            cv2.imwrite(str(path), reader.read()[1])
         reader.release()
-        for part in range(3):
-            (folder / f"{name}_{part}").mkdir()
-            for i, frame in enumerate(frames[part::3]):
-                cv2.imwrite(str(folder / f"{name}_{part}" / f"{i}.png"), frame)
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("hello")
+    for i in range(BLANK):
+        cv2.imwrite(str(folder / f"blank_{i}.png"), np.full((64, 64, 3), 9 * i, np.uint8))
+    for i in range(BROKEN):
+        (folder / f"broken_{i}.mp4").write_text("no video" * (i % 2))
     return folder
 
 
-def command(inputs: Path, output: Path, *flags: str) -> list[str]:
-    videos = [str(path) for path in sorted(inputs.iterdir())]
-    words = ["--video", *videos, "--output", str(output), "--device", "cpu", *flags]
-    return [sys.executable, str(ROOT / "inference.py"), *words]
+def words(script: str, inputs: Path, output: Path, *flags: str) -> list[str]:
+    paths = [str(path) for path in sorted(inputs.iterdir())]
+    own = ["--video", *paths] if script == "inference" else ["--input", *paths, *DETECTOR]
+    return [*own, "--output", str(output), "--device", "cpu", *flags]
 
 
-def score(inputs: Path, output: Path, *flags: str) -> dict[str, bytes]:
-    """Run the command to its end; return the result files without their seconds."""
-    done = subprocess.run(command(inputs, output, *flags), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr  # two inputs fail
-    return results(output)
+def run(script: str, inputs: Path, output: Path, *flags: str) -> dict[str, bytes]:
+    """Run a script here to its end; return its files, without what depends on time."""
+    main = {"inference": inference.main, "preprocess": preprocess.main}[script]
+    assert main(words(script, inputs, output, *flags)) == 1  # some inputs fail
+    return files(output)
 
 
-def results(output: Path) -> dict[str, bytes]:
-    found = {path.name: path.read_bytes() for path in output.glob("*.frames.jsonl")}
-    scores = json.loads((output / "scores.json").read_text())
-    for row in scores["videos"]:
-        del row["seconds"]
-    return found | {"scores.json": json.dumps(scores).encode()}
+def files(output: Path) -> dict[str, bytes]:
+    found = {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in output.rglob("*")
+        if path.is_file() and ".state" not in path.parts
+    }
+    if scores := json.loads(found.pop("scores.json", b"null")):
+        for row in scores["videos"]:
+            del row["seconds"]
+        found["scores.json"] = json.dumps(scores).encode()
+    return found
 
 
 @pytest.fixture(scope="module")
-def expected(inputs, tmp_path_factory) -> dict[str, bytes]:
+def scored(inputs, tmp_path_factory) -> dict[str, bytes]:
     """What one process makes of the inputs."""
-    return score(inputs, tmp_path_factory.mktemp("one") / "out")
+    return run("inference", inputs, tmp_path_factory.mktemp("one") / "out")
 
 
-def test_actors_give_the_files_of_one_process(inputs, expected, tmp_path):
-    assert score(inputs, tmp_path / "out", "--ray") == expected
-    failed = json.loads(expected["scores.json"])["failed"]
-    assert [Path(row["video_path"]).name for row in failed] == ["empty.mp4", "text.mp4"]
+@pytest.fixture(scope="module")
+def cropped(inputs, tmp_path_factory) -> dict[str, bytes]:
+    return run("preprocess", inputs, tmp_path_factory.mktemp("one") / "out")
 
 
-def test_a_video_shared_in_stretches_has_the_same_rows(inputs, expected, tmp_path):
-    assert score(inputs, tmp_path / "out", "--ray", "--split-frames", "2") == expected
-    assert not list((tmp_path / "out" / ".state").glob("stretch.*"))
+def test_scored_in_actors(inputs, scored, cluster, tmp_path, monkeypatch):
+    """35 rows and 5 failures to the byte; srun's numbers of its step count for nothing."""
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert run("inference", inputs, tmp_path / "out", "--ray", cluster.address) == scored
+    scores = json.loads(scored["scores.json"])
+    assert (len(scores["videos"]), len(scores["failed"])) == (35, BROKEN)
+    assert not list((tmp_path / "out/.state").glob("tries.*"))
 
 
-def actors_of(driver: int) -> list[int]:
-    """Return the processes of Ray's actors that work for the driver's cluster."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(b"ray::MapWorker"):
-                session = os.getsid(int(path.parent.name))
-                found += [int(path.parent.name)] if session == os.getsid(driver) else []
-        except OSError:  # ended meanwhile
-            continue
-    return found
-
-
-def begun(output: Path) -> list[Path]:
-    return list((output / ".state").glob("tries.*"))
-
-
-def wait_for(condition, seconds: float = 50):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
-def start(inputs: Path, output: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(inputs, output, "--ray"),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def test_an_actor_that_is_killed_is_replaced(inputs, expected, tmp_path):
-    driver = start(inputs, tmp_path / "out")
-    wait_for(lambda: begun(tmp_path / "out"))
-    os.kill(wait_for(lambda: actors_of(driver.pid))[0], signal.SIGKILL)
-    _, errors = driver.communicate(timeout=55)
-    assert driver.returncode == 1, errors
-    assert results(tmp_path / "out") == expected
-
-
-def test_a_driver_that_is_killed_goes_on_where_it_was(inputs, expected, tmp_path):
+def test_cropped_in_actors_of_which_one_is_killed(inputs, cropped, cluster, tmp_path):
     output = tmp_path / "out"
-    driver = start(inputs, output)
-    wait_for(lambda: list((output / ".state").glob("item.*_*.json")))
-    os.killpg(driver.pid, signal.SIGKILL)
+
+    def kill() -> None:
+        wait_for(lambda: list(output.glob(".state/item.*.json")))
+        cluster.kill_an_actor()
+        killed.set()
+
+    killed = threading.Event()
+    threading.Thread(target=kill, daemon=True).start()
+    assert run("preprocess", inputs, output, "--ray", cluster.address) == cropped
+    assert killed.is_set()
+    assert len(read_jsonl(output / "failed.jsonl")) == BROKEN
+    assert len(read_jsonl(output / "hand.jsonl")) > 10
+
+
+@pytest.mark.slow
+def test_an_actor_is_killed_while_it_scores_stretches(inputs, scored, cluster, tmp_path):
+    output = tmp_path / "out"
+
+    def kill() -> None:
+        wait_for(lambda: list(output.glob(".state/stretch.*")))
+        cluster.kill_an_actor()
+        killed.set()
+
+    killed = threading.Event()
+    threading.Thread(target=kill, daemon=True).start()
+    flags = ("--ray", cluster.address, "--split-frames", "2")
+    assert run("inference", inputs, output, *flags) == scored
+    assert killed.is_set()
+    assert not list(output.glob(".state/stretch.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["inference", "preprocess"])
+def test_a_driver_that_is_killed_goes_on_where_it_was(script, inputs, request, tmp_path):
+    """In a local cluster, which dies with its driver."""
+    pytest.importorskip("ray")
+    output = tmp_path / "out"
+    command = [sys.executable, ROOT / f"{script}.py", *words(script, inputs, output, "--ray")]
+    options = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    driver = subprocess.Popen(command, start_new_session=True, **options)
+    wait_for(lambda: len(list(output.glob(".state/item.*.json"))) > 3)
+    driver.kill()
     driver.wait()
-    finished = {p: p.stat().st_mtime_ns for p in output.glob("*.frames.jsonl")}
-    assert finished
-    assert score(inputs, output, "--ray") == expected
-    assert {p: p.stat().st_mtime_ns for p in finished} == finished  # not scored again
+    finished = {path: path.stat().st_mtime_ns for path in output.glob(".state/item.*.json")}
+    assert subprocess.run(command, **options).returncode == 1  # some inputs fail
+    expected = request.getfixturevalue({"inference": "scored", "preprocess": "cropped"}[script])
+    assert files(output) == expected
+    kept = {p: t for p, t in finished.items() if "error" not in json.loads(p.read_text())["row"]}
+    assert kept and {p: p.stat().st_mtime_ns for p in kept} == kept  # not scored again
+
+
+@pytest.fixture
+def jobs(tmp_path) -> JobFolder:
+    (tmp_path / ".state").mkdir()
+    return JobFolder(tmp_path, {})
+
+
+SOURCES = [Source(Path(name), name) for name in ("light", "heavy", "odd", "other")]
+
+
+def test_an_item_that_kills_its_actors_fails_alone(cluster, jobs):
+    """SIGKILL is how a machine without memory ends a process."""
+
+    def make():
+        def work(source: Source) -> str:
+            if source.stem == "heavy":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if source.stem == "odd":
+                raise ValueError("two\nlines")
+            return source.stem.upper()
+
+        return work
+
+    with ray_actors(cluster.address, device="auto", cores=1) as actors:
+        assert actors == Actors(2, 1, "cpu")
+        done = {source.stem: found for source, *found in actors.map(make, SOURCES, jobs)}
+    assert done == {
+        "light": ["LIGHT", None],
+        "heavy": [None, "its process died 3 times; out of memory?"],
+        "odd": [None, "ValueError: two lines"],
+        "other": ["OTHER", None],
+    }
+
+
+def test_actors_that_cannot_start_are_one_line(cluster, jobs):
+    def refuse():
+        raise UsageError("hand.pth: no such file")
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with ray_actors(cluster.address, device="cpu", cores=1) as actors:
+        for make, why in ((refuse, "hand.pth: no such file"), (die, "its process died 3 times")):
+            with pytest.raises(UsageError, match=f"--ray: an actor cannot start: {why}"):
+                list(actors.map(make, SOURCES, jobs))
+
+
+def test_a_job_without_progress_says_why(cluster, jobs, monkeypatch, caplog):
+    """Another job holds all cores, until the line is there."""
+    import ray
+
+    class Holder:
+        def holds(self) -> bool:
+            return True
+
+    class LetGo(logging.Handler):
+        def emit(self, _record) -> None:
+            ray.kill(holder)
+
+    monkeypatch.setattr(on_ray, "SILENT_SECONDS", 1)
+    handler = LetGo()
+    on_ray.logger.addHandler(handler)
+    with ray_actors(cluster.address, device="cpu", cores=2) as actors:
+        holder = ray.remote(num_cpus=2)(Holder).remote()
+        assert ray.get(holder.holds.remote())
+        found = actors.map(lambda: str, SOURCES[:1], jobs)
+        assert [error for _, _, error in found] == [None]
+    on_ray.logger.removeHandler(handler)
+    expected = "no result for 1 s: an actor needs {'num_cpus': 1.8, 'num_gpus': 0}, the cluster has"
+    assert expected in caplog.text
+
+
+# The machines' cores and GPUs, --device, --actor-cores, what is taken.
+ROOM = [
+    ([(8, 0)], "auto", None, Actors(8, 1, "cpu")),
+    ([(8, 0), (4, 0)], "cpu", 3, Actors(3, 3, "cpu")),  # no actor spans two machines
+    ([(8, 2)], "cpu", 4, Actors(2, 4, "cpu")),
+    ([(8, 2), (4, 0)], "auto", None, Actors(2, 4, "cuda")),
+    ([(9, 2), (8, 4)], "cuda:0", None, Actors(6, 2, "cuda")),
+    ([(8, 8)], "cuda", 2, Actors(4, 2, "cuda")),  # cores are what is short
+    ([(2, 0)], "cuda", 1, "--device: cuda was asked for, but the Ray cluster has no GPU"),
+    ([(2, 0)], "mps", 1, "--device: with --ray, expected auto, cpu or cuda, got mps"),
+    ([(2, 0)] * 2, "auto", 3, "--actor-cores: 3, but the Ray cluster's machines have 2"),
+]
+
+
+@pytest.mark.parametrize(("machines", "device", "cores", "expected"), ROOM)
+def test_what_a_cluster_has_room_for(machines, device, cores, expected):
+    found = [{"CPU": cpus} | ({"GPU": gpus} if gpus else {}) for cpus, gpus in machines]
+    if isinstance(expected, Actors):
+        assert on_ray._choose(found, device, cores) == expected
+    else:
+        with pytest.raises(UsageError, match=f"^{expected}$"):
+            on_ray._choose(found, device, cores)
+
+
+@pytest.mark.parametrize("main", [inference.main, preprocess.main])
+def test_ray_absent_or_under_torchrun(main, tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    script = "inference" if main is inference.main else "preprocess"
+    flags = words(script, tmp_path, tmp_path / "out", "--ray")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"--ray: Ray is not installed; pip install '.\[ray\]'"):
+        main(flags)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="--ray: start one process, without torchrun"):
+        main(flags)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
 def test_a_cluster_that_cannot_be_reached_is_one_line(address):
+    pytest.importorskip("ray")
     expected = f"--ray: cannot reach a cluster at {address}"
-    with pytest.raises(UsageError, match=expected), cluster(address):
+    with pytest.raises(UsageError, match=expected), ray_actors(address, device="cpu", cores=1):
         pass
-
-
-def test_ray_absent_names_the_extra(inputs, tmp_path):
-    program = (
-        "import sys; sys.modules['ray'] = None; import inference; from utils import run_main\n"
-        "run_main(lambda: inference.main(sys.argv[1:]))"
-    )
-    words = command(inputs, tmp_path / "out", "--ray")[2:]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "error: --ray: Ray is not installed; pip install '.[ray]'" in done.stderr
-
-
-def test_more_cores_than_there_are(inputs, tmp_path):
-    done = subprocess.run(
-        command(inputs, tmp_path / "out", "--ray", "--actor-cores", "999"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and "error: --actor-cores: 999, but the Ray" in done.stderr

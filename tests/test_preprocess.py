@@ -1,15 +1,8 @@
-"""From videos to crops: the same squares as at scoring, in any number of processes."""
+"""From videos to crops: the same squares as at scoring; what is refused, and what is kept."""
 
 import json
 import os
-import random
-import resource
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,40 +10,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import RELEASE_YAML, ROOT, detector_config, golden
-from fake_detector import FakeDetector
+from conftest import RELEASE_YAML, detector_config, golden
 from PIL import Image
+from preprocess_runs import flags, rows_of, tree, use_fake_detector, write_video, write_videos
 
 import preprocess
 from configs.defaults import PARTS, get_config
 from data import label
-from data.cropping.crop_lists import source_of
 from data.crops import cut
-from data.jobs import JobFolder, share
+from data.jobs import JobFolder
 from data.transforms import build_eval_transform
 from data.video import FrameReader, Source, find_sources
 from utils import UsageError
 
-FAKE = ROOT / "tests/fake_detector.py"
-
-
-def write_video(path: Path, frames: int, seed: int, size: tuple[int, int] = (96, 72)) -> None:
-    rng = np.random.default_rng(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, size)
-    for _ in range(frames):
-        small = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-        out.write(cv2.resize(small, size, interpolation=cv2.INTER_CUBIC))
-    out.release()
-
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
-    """Return a folder of six videos of 3 to 13 frames."""
-    folder = tmp_path_factory.mktemp("videos")
-    for i in range(6):
-        write_video(folder / ("sub" if i % 2 else "") / f"v{i}.mp4", 3 + 2 * i, i)
-    return folder
+    return write_videos(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(scope="module")
@@ -60,64 +36,15 @@ def weights(tmp_path_factory) -> Path:
     return path
 
 
-def flags(videos, output: Path, weights: Path, *more: str) -> list[str]:
-    inputs = [str(path) for path in (videos if isinstance(videos, list) else [videos])]
-    fixed = ["--output", str(output), "--detector_config", "s.py"]
-    return ["--input", *inputs, *fixed, "--detector_weights", str(weights), *more]
-
-
 @pytest.fixture
 def crop(weights, monkeypatch):
     """Return a function that runs preprocess.py here, with the fake detector."""
-    monkeypatch.setattr(
-        preprocess, "load_detector", lambda args, config: (FakeDetector().detect, 3)
-    )
+    use_fake_detector(monkeypatch)
 
     def run(videos, output: Path, *more: str) -> int:
         return preprocess.main(flags(videos, output, weights, *more))
 
     return run
-
-
-def start(arguments: list[str], *, pause: float = 0.0, **options):
-    """Start preprocess.py with the fake detector."""
-    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True} | options
-    return subprocess.Popen([sys.executable, str(FAKE), str(pause), *arguments], **options)
-
-
-def start_together(arguments: list[str], processes: int, **options) -> list:
-    """Start `processes` of them as torchrun does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    started = []
-    for number in range(processes):
-        place = {"RANK": str(number), "WORLD_SIZE": str(processes)}
-        started.append(start(arguments, env=os.environ | address | place, **options))
-    return started
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Return every file in `folder` but what it remembers for itself (times, mainly)."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "merged" and "item." not in path.name
-    }
-
-
-def rows_of(path: Path) -> list:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def whole(videos, weights, tmp_path_factory) -> dict[str, bytes]:
-    """Return the output of one unbroken process."""
-    output = tmp_path_factory.mktemp("whole") / "crops"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preprocess, "load_detector", lambda args, config: (FakeDetector().detect, 3))
-        assert preprocess.main(flags(videos, output, weights)) == 0
-    return tree(output)
 
 
 def test_rows_files_and_lists_agree(videos, crop, tmp_path):
@@ -189,56 +116,6 @@ def test_a_folder_of_images_is_one_video(crop, tmp_path):
     assert all(row["time"] == row["frame"] / 2 for row in rows)
 
 
-def test_three_processes_give_the_output_of_one(videos, weights, whole, tmp_path):
-    output = tmp_path / "crops"
-    processes = start_together(flags(videos, output, weights), 3)
-    assert [(p.communicate()[1], p.returncode)[1] for p in processes] == [0, 0, 0]
-    assert tree(output) == whole
-
-
-def test_the_longest_videos_are_assigned_first(videos, monkeypatch):
-    sources, _ = find_sources([videos])
-    frames = {source: int(source.path.stem[1:]) * 2 + 3 for source in sources}
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    shares = []
-    for rank in "012":
-        monkeypatch.setenv("RANK", rank)
-        shares.append(sorted(source.path.stem for source in share(frames)))
-    # 13, 11 and 9 frames first, then the shorter ones where least is to do: 16 frames each.
-    assert shares == [["v0", "v5"], ["v1", "v4"], ["v2", "v3"]]
-
-
-def test_of_several_processes_one_tells_what_failed(videos, weights, tmp_path):
-    """Status 0 of the others keeps torchrun from stopping the first before it has merged."""
-    bad = tmp_path / "bad.mp4"
-    bad.write_text("no video")
-    output = tmp_path / "crops"
-    processes = start_together(flags([videos, bad], output, weights), 2)
-    assert [(p.communicate()[1], p.returncode)[1] for p in processes] == [1, 0]
-    assert [Path(r["video_path"]).name for r in rows_of(output / "failed.jsonl")] == ["bad.mp4"]
-    assert (output / "boxes.jsonl").exists()
-    refused = start_together(flags(videos, output, weights, "--frame-stride", "2"), 2)
-    said, status = zip(*[(p.communicate()[1], p.returncode) for p in refused], strict=True)
-    assert status == (2, 0)
-    assert "frame_stride differ" in said[0] and "Traceback" not in "".join(said)
-
-
-def test_a_process_that_died_leaves_what_a_rerun_completes(videos, weights, whole, tmp_path):
-    output = tmp_path / "crops"
-    first, second = start_together(flags(videos, output, weights), 2, pause=0.1)
-    deadline = time.monotonic() + 30
-    while not list(output.glob(".state/item.*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(second.pid, signal.SIGKILL)
-    second.communicate()
-    first.communicate()  # torchrun would stop it; left alone, it finds that the other is gone
-    assert first.returncode != 0
-    assert not (output / "boxes.jsonl").exists()
-    again = start(flags(videos, output, weights))
-    assert (again.communicate()[1], again.returncode)[1] == 0
-    assert tree(output) == whole
-
-
 def test_a_second_run_into_the_folder_is_refused(videos, crop, tmp_path):
     output = tmp_path / "crops"
     with (
@@ -248,37 +125,7 @@ def test_a_second_run_into_the_folder_is_refused(videos, crop, tmp_path):
         crop(videos, output, "--overwrite")
 
 
-def test_killed_five_times_at_random_it_ends_with_the_same_output(videos, weights, whole, tmp_path):
-    output, draw = tmp_path / "crops", random.Random(0)
-    arguments = flags(videos, output, weights)
-    done = []
-    for attempt in range(5):
-        process = start(arguments, pause=0.02)
-        deadline = time.monotonic() + 30
-        while not (output / ".state").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0.05, 0.5))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, f"attempt {attempt} came to its end"
-        done.append(len(list((output / ".state").glob("item.*.json"))))
-    assert done == sorted(done)
-    finished = {path.name.split(".")[1] for path in output.glob(".state/item.*.json")}
-    assert finished, "killed too early to have finished anything"
-    stamps = {
-        path: path.stat().st_mtime_ns
-        for path in output.glob("*/*.jpg")
-        if source_of(path.name) in finished
-    }
-    process = start(arguments)
-    assert process.communicate()[0] is None
-    assert process.returncode == 0
-    assert tree(output) == whole
-    # What was finished is not written again.
-    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-
-
-def test_unreadable_inputs_are_named_and_the_rest_goes_on(videos, crop, whole, tmp_path):
+def test_unreadable_inputs_are_named_and_the_rest_goes_on(videos, crop, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "empty.mp4").touch()
@@ -294,13 +141,41 @@ def test_unreadable_inputs_are_named_and_the_rest_goes_on(videos, crop, whole, t
     assert "not UTF-8" in failed["\\xff.mp4"]
     assert "no such file" in failed["gone.mp4"]
     assert len(failed) == 4
-    assert (output / "boxes.jsonl").read_bytes() == whole["boxes.jsonl"]
+    crop(videos, tmp_path / "good")
+    expected = (tmp_path / "good/boxes.jsonl").read_bytes()
+    assert (output / "boxes.jsonl").read_bytes() == expected
     for name in ("empty.mp4", "text.mp4"):
         write_video(bad / name, 3, 99)
     odd.unlink()
     assert crop([videos, bad], output) == 0
     assert not (output / "failed.jsonl").exists()
     assert {"empty", "text"} < {row["source"] for row in rows_of(output / "boxes.jsonl")}
+
+
+def test_what_is_damaged_is_made_again_and_what_a_person_deleted_is_not(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos, output)
+    whole = tree(output)
+    crops = sorted((output / "human").iterdir())
+    crops[0].write_bytes(crops[0].read_bytes()[:-1])
+    crops[-1].write_bytes(b"")
+    (output / ".state/boxes.v4.jsonl").write_text("")
+    (output / "boxes.jsonl").write_text("{}")
+    (output / "face.jsonl").unlink()
+    assert crop(videos, output) == 0
+    assert tree(output) == whole
+    crops[0].unlink()
+    assert crop(videos, output) == 0
+    assert not crops[0].exists()
+
+
+def test_a_damaged_list_of_unfinished_videos_is_one_less(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos, output)
+    for content in ("5", "[[]]", "{"):
+        (output / ".state/unfinished.json").write_text(content)
+        (output / ".state/merged").write_text(content)
+        assert crop(videos, output) == 0
 
 
 def test_other_settings_need_another_folder(videos, crop, tmp_path):
@@ -401,26 +276,6 @@ def test_lists_are_split_by_video(videos, crop, tmp_path):
     assert not (output / "hand_test.jsonl").exists()
 
 
-def test_a_full_disk_loses_nothing(weights, tmp_path):
-    write_video(tmp_path / "in/a.mp4", 4, 1)
-    write_video(tmp_path / "in/b.mp4", 4, 2, size=(640, 480))  # its crops are larger
-    arguments = flags(tmp_path / "in", tmp_path / "crops", weights, "--format", "png")
-    limit = (20_000, 20_000)
-    process = start(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-    error = process.communicate()[1]
-    assert process.returncode == 1, error
-    assert "cannot write the crops of 'b'" in error
-    assert "Make room and run the same command again" in error
-    assert "Traceback" not in error
-    state = tmp_path / "crops/.state"
-    assert (state / "item.a.json").exists()
-    assert not (state / "item.b.json").exists()
-    for folder in ("crops", "fresh"):
-        again = start(flags(tmp_path / "in", tmp_path / folder, weights, "--format", "png"))
-        assert (again.communicate()[1], again.returncode)[1] == 0
-    assert tree(tmp_path / "crops") == tree(tmp_path / "fresh")
-
-
 def test_names_that_are_not_utf8_are_left_out(crop, tmp_path):
     shots = tmp_path / "in" / "shots"
     shots.mkdir(parents=True)
@@ -434,24 +289,6 @@ def test_names_that_are_not_utf8_are_left_out(crop, tmp_path):
     failed = [r["video_path"] for r in rows_of(tmp_path / "crops/failed.jsonl")]
     assert set(failed) == {f"{shots}/\\xff.png", f"{shots.parent}/\\xfe"}
     assert {r["source"] for r in rows_of(tmp_path / "crops/boxes.jsonl")} == {"shots"}
-
-
-def test_what_a_killed_run_of_other_settings_left_is_deleted(videos, crop, weights, tmp_path):
-    output = tmp_path / "crops"
-    process = start(flags(videos / "sub", output, weights), pause=0.05)
-    deadline = time.monotonic() + 30
-    while not list(output.glob("*/*_f000002_*.jpg")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    (output / "hand/unsure").mkdir()
-    kept = output / "hand/unsure/sub__v1_f000000_p0_0.jpg"  # as if a person had put it there
-    kept.write_bytes(b"crop")
-    assert crop(videos / "v2.mp4", output, "--frame-stride", "3", "--overwrite") == 0
-    assert kept.read_bytes() == b"crop"
-    shutil.rmtree(kept.parent)
-    crop(videos / "v2.mp4", tmp_path / "fresh", "--frame-stride", "3")
-    assert tree(output) == tree(tmp_path / "fresh")
 
 
 def test_the_next_command_is_printed(videos, crop, tmp_path, capsys):

@@ -14,7 +14,7 @@ from configs.defaults import get_config
 from data.video import Frame, Source
 from models.detector import FrameDetections, PartBox, Person
 from models.scorer import VideoScorer
-from models.scores import Tally
+from models.scores import Tally, VideoResult
 from models.weights import choose_weights
 from utils import Stopwatch
 
@@ -24,9 +24,10 @@ LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 def _row(*people) -> dict:
     """Return a frame's row of people given as {part: p}."""
     rows = []
-    for person in people:
+    for number, person in enumerate(people):
         parts = [{"part": part, "p_abnormal": p} for part, p in person.items()]
-        rows.append({"abnormal": any(p > LIMITS[k] for k, p in person.items()), "parts": parts})
+        abnormal = any(p > LIMITS[k] for k, p in person.items())
+        rows.append({"id": number, "abnormal": abnormal, "parts": parts})
     normal = sum(not row["abnormal"] for row in rows)
     return {"score": normal / len(rows) if rows else None, "people": rows}
 
@@ -48,15 +49,54 @@ def test_four_scores():
     assert scores["score_frame_mean"] == pytest.approx(0.75)
     assert scores["score_clean_frames"] == pytest.approx(2 / 3)
     assert scores["score_soft"] == pytest.approx(1 - (0.2 + 0.9 + 0.4) / 3)
+    assert scores["tracks"] == 2  # the first person is seen twice
+    assert scores["score_people"] == pytest.approx(0.5)
     assert (scores["frames"], scores["people"], scores["abnormal_people"]) == (3, 3, 1)
     assert scores["abnormal_by_part"] == {"human": 1 / 3, "face": 1 / 3, "hand": 0}
     low, high = scores["ci95"]
     assert low == pytest.approx(0.5) and high == pytest.approx(1.0)
 
 
+def test_somebody_seen_often_counts_once_in_the_score_of_people():
+    often, once = {"human": 0.1}, {"human": 0.9}
+    scores = _scores(*[_row(often)] * 7, _row({"human": 0.9}, once))
+    assert scores["score_people"] == pytest.approx((7 / 8 + 0) / 2) and scores["tracks"] == 2
+
+
+def test_values_per_person_for_rewards():
+    rows = [
+        _row({"human": 0.1, "hand": 0.2}, {"human": 0.7, "face": 0.9}),
+        _row({"human": 0.3}),
+        _row(),
+    ]
+    result = VideoResult(_scores(*rows), rows, LIMITS)
+    first, second = result.people
+    assert (first["id"], first["views"], first["normal"]) == (0, 2, 1.0)
+    assert (second["id"], second["views"], second["normal"]) == (1, 1, 0.0)
+    assert first["soft"] == pytest.approx(0.75) and second["soft"] == pytest.approx(0.1)
+    assert result.micro == pytest.approx(2 / 3) and result.macro == pytest.approx(0.5)
+    assert result.soft == pytest.approx(1 - (0.2 + 0.9 + 0.3) / 3)
+    assert result.unreliable is None
+
+
+@pytest.mark.parametrize(
+    "hands, reason",
+    [
+        ((0.30, 0.31, 0.34, 0.9), "hand: 75% of p are within 0.05 of the threshold"),
+        ((0.30, 0.31, 0.31), None),  # near the threshold, but nobody is flagged
+        ((0.30, 0.9, 0.9, 0.34), None),  # most are far from it
+        ((), "no people"),
+    ],
+)
+def test_scores_that_say_little_are_named(hands, reason):
+    rows = [_row({"human": 0.1, "hand": p}) for p in hands]
+    assert VideoResult({}, rows, LIMITS).unreliable == reason
+
+
 def test_nobody_in_the_video():
     scores = _scores(_row(), _row())
     assert scores["video_results"] is None and scores["ci95"] is None
+    assert scores["score_people"] is None and scores["tracks"] == 0
     assert scores["score_clean_frames"] == 1
     assert _scores(_row(), no_person=1.0)["video_results"] == 1.0
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from configs.defaults import get_config
 from data.transforms import Augment, build_eval_transform, normalize
-from models.classifier import build_classifier, convert_finetuned
+from models.classifier import AnomalyClassifier, convert_finetuned, shape_of
 from models.device import set_matmul_precision
 from models.training.engine import train_step
-from models.training.recipe import build_criterion, build_optimizer, build_schedule
+from models.training.recipe import build_augment, build_optimizer, build_schedule
 
 GOLDENS = Path(__file__).parent / "goldens"
 sys.path.insert(0, str(GOLDENS))
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def vit_b():
-    return build_classifier(get_config())
+    return AnomalyClassifier(**shape_of(get_config()))
 
 
 def built(model):
@@ -90,7 +90,7 @@ def test_training_step(vit_b):
     images = torch.stack([transform(Image.fromarray(wave_image(224, 224, i))) for i in range(4)])
     targets = torch.tensor(golden["abnormal_targets"])
     vit_b.eval()  # no drop path
-    loss = build_criterion()(vit_b(images), targets)
+    loss = nn.BCEWithLogitsLoss()(vit_b(images), targets)
     loss.backward()
     assert loss.item() == pytest.approx(golden["loss"], rel=1e-5)
     for name, norm in golden["grad_norm"].items():
@@ -111,21 +111,11 @@ BYTES = torch.arange(4 * 8 * 8 * 3, dtype=torch.int64).remainder(256).byte().res
 TARGETS = torch.tensor([0, 1, 1, 1])
 
 
-def augment_with(**changed) -> Augment:
-    """Return an augmentation that only normalises, apart from what is `changed`."""
-    settings = {
-        "smoothing": 0.0,
-        "mixup": 0.0,
-        "cutmix": 0.0,
-        "mix_prob": 1.0,
-        "switch_prob": 0.5,
-        "mix_mode": "batch",
-        "erase_prob": 0.0,
-        "erase_mode": "pixel",
-        "erase_count": 1,
-        "device": CPU,
-    }
-    return Augment(**(settings | changed))
+def augment_with(smoothing=0.0, mixup=0.0, cutmix=0.0, mode="batch", erase=0.0) -> Augment:
+    """Return the recipe's augmentation; by default it only normalises."""
+    flags = {"MODEL.LABEL_SMOOTHING": smoothing, "AUG.MIXUP": mixup, "AUG.CUTMIX": cutmix}
+    flags |= {"AUG.MIXUP_MODE": mode, "AUG.REPROB": erase}
+    return build_augment(get_config(flags=flags), CPU)
 
 
 def test_smoothing_without_mixing():
@@ -139,7 +129,7 @@ def test_smoothing_without_mixing():
 def test_soft_targets_are_the_share_of_abnormal(mixup, cutmix, mode):
     """Pixels 0 and 255 by class: the mean of a mixed image is its share of abnormal."""
     np.random.seed(5)
-    augment = augment_with(smoothing=0.1, mixup=mixup, cutmix=cutmix, mix_mode=mode)
+    augment = augment_with(smoothing=0.1, mixup=mixup, cutmix=cutmix, mode=mode)
     flat = torch.zeros(4, 8, 8, 3, dtype=torch.uint8) + 255 * TARGETS.view(4, 1, 1, 1).byte()
     low, high = normalize(flat)[0].mean(), normalize(flat)[1].mean()
     seen = set()
@@ -153,7 +143,7 @@ def test_soft_targets_are_the_share_of_abnormal(mixup, cutmix, mode):
 
 def test_random_erasing():
     np.random.seed(0)
-    images, _ = augment_with(erase_prob=1.0)(BYTES, TARGETS)
+    images, _ = augment_with(erase=1.0)(BYTES, TARGETS)
     changed = (images != normalize(BYTES)).any(1).float().mean((1, 2))
     assert ((changed > 0) & (changed < 0.5)).all()
 
@@ -174,9 +164,9 @@ def tiny_step(*batches, clip_grad=0.0, precision="fp32"):
     torch.manual_seed(0)
     model = Tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    result = train_step(
+    loss, norm = train_step(
         model,
-        build_criterion(),
+        nn.BCEWithLogitsLoss(),
         batches,
         optimizer,
         augment=augment_with(),
@@ -184,12 +174,12 @@ def tiny_step(*batches, clip_grad=0.0, precision="fp32"):
         precision=precision,
         clip_grad=clip_grad,
     )
-    return model, *result.read()
+    return model, loss.item(), norm.item()
 
 
 def test_two_micro_batches_are_one_batch():
     torch.manual_seed(0)
-    expected = build_criterion()(Tiny()(normalize(BYTES)), TARGETS.float()).item()
+    expected = nn.BCEWithLogitsLoss()(Tiny()(normalize(BYTES)), TARGETS.float()).item()
     one, *whole = tiny_step((BYTES, TARGETS))
     assert whole[0] == pytest.approx(expected)
     two, *halves = tiny_step((BYTES[:2], TARGETS[:2]), (BYTES[2:], TARGETS[2:]))
@@ -221,7 +211,7 @@ def test_gradient_checkpointing_changes_nothing():
         },
     )
     torch.manual_seed(0)
-    model = build_classifier(config).train()
+    model = AnomalyClassifier(**shape_of(config)).train()
     images = torch.randn(8, 3, 32, 32)
     grads = []
     for checkpointing in (False, True):

@@ -172,5 +172,5 @@ def test_bad_row_is_named_by_line(folder: Path):
             path.unlink()
     path = folder / "dataset/face_test.jsonl"
     path.write_text('["face_test_0.jpg", 2, 0.5]\n')
-    with pytest.raises(UsageError, match=r'face_test.jsonl:1: expected \["name.jpg", 0 or 1'):
+    with pytest.raises(UsageError, match=r"face_test.jsonl:1: label: expected 0, 1"):
         run(folder)

@@ -7,9 +7,9 @@ are compared by file name. In the benchmark's naming (`<prompt>-<index>.mp4`) th
 whole prompts, because videos of one prompt are not independent.
 """
 
-import argparse
 from pathlib import Path
 
+from configs.defaults import flatten
 from models.benchmark.prompts import prompt_and_index
 from models.benchmark.results import (
     SCORES,
@@ -19,7 +19,7 @@ from models.benchmark.results import (
     mean_known,
     read_scores,
 )
-from utils import UsageError, run_main, write_json
+from utils import UsageError, command_parser, run_main, write_json
 
 # These differ between any two runs and do not change scores.
 _NOT_SETTINGS = ("device", "batch_size", "output", "seconds")
@@ -72,18 +72,8 @@ def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_00
     }
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _differing_settings(a: dict, b: dict) -> dict[str, list]:
-    a, b = _flat(a), _flat(b)
+    a, b = dict(flatten(a)), dict(flatten(b))
     return {
         key: [a.get(key), b.get(key)]
         for key in sorted(a.keys() | b.keys())
@@ -132,7 +122,7 @@ def format_table(result: dict, most: int | None = None) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "models.benchmark.compare")
     parser.add_argument("a", type=Path, help="scores.json, or the folder that holds it")
     parser.add_argument("b", type=Path, help="the other one; differences are b - a")
     parser.add_argument("--score", choices=SCORES, default=SCORES[0], help="which score to compare")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.defaults import PARTS, ConfigError, differences, get_config
+from configs.values import SCORING_KEYS
 from data.fetch import FetchError
 from models.benchmark.prompts import CUSTOM, DIMENSION, STANDARD
 from models.benchmark.results import count, first_five, mean_interval
@@ -25,19 +26,6 @@ PUBLISHED = {
     "CogVideoX-1.5": 59.72,
 }  # percent
 VIDEOS = 360  # 120 prompts with 3 videos each
-
-# The settings that scores depend on. SCORE.NO_PERSON is none of them: the benchmark has its own
-# rule for videos without people.
-_SCORING = (
-    "MODEL.VIT.",
-    "MODEL.HEAD_HIDDEN",
-    "MODEL.ABNORMAL_INDEX",
-    "DATA.IMG_SIZE",
-    "DATA.INTERPOLATION",
-    "TEST.",
-    "DETECTOR.",
-    "SCORE.THRESHOLDS.",
-)
 
 
 @dataclass
@@ -212,14 +200,14 @@ def _other_settings(settings: dict) -> list[str]:
     if "channels" in settings:
         values["TEST.CHANNELS"] = settings["channels"]
     try:
-        ours = get_config(flags={k: v for k, v in values.items() if k.startswith(_SCORING)})
+        ours = get_config(flags={k: v for k, v in values.items() if k.startswith(SCORING_KEYS)})
     except ConfigError as error:
         return [f"a setting has no meaning here: {error}"]
     different = differences(ours, get_config(ROOT / RELEASE_CONFIG))
     named = [
         f"{key} {value} instead of {published}"
         for key, (published, value) in different.items()
-        if key.startswith(_SCORING)
+        if key.startswith(SCORING_KEYS)
     ]
     return [f"other settings: {', '.join(named)}"] if named else []
 

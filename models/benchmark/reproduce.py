@@ -16,7 +16,7 @@ from models.benchmark.evaluation import PUBLISHED, VIDEOS, format_result, write_
 from models.benchmark.results import read_scores
 from models.benchmark.vbench2 import RunError, evaluate, run_script
 from models.weights import RELEASE_CONFIG, ROOT, WEIGHTS, release_files
-from utils import UsageError, run_main
+from utils import UsageError, command_parser, run_main
 
 CLIP = "people are walking.-1.mp4"
 CLIP_SCORE, CLIP_NORMAL, CLIP_PEOPLE = 0.9463087248322147, 141, 149
@@ -172,7 +172,7 @@ def reproduce(items: list[Item], *, dry_run: bool = False) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "models.benchmark.reproduce")
     parser.add_argument(
         "--data", type=Path, default=ROOT / "VBench-2.0_human_anomaly", help="the public data set"
     )

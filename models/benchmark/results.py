@@ -7,9 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import UsageError
+from utils import UsageError, plain
 
-SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft")
+SCORES = (
+    "video_results",
+    "score_frame_mean",
+    "score_clean_frames",
+    "score_soft",
+    "score_people",
+)
 
 
 def read_scores(path: str | Path) -> dict:
@@ -112,11 +118,11 @@ def print_scores(scores: dict, path: Path) -> None:
         score, ci = row["video_results"], row["ci95"]
         cells = f"{score:6.3f}" if score is not None else "     -"
         cells += f" {ci[0]:7.3f}..{ci[1]:.3f} " if ci else f"{'-':>16} "
-        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {row['video_path']}")
+        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {plain(row['video_path'])}")
         for warning in row["warnings"]:
-            print(f"{'':>41}  warning: {warning}")
+            print(plain(f"{'':>41}  warning: {warning}"))
     for row in failed:
-        print(f"failed: {row['video_path']}: {row['error']}")
+        print(plain(f"failed: {row['video_path']}: {row['error']}"))
     scored = sum(row["video_results"] is not None for row in videos)
     if scored:
         result = f"{scores['mean']['video_results']:6.3f} mean of {count(scored, 'video')}"

@@ -1,4 +1,4 @@
-"""Annotated videos: every box with its p, the frame's score, and the score over time.
+"""Annotated videos, written while a video is scored or from its results.
 
 VP9 in WebM, which browsers play, written by PyAV's FFmpeg. OpenCV's own writer was measured at 336
 ms a frame for VP9 (1280x720, two cores) and cannot be told to be faster; this takes 31.
@@ -7,7 +7,7 @@ ms a frame for VP9 (1280x720, two cores) and cannot be told to be faster; this t
 import os
 import queue
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,112 +15,45 @@ import cv2
 import numpy as np
 
 from data.video import Frame, FrameReader, Source
-from utils import read_jsonl
+from models.report.draw import ScoreStrip, draw_row
 
-RED, GREEN, WHITE, GREY, DARK = (
-    (60, 60, 235),
-    (90, 190, 60),
-    (245, 245, 245),
-    (120, 120, 120),
-    (32, 28, 26),
-)
 MAX_SIDE = 1280  # larger frames are shrunk: this is for looking, and encoding costs time
-STRIP = 64  # height in pixels of the score over time below the picture
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class AnnotateError(Exception):
     """A video that could not be written; the message names it and says why."""
 
 
-def _label(image: np.ndarray, text: str, x: int, y: int, colour, scale: float) -> None:
-    """Write `text` on a plate whose lower left corner is (x, y), moved into the picture."""
-    (width, height), base = cv2.getTextSize(text, _FONT, scale, 1)
-    x = int(min(max(x, 0), max(image.shape[1] - width - 4, 0)))
-    y = int(min(max(y, height + base + 2), image.shape[0]))
-    cv2.rectangle(image, (x, y - height - base - 2), (x + width + 4, y), colour, -1)
-    cv2.putText(image, text, (x + 2, y - base), _FONT, scale, WHITE, 1, cv2.LINE_AA)
+class Annotation:
+    """Draws into frames: annotation(image, frame, row) returns the picture with the strip."""
+
+    def __init__(self, thresholds: Mapping[str, float], frames_expected: int | None = None):
+        self.thresholds, self.expected = thresholds, frames_expected
+        self.strip: ScoreStrip | None = None
+
+    def __call__(self, image: np.ndarray, frame: Frame, row: Mapping) -> np.ndarray:
+        """`image` (H, W, 3) BGR is `frame` made smaller; it is drawn into."""
+        if self.strip is None:
+            self.strip = ScoreStrip(image.shape[1], self.expected)
+        score = "no people" if row["score"] is None else f"score {row['score']:.2f}"
+        title = f"frame {row['frame']}  {row['time']:.2f} s  {score}"
+        zoom = image.shape[1] / frame.image.shape[1]
+        draw_row(image, row, self.thresholds, zoom, title)
+        return np.vstack([image, self.strip.add(row["score"])])
 
 
-def draw_boxes(image: np.ndarray, row: Mapping, limits: Mapping[str, float], zoom: float) -> None:
-    """Draw a frame's boxes into `image` (H, W, 3) BGR, which is `zoom` times the source frame.
+class WebmWriter:
+    """Writes one video while frames come in; drawing and encoding run in a thread.
 
-    Red where p is above the part's threshold, green elsewhere; flagged boxes come last, on top.
-    """
-    parts = [part for person in row["people"] for part in person["parts"]]
-    parts.sort(key=lambda part: (part["p_abnormal"] > limits[part["part"]], part["p_abnormal"]))
-    scale = min(max(image.shape[1] / 1600, 0.38), 0.6)
-    for part in parts:
-        colour = RED if part["p_abnormal"] > limits[part["part"]] else GREEN
-        x1, y1, x2, y2 = (round(v * zoom) for v in part["bbox"])
-        cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
-        # A raised hand shares its person's upper corner: the person's label goes below.
-        y = y2 if part["part"] == "human" else y1
-        _label(image, f"{part['part']} {part['p_abnormal']:.2f}", x1, y, colour, scale)
-
-
-class ScoreStrip:
-    """The frame score over time, drawn one frame at a time; gaps where there are no people."""
-
-    def __init__(self, width: int, expected: int | None):
-        self.width, self.scores = width, []
-        self.room = max(expected or 64, 2)  # frames that fit; doubled when there come more
-        self._clear()
-
-    def _clear(self) -> None:
-        self.canvas = np.full((STRIP, self.width, 3), DARK, np.uint8)
-        for value in (0.0, 0.5, 1.0):
-            y = self._y(value)
-            cv2.line(self.canvas, (0, y), (self.width, y), (62, 56, 52), 1)
-
-    def _x(self, index: int) -> int:
-        return round(index * (self.width - 1) / (self.room - 1))
-
-    def _y(self, score: float) -> int:
-        return round(STRIP - 8 - score * (STRIP - 16))
-
-    def add(self, score: float | None) -> np.ndarray:
-        """Return the strip (STRIP, W, 3) up to and with this frame, with a line at it."""
-        self.scores.append(score)
-        index = len(self.scores) - 1
-        if index >= self.room:
-            self.room *= 2
-            self._clear()
-            for i in range(index):
-                self._mark(i)
-        self._mark(index)
-        shown = self.canvas.copy()
-        cv2.line(shown, (self._x(index), 0), (self._x(index), STRIP), WHITE, 1)
-        return shown
-
-    def _mark(self, index: int) -> None:
-        score = self.scores[index]
-        if score is None:
-            return
-        before = self.scores[index - 1] if index else None
-        start = (self._x(index - 1), self._y(before)) if before is not None else None
-        end = (self._x(index), self._y(score))
-        cv2.line(self.canvas, start or end, end, (240, 200, 120), 2, cv2.LINE_AA)
-
-
-class AnnotatedVideo:
-    """Writes one annotated video while frames come in; drawing and encoding run in a thread.
-
-    The file appears at `path` all at once, when `close` returns; `abort` leaves nothing. Frames
-    keep their times, so a player's clock is the source's.
+    `draw(image, frame, row)` returns the picture to show for a frame that was shrunk to `image`;
+    without it the frames are shown as they are. The file appears at `path` all at once, when
+    `close` returns; `abort` leaves nothing. Frames keep their times, so a player's clock is the
+    source's.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        limits: Mapping[str, float],
-        *,
-        fps: float,
-        frames_expected: int | None = None,
-    ):
-        self.path, self.limits = Path(path).absolute(), limits  # FFmpeg reads "a:b" as a protocol
-        self.fps = Fraction(fps).limit_denominator(1001)
-        self.expected = frames_expected
+    def __init__(self, path: str | Path, *, fps: float, draw: Callable | None = None):
+        self.path = Path(path).absolute()  # FFmpeg reads "a:b" as a protocol
+        self.fps, self.draw = Fraction(fps).limit_denominator(1001), draw
         self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part.webm")
         self._queue: queue.Queue = queue.Queue(8)
         self._error: Exception | None = None
@@ -152,29 +85,31 @@ class AnnotatedVideo:
 
     def _run(self) -> None:
         """Draw and encode what the queue brings; after an error, only empty it."""
+        items = iter(self._queue.get, None)
         try:
-            self._write()
+            self._write(items)
         except Exception as error:  # handed over to close(), whatever it is
             self._error = error
-            while self._queue.get() is not None:
-                pass
+        for _ in items:  # ends at once where the end was seen already: an error at closing
+            pass
 
-    def _write(self) -> None:
+    def _write(self, items: Iterator[tuple[Frame, Mapping]]) -> None:
         import av
 
-        container = stream = strip = None
+        container = stream = None
+        last = -1
         try:
-            last = -1
-            while (item := self._queue.get()) is not None:
-                frame, row = item
+            for frame, row in items:
                 if container is None:
                     size = _fit(frame.image)
+                picture = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+                if self.draw is not None:
+                    picture = self.draw(picture, frame, row)
+                if container is None:
                     container = av.open(str(self._part), "w", format="webm")
-                    stream = _vp9(container, self.fps, size[0], size[1] + STRIP)
-                    strip = ScoreStrip(size[0], self.expected)
-                picture = self._draw(frame, row, size, strip)
+                    stream = _vp9(container, self.fps, *picture.shape[1::-1])
                 last = max(round(frame.time * 1000), last + 1)
-                encoded = av.VideoFrame.from_ndarray(picture, format="bgr24")
+                encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
                 encoded.pts, encoded.time_base = last, Fraction(1, 1000)
                 container.mux(stream.encode(encoded))
             if container is not None:
@@ -182,15 +117,6 @@ class AnnotatedVideo:
         finally:
             if container is not None:
                 container.close()
-
-    def _draw(self, frame: Frame, row: Mapping, size, strip: ScoreStrip) -> np.ndarray:
-        image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-        draw_boxes(image, row, self.limits, size[0] / frame.image.shape[1])
-        score = "no people" if row["score"] is None else f"score {row['score']:.2f}"
-        people = len(row["people"])
-        text = f"frame {row['frame']}  {row['time']:.2f} s  people {people}  {score}"
-        _label(image, text, 6, 28, DARK, 0.5)
-        return np.ascontiguousarray(np.vstack([image, strip.add(row["score"])]))
 
 
 def _fit(image: np.ndarray) -> tuple[int, int]:
@@ -216,7 +142,9 @@ def _vp9(container, fps: Fraction, width: int, height: int):
     return stream
 
 
-def replay(source: Source, rows: Iterable[Mapping], *, stride: int = 1, fps: float = 25.0):
+def replay(
+    source: Source, rows: Iterable[Mapping], *, stride: int = 1, fps: float = 25.0
+) -> Iterator[tuple[Frame, Mapping]]:
     """Yield (Frame, row) of a video scored earlier, decoding it again.
 
     Frames that have no row any more (a file that changed since) are left out.
@@ -231,24 +159,3 @@ def probe(source: Source, *, stride: int = 1, fps: float = 25.0) -> tuple[float,
     """Return the frames per second after `stride`, and how many frames the container claims."""
     reader = FrameReader(source, stride=stride, fps=fps)
     return reader.fps / stride, reader.frames_expected
-
-
-def annotate_video(
-    source: Source,
-    frames_jsonl: str | Path,
-    output: str | Path,
-    limits: Mapping[str, float],
-    *,
-    stride: int = 1,
-    fps: float = 25.0,
-) -> None:
-    """Write the annotated video of `source` from its result file, decoding it again."""
-    rate, expected = probe(source, stride=stride, fps=fps)
-    video = AnnotatedVideo(output, limits, fps=rate, frames_expected=expected)
-    try:
-        for frame, row in replay(source, read_jsonl(frames_jsonl), stride=stride, fps=fps):
-            video.add(frame, row)
-    except BaseException:
-        video.abort()
-        raise
-    video.close()

@@ -122,7 +122,7 @@ def on_crop(found: np.ndarray, shape: tuple[int, int], size: int, crop: bool) ->
     heat /= max(float(heat.max()), 1e-12)
     scale = resize_size(size, crop) / min(height, width) if crop else None
     seen = (size / scale, size / scale) if crop else (width, height)
-    w, h = (max(1, min(round(s), limit)) for s, limit in zip(seen, (width, height), strict=True))
+    w, h = (max(1, min(round(s), whole)) for s, whole in zip(seen, (width, height), strict=True))
     inner = np.clip(cv2.resize(heat, (w, h), interpolation=cv2.INTER_CUBIC), 0, 1)
     out = np.zeros((height, width), np.float32)
     top, left = (height - h) // 2, (width - w) // 2

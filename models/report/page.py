@@ -1,29 +1,29 @@
 """The report: one folder with a page per video, which opens anywhere without a network.
 
 python inference.py --video clips/ --output results --report     # scores and reports
-python -m models.report.page results                                  # builds the pages again
+python -m models.report results                                  # builds the pages again
 """
 
+import csv
+import io
 import json
-import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from configs.defaults import PARTS
-from data.video import Source
+from configs.defaults import PARTS, flatten
+from configs.values import SCORING_KEYS
 from models.benchmark.results import by_name, read_scores
-from models.report.evidence import Evidence
-from models.report.facts import FRAGILE_SHARE, MARGIN, near, timeline, video_facts
+from models.report.evidence import Evidence, read_evidence
+from models.report.facts import FRAGILE_SHARE, MARGIN, histogram_path, near, video_facts
 from models.report.heatmap import WORDS
+from models.report.timeline import timeline
 from utils import UsageError, atomic_write, read_jsonl
 
-logger = logging.getLogger(__name__)
-
-PAGE = Path(__file__).with_name("templates")
+TEMPLATES = Path(__file__).with_name("templates")
+ASSETS = ("page.css", "index.js", "video.js")
+GALLERY = 24  # worst crops on the first page, of each part
+ROWS_SUFFIX = ".frames.jsonl"
 
 
 def _environment():
@@ -31,156 +31,176 @@ def _environment():
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     env = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     env.policies["json.dumps_kwargs"] = {"allow_nan": False}  # keys keep their order
     env.filters["score"] = lambda v: "-" if v is None else f"{v:.3f}"
     env.filters["raw"] = lambda v: "" if v is None else repr(v)
-    env.filters["percent"] = lambda v: f"{100 * v:.1f}%"
+    env.filters["percent"] = lambda v: "-" if v is None else f"{100 * v:.1f}%"
     env.filters["share"] = lambda n, of: f"{100 * n / of:.1f}%" if of else "-"
-    env.globals.update(margin=MARGIN, fragile_share=FRAGILE_SHARE, parts=PARTS, heat_words=WORDS)
+    env.filters["count"] = lambda n, noun: f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    env.globals.update(margin=MARGIN, fragile_share=FRAGILE_SHARE, heat_words=WORDS)
     return env
 
 
-def limits_of(scores: Mapping) -> dict[str, float]:
-    """Return the thresholds that a scores.json was made with, by part."""
-    limits = scores.get("settings", {}).get("thresholds")
-    if not limits:
+def judged_thresholds(scores: Mapping) -> dict[str, float]:
+    """Return the thresholds that a scores.json was made with, of the parts that were judged."""
+    thresholds = scores.get("settings", {}).get("thresholds")
+    if not thresholds:
         raise UsageError("scores.json: settings.thresholds is missing; score the videos again")
-    return {part.lower(): float(value) for part, value in limits.items()}
+    judged = {
+        part
+        for row in scores["videos"]
+        for part, share in row["abnormal_by_part"].items()
+        if share is not None
+    }
+    return {p: float(thresholds[p.upper()]) for p in PARTS if p in judged or not scores["videos"]}
 
 
-def _flat(tree: Mapping, prefix: str = "") -> list[tuple[str, str]]:
+def scoring_settings(settings: Mapping) -> list[tuple[str, str]]:
+    """Return (name, value) of the settings that scores depend on, of those in scores.json."""
     rows = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+    for key, value in flatten(settings):
+        _, changed, name = key.partition("changed.")
+        if not changed or name.startswith(SCORING_KEYS):
+            rows.append((key, value if isinstance(value, str) else json.dumps(value)))
     return rows
 
 
-def _link(source: Path, target: Path) -> None:
-    """Put a file into the report: a hard link where the file system has them, else a copy."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _stem(folder: Path, row: Mapping) -> str:
+    """Return the stem of a video's files; raises UsageError where scores.json names none."""
+    name = row.get("frames_file")
+    if not isinstance(name, str) or Path(name).name != name or not name.endswith(ROWS_SUFFIX):
+        raise UsageError(f"{folder}: scores.json: no frames_file of {row['video_path']}")
+    return name.removesuffix(ROWS_SUFFIX)
 
 
-def histograms(values: Mapping[str, Sequence[float]], limits: Mapping[str, float]) -> str:
-    """Return an SVG with one histogram of p per part, its threshold and the fragile band."""
-    import io
-
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    colours = {"human": "#3b6fd4", "face": "#b87a00", "hand": "#8e44c9"}
-    shown = [part for part in PARTS if part in limits]
-    with mpl.rc_context({"svg.hashsalt": "report", "font.size": 8}):
-        figure = Figure(figsize=(10, 2.6), layout="constrained")
-        for axes, part in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            found = np.asarray(values[part], np.float64)
-            axes.hist(found, bins=50, range=(0, 1), color=colours[part])
-            axes.axvspan(limits[part] - MARGIN, limits[part] + MARGIN, color="#f3d9a4", zorder=0)
-            axes.axvline(limits[part], color="#1d2430", linewidth=1.2)
-            above = int((found > limits[part]).sum())
-            title = f"{part}: {above} of {len(found)} crops above {limits[part]:.3g}"
-            axes.set_title(title)
-            axes.set_xlim(0, 1)
-            axes.set_xlabel("p(abnormal)")
-            axes.spines[["top", "right"]].set_visible(False)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return out.getvalue()
+def _read_rows(path: Path) -> list[dict]:
+    rows = read_jsonl(path)
+    if any("id" not in person for row in rows for person in row["people"]):
+        raise UsageError(f"{path}: people have no id; score the video again with --overwrite")
+    return rows
 
 
-def _worst(page: Path, limits: Mapping[str, float]) -> tuple[list[dict], bool]:
-    """Return the worst people of a video's evidence, and whether there is a thumbnail."""
-    try:
-        content = json.loads((page / "evidence.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return [], False
-    rows = [row for row in content["worst"] if row["part"] in limits]
-    for row in rows:
-        row["limit"] = limits[row["part"]]
-        row["above"] = row["p_abnormal"] > row["limit"]
-        row["near"] = near(row, limits)
-        row.setdefault("heat", None)
-    return rows, (page / "thumb.jpg").is_file()
+def _worst(evidence: Mapping | None, thresholds: Mapping[str, float]) -> list[dict]:
+    """Return a video's worst parts as the pages show them."""
+    rows = []
+    for row in evidence["worst"] if evidence else ():
+        if row["part"] in thresholds:
+            more = {"threshold": thresholds[row["part"]], "near": near(row, thresholds)}
+            rows.append({"heat": None, **row, **more})
+    return rows
 
 
-def _build_video(env, evidence: Evidence, source: Source, name: str, row: Mapping) -> dict:
-    """Write one video's page; return its row of the table."""
-    rows = read_jsonl(evidence.rows(source))
-    page, limits = evidence.page(source), evidence.limits
+def _build_video(env, evidence: Evidence, stem: str, name: str, row: Mapping) -> dict:
+    """Write one video's page; return what the first page says about it."""
+    rows = _read_rows(evidence.rows(stem))
+    page, thresholds = evidence.page(stem), evidence.thresholds
     page.mkdir(parents=True, exist_ok=True)
-    if evidence.annotated(source).is_file():
-        _link(evidence.annotated(source), page / "annotated.webm")
-    worst, thumb = _worst(page, limits)
-    facts = video_facts(rows, limits)
+    found = read_evidence(page, evidence.rows(stem))
     shown = {
         "name": name,
         "path": row["video_path"],
         "page": f"videos/{page.name}",
-        "thumb": thumb,
-        "video": (page / "annotated.webm").is_file(),
+        "thumb": (page / "thumb.jpg").is_file(),
+        "video": found is not None and (page / "video.webm").is_file(),
+        "size": found["size"] if found else None,
         "score": row["video_results"],
+        "per_person": row.get("score_people"),
         "soft": row["score_soft"],
         "ci95": row["ci95"],
-        "people": row["people"],
+        "tracks": row.get("tracks"),
+        "views": row["people"],
         "abnormal": row["abnormal_people"],
         "frames": row["frames"],
         "by_part": row["abnormal_by_part"],
         "warnings": row["warnings"],
-        **facts,
+        "worst": _worst(found, thresholds),
+        **video_facts(rows, thresholds),
     }
-    html = env.get_template("video.html").render(v=shown, t=timeline(rows, limits), worst=worst)
+    html = env.get_template("video.html").render(v=shown, t=timeline(rows, thresholds))
     with atomic_write(page / "index.html") as file:
         file.write(html)
     return shown
 
 
-def build_report(folder: str | Path, sources: Sequence[Source]) -> Path:
+def _gallery(videos: Sequence[Mapping], parts: Sequence[str]) -> list[dict]:
+    """Return the worst crops of all videos, highest p first: the first GALLERY of each part."""
+    crops = [
+        {**crop, "page": video["page"], "name": video["name"]}
+        for video in videos
+        for crop in video["worst"]
+    ]
+    crops.sort(key=lambda crop: -crop["p_abnormal"])
+    kept = [c for part in parts for c in [c for c in crops if c["part"] == part][:GALLERY]]
+    return sorted(kept, key=lambda crop: -crop["p_abnormal"])
+
+
+def _table(videos: Sequence[Mapping], parts: Sequence[str]) -> str:
+    """Return the first page's table as CSV, unrounded."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header = ["video", "score", "ci95_low", "ci95_high", "score_people", "score_soft"]
+    header += ["people", "person_views", "abnormal_views", "views_near_a_threshold"]
+    writer.writerow([*header, *(f"{part}_flagged" for part in parts)])
+    for v in videos:
+        # A spreadsheet would run a name that begins like a formula.
+        name = "'" + v["path"] if v["path"].startswith(("=", "+", "-", "@", "\t")) else v["path"]
+        cells = [name, v["score"], *(v["ci95"] or (None, None)), v["per_person"], v["soft"]]
+        cells += [v["tracks"], v["views"], v["abnormal"], v["fragile"]]
+        writer.writerow([*cells, *(v["by_part"].get(part) for part in parts)])
+    return out.getvalue()
+
+
+def build_report(folder: str | Path) -> Path:
     """Write `<folder>/report/` from the results in `folder`; return its index.html.
 
-    `sources` are the inputs as they were scored: they tie a video's path to its files. Evidence
-    that is missing is left out, and the page says so; `models.report.evidence` makes it.
+    Evidence that is missing is left out, and the page says so; `inference.py --report` makes it.
+    Raises UsageError where the results cannot be read.
     """
     folder = Path(folder)
     scores = read_scores(folder)
-    limits = limits_of(scores)
-    evidence = Evidence(folder, limits, report=True)
+    evidence = Evidence(folder, judged_thresholds(scores), report=True)
+    parts = list(evidence.thresholds)
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
     env = _environment()
-    by_path = {str(source.path): source for source in sources}
-    videos, values = [], {part: [] for part in PARTS}
+    videos, values = [], {part: [] for part in parts}
     for name, row in by_name(scores["videos"]).items():
-        source = by_path.get(row["video_path"])
-        if source is None:
-            raise UsageError(f"{folder}: scores.json names {row['video_path']}, not an input now")
-        shown = _build_video(env, evidence, source, name, row)
+        shown = _build_video(env, evidence, _stem(folder, row), name, row)
         for part, found in shown.pop("p").items():
             values[part] += found
         videos.append(shown)
     _remove_others(report, {Path(v["page"]).name for v in videos})
-    with atomic_write(report / "histograms.svg") as file:
-        file.write(histograms(values, limits))
-    for name in ("page.css", "page.js"):
-        shutil.copyfile(PAGE / name, report / name)
-    total = {key: sum(v[key] for v in videos) for key in ("people", "abnormal", "fragile")}
+    # Failures first; videos without a score come last.
+    videos.sort(key=lambda v: (v["score"] is None, v["score"] or 0.0, v["soft"] or 0.0))
+    for name in ASSETS:
+        shutil.copyfile(TEMPLATES / name, report / name)
+    with atomic_write(report / "scores.csv") as file:
+        file.write(_table(videos, parts))
     html = env.get_template("index.html").render(
         videos=videos,
-        failed=scores.get("failed", []),
+        failed=scores["failed"],
         mean=scores.get("mean", {}).get("video_results"),
-        total=total,
-        settings=_flat(scores.get("settings", {})),
+        total={key: sum(v[key] for v in videos) for key in ("views", "abnormal", "fragile")},
+        tracks=sum(v["tracks"] or 0 for v in videos),
+        parts=parts,
+        histograms=[_histogram(p, values[p], evidence.thresholds[p]) for p in parts],
+        gallery=_gallery(videos, parts),
+        settings=scoring_settings(scores.get("settings", {})),
     )
     with atomic_write(report / "index.html") as file:
         file.write(html)
     return report / "index.html"
+
+
+def _histogram(part: str, values: Sequence[float], threshold: float) -> dict:
+    above = sum(value > threshold for value in values)
+    known = {"part": part, "threshold": threshold, "judged": len(values), "above": above}
+    return {**known, "bars": histogram_path(values)}
 
 
 def _remove_others(report: Path, names: set[str]) -> None:

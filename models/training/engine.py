@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.utils import distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.training.processes import stop_all
-from models.training.run_folder import append_row, checkpoints
-from utils import gather_objects, rank, sum_over_processes, world_size
+from models.training.run_folder import TrainingState, append_row, checkpoints
+from utils import gather_objects, rank, stop_all, sum_over_processes, world_size
 
 logger = logging.getLogger(__name__)
 
@@ -27,21 +27,6 @@ def wrap_for_processes(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-
-
-@dataclass
-class StepResult:
-    """The loss (mean over all processes) and gradient norm of a step, on their way to the CPU."""
-
-    values: Tensor  # (2,)
-    copied: torch.cuda.Event | None  # None where there is no GPU to wait for
-
-    def read(self) -> tuple[float, float]:
-        """Wait for the step to end; return (loss, gradient norm before clipping)."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        loss, norm = self.values.tolist()
-        return loss, norm
 
 
 def train_one_epoch(
@@ -57,27 +42,20 @@ def train_one_epoch(
     clip_grad: float,
     accumulation: int,
     epoch: int,
-    epochs: int,
     steps: int,
-    print_freq: int,
-    folder: Path,
-    names: Sequence[str],
+    log: "StepLog",
 ) -> float:
-    """Run the `steps` optimiser steps of `epoch` (of `epochs`); return their mean loss.
+    """Run the `steps` optimiser steps of `epoch`; return their mean loss.
 
     `batches` gives this process's (images (B, H, W, 3) uint8 RGB, targets (B,) 1 for abnormal, rows
-    (B,) of the crops, whose file names are `names`), `accumulation` of them for each step. Process
-    0 logs every `print_freq` steps, also to metrics.jsonl in `folder`. A loss or gradient that is
-    not finite ends the run with UsageError.
+    (B,) of the crops in their list), `accumulation` of them for each step. A loss or gradient that
+    is not finite ends the run with UsageError.
     """
     network.train()
-    losses: list[float] = []
-    log = StepLog(folder, names, epoch=epoch, epochs=epochs, steps=steps, print_freq=print_freq)
-    # A step's loss is read after the next step was started, so that a GPU never waits for Python.
-    unread = None
+    log.begin(epoch)
     for step in range(steps):
         micro_batches = list(itertools.islice(batches, accumulation))
-        result = train_step(
+        loss, norm = train_step(
             network,
             criterion,
             [(images, targets) for images, targets, _ in micro_batches],
@@ -89,12 +67,10 @@ def train_one_epoch(
         )
         schedule.step_update(epoch * steps + step)
         rows = torch.cat([rows for _, _, rows in micro_batches])
-        if unread is not None:
-            losses.append(log.read(*unread))
-        unread = result, step, rows, optimizer.param_groups[-1]["lr"]
-    losses.append(log.read(*unread))
-    share_buffers(network)
-    return float(np.mean(losses))
+        log.add(step, loss, norm, rows, lr=optimizer.param_groups[-1]["lr"])
+    if world_size() > 1:  # all measure with the statistics of process 0, which are saved
+        distribute_bn(network, world_size())
+    return float(np.mean(log.losses))
 
 
 def train_step(
@@ -107,11 +83,12 @@ def train_step(
     device: torch.device,
     precision: str,
     clip_grad: float,
-) -> StepResult:
+) -> tuple[Tensor, Tensor]:
     """Take one optimiser step on micro-batches of (images (B, H, W, 3) uint8, targets (B,) 0 or 1).
 
     The gradient is the mean over all of them and over all processes, clipped to the norm
     `clip_grad` (0: not clipped). `network` maps normalised images (B, 3, H, W) to logits (B,).
+    Returns this process's loss and the gradient's norm before clipping, still on the device.
     """
     loss_sum = torch.zeros((), device=device)
     for number, (images, targets) in enumerate(micro_batches, 1):
@@ -130,49 +107,45 @@ def train_step(
     norm = nn.utils.clip_grad_norm_(network.parameters(), clip_grad or math.inf)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    mean_loss = sum_over_processes(loss_sum) / world_size()
-    values = torch.stack([mean_loss, norm.float()]).to("cpu", non_blocking=True)
-    copied = None
-    if device.type == "cuda":
-        copied = torch.cuda.Event()
-        copied.record()
-    return StepResult(values, copied)
+    return loss_sum, norm.detach().float()
 
 
-def share_buffers(network: nn.Module) -> None:
-    """Give every process the running statistics of process 0, which the checkpoint holds."""
-    if world_size() > 1:
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, 0)
-
-
+@dataclass
 class StepLog:
-    """Reads the results of an epoch's steps, logs them, and stops a run that has gone wrong."""
+    """Reads losses and gradient norms every `print_freq` steps, logs them, and stops a bad run.
 
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str],
-        *,
-        epoch: int,
-        epochs: int,
-        steps: int,
-        print_freq: int,
-    ):
-        self.folder, self.names = folder, names
-        self.epoch, self.epochs, self.steps, self.print_freq = epoch, epochs, steps, print_freq
-        self.start = time.perf_counter()
-        self.images = 0
+    Until they are read they stay on the device, so that a GPU seldom waits for Python. Process 0
+    logs, also to metrics.jsonl in `folder`. `names` are the crops' file names.
+    """
 
-    def read(self, result: StepResult, step: int, rows: Tensor, lr: float) -> float:
-        """Return the loss of `step`, in which this process saw the crops `rows` (n,)."""
-        loss, norm = result.read()
-        self.images += len(rows) * world_size()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._stop(step, loss, norm, rows)
-        if rank() == 0 and (step % self.print_freq == 0 or step == self.steps - 1):
-            self._write(step, loss, norm, lr)
-        return loss
+    folder: Path
+    names: Sequence[str]
+    epochs: int
+    steps: int  # of an epoch
+    print_freq: int
+
+    def begin(self, epoch: int) -> None:
+        """Forget the epoch before."""
+        self.epoch, self.start, self.images = epoch, time.perf_counter(), 0
+        self.losses: list[float] = []  # of the steps that were read, mean over all processes
+        self.unread: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, step: int, loss: Tensor, norm: Tensor, rows: Tensor, lr: float) -> None:
+        """Take the results of `step`, in which this process saw the crops `rows` (n,)."""
+        self.unread.append((loss, norm, rows))
+        if step % self.print_freq and step < self.steps - 1:
+            return
+        own_losses, norms, batches = zip(*self.unread, strict=True)
+        losses = (sum_over_processes(torch.stack(own_losses)) / world_size()).tolist()
+        norms = torch.stack(norms).tolist()
+        for i, values in enumerate(zip(losses, norms, strict=True)):
+            if not all(map(math.isfinite, values)):
+                self._stop(step - len(losses) + 1 + i, *values, batches[i])
+        self.losses += losses
+        self.images += sum(map(len, batches)) * world_size()
+        self.unread.clear()
+        if rank() == 0:
+            self._write(step, losses[-1], norms[-1], lr)
 
     def _stop(self, step: int, loss: float, norm: float, rows: Tensor) -> None:
         """End the run with the step's file names; all processes have the same loss and norm."""
@@ -209,3 +182,17 @@ class StepLog:
             "lr": lr,
         }
         append_row(self.folder / "metrics.jsonl", row)
+
+
+def log_epoch(folder: Path, train_loss: float, metrics: dict, state: TrainingState) -> None:
+    """Append the epoch's row to metrics.jsonl and log its figures."""
+    epoch = state.next_epoch - 1
+    row = {"epoch": epoch, "train_loss": train_loss, "val": metrics}
+    if rank() == 0:
+        append_row(folder / "metrics.jsonl", row)
+    logger.info(
+        f"epoch {epoch}: training loss {train_loss:.4f}; validation loss {metrics['loss']:.4f} "
+        f"AUROC {metrics['auroc']:.4f} average precision {metrics['average_precision']:.4f} "
+        f"accuracy {metrics['accuracy']:.4f} F1 {metrics['f1']:.4f} at {metrics['threshold']:.4g}; "
+        f"best AUROC {state.best['auroc']:.4f} in epoch {state.best['epoch']}"
+    )

@@ -8,23 +8,6 @@ from data.dataset import read_batches
 from utils import UsageError, sum_over_processes
 
 
-def evaluate(
-    model: nn.Module,
-    loader,
-    targets: np.ndarray,
-    *,
-    threshold: float,
-    device: torch.device,
-    precision: str,
-) -> tuple[np.ndarray, dict]:
-    """Return the logits (N,) of all crops and their figures against `targets` (N,), 0 or 1.
-
-    `loader` gives this process's share of the crops: see `predict`; for the figures: `measure`.
-    """
-    logits = predict(model, loader, len(targets), device=device, precision=precision)
-    return logits, measure(targets, logits, threshold)
-
-
 @torch.no_grad()
 def predict(
     model: nn.Module, loader, count: int, *, device: torch.device, precision: str = "fp32"
@@ -56,6 +39,19 @@ def predict(
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Return p(abnormal) of logits, the sigmoid, without overflow."""
     return np.exp(-np.logaddexp(0.0, -logits))
+
+
+def reliability(targets: np.ndarray, p: np.ndarray, bins: int = 10) -> list[dict]:
+    """Return mean p, share of abnormal crops and count of each equally wide bin that has crops."""
+    numbers = np.minimum((p * bins).astype(int), bins - 1)
+    found = [(p[numbers == n], targets[numbers == n]) for n in np.unique(numbers)]
+    return [{"p": float(q.mean()), "abnormal": float(t.mean()), "count": len(q)} for q, t in found]
+
+
+def calibration_error(targets: np.ndarray, p: np.ndarray) -> float:
+    """Return the expected calibration error: how far p is from the share of abnormal crops."""
+    rows = reliability(targets, p)
+    return sum(row["count"] * abs(row["p"] - row["abnormal"]) for row in rows) / len(p)
 
 
 def best_threshold(targets: np.ndarray, p: np.ndarray) -> tuple[float, float]:
@@ -102,6 +98,7 @@ def measure(targets: np.ndarray, logits: np.ndarray, threshold: float) -> dict:
             "abnormal_flagged": tp,
         },
         "accuracy_at_half": float(np.mean((p > 0.5) == (targets == 1))),
+        "calibration_error": calibration_error(targets, p),
         "best_f1": best_f1,
         "best_f1_threshold": best,
     }

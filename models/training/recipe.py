@@ -1,52 +1,47 @@
 """The recipe of training: data, augmentation, network, loss, optimiser and schedule.
 
-The first functions take plain values. The others read the settings, each in one place; the default
-values are in configs/defaults.py.
+Optimiser and schedule take plain values. The other functions read the settings, each in one place;
+the default values are in configs/defaults.py.
 """
 
 import logging
 
 import torch
+from timm.data.mixup import Mixup
+from timm.data.random_erasing import RandomErasing
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
-from data.dataset import CropDataset, Manifest, build_train_loader, build_val_loader
+from data.dataset import CropDataset, EpochBatches, Manifest, build_loader
 from data.transforms import (
     Augment,
     build_eval_transform,
     build_train_transform,
     smallest_useful_side,
 )
-from models.classifier import build_classifier, load_pretrained
+from models.classifier import AnomalyClassifier, load_pretrained, shape_of
 from models.training.run_folder import TrainingState
-from utils import UsageError, world_size
+from utils import UsageError, rank, world_size
 
 logger = logging.getLogger(__name__)
 
 REFERENCE_BATCH = 128  # the images per optimiser step for which the settings give learning rates
 
 
-def images_per_step(batch_size: int, accumulation: int) -> int:
-    """Return the images of one optimiser step over all processes."""
-    return batch_size * world_size() * accumulation
+def count_steps(crops: int, batch_size: int, accumulation: int) -> tuple[int, int]:
+    """Return the images of an optimiser step over all processes, and the steps in an epoch.
 
-
-def count_steps(crops: int, batch_size: int, accumulation: int) -> int:
-    """Return the optimiser steps in an epoch; raise UsageError if the crops fill not even one."""
-    images = images_per_step(batch_size, accumulation)
+    Raises UsageError if the crops fill not even one step.
+    """
+    images = batch_size * world_size() * accumulation
     if crops < images:
         raise UsageError(
             f"--batch-size: the training data has {crops} crops, fewer than the {images} of one "
             f"step ({batch_size} x {world_size()} processes x {accumulation} accumulated)"
         )
-    return crops // images
-
-
-def build_criterion() -> nn.Module:
-    """Return the loss of logits (B,) and targets (B,) in 0..1: mean binary cross-entropy."""
-    return nn.BCEWithLogitsLoss()
+    return images, crops // images
 
 
 def build_optimizer(
@@ -99,7 +94,10 @@ def build_schedule(
 
 
 def load_train(config, crops: Manifest, epochs: range) -> DataLoader:
-    """Return the loader of this process's training batches of all `epochs`."""
+    """Return the loader of this process's training batches of all `epochs`, in one go.
+
+    The workers go on loading over the end of an epoch, so the next one starts without waiting.
+    """
     data, aug = config.DATA, config.AUG
     transform = build_train_transform(
         size=data.IMG_SIZE,
@@ -110,69 +108,69 @@ def load_train(config, crops: Manifest, epochs: range) -> DataLoader:
     )
     min_side = smallest_useful_side(data.IMG_SIZE, aug.MIN_CROP)
     dataset = CropDataset(crops, transform, seed=config.SEED, min_side=min_side)
-    return build_train_loader(
-        dataset,
+    order = EpochBatches(
+        len(crops),
         batch_size=data.BATCH_SIZE,
-        accumulation=config.TRAIN.ACCUMULATION_STEPS,
         epochs=epochs,
-        workers=data.NUM_WORKERS,
-        pin_memory=data.PIN_MEMORY,
+        seed=config.SEED,
+        rank=rank(),
+        world=world_size(),
+        accumulation=config.TRAIN.ACCUMULATION_STEPS,
     )
+    return build_loader(dataset, data.NUM_WORKERS, data.PIN_MEMORY, batch_sampler=order)
 
 
 def load_val(config, crops: Manifest) -> DataLoader:
-    """Return the loader of this process's share of the validation crops."""
+    """Return the loader of this process's share of the crops; all shares have each crop once."""
     # The files are RGB. TEST.CHANNELS is about video frames and does nothing here.
-    size, interpolation = config.DATA.IMG_SIZE, config.DATA.INTERPOLATION
-    transform = build_eval_transform(size=size, crop=config.TEST.CROP, interpolation=interpolation)
-    return build_val_loader(
-        CropDataset(crops, transform),
-        batch_size=config.DATA.BATCH_SIZE,
-        workers=config.DATA.NUM_WORKERS,
-        pin_memory=config.DATA.PIN_MEMORY,
+    data = config.DATA
+    transform = build_eval_transform(
+        size=data.IMG_SIZE, crop=config.TEST.CROP, interpolation=data.INTERPOLATION
     )
+    rows = range(rank(), len(crops), world_size())
+    order = {"sampler": rows, "batch_size": data.BATCH_SIZE}
+    return build_loader(CropDataset(crops, transform), data.NUM_WORKERS, data.PIN_MEMORY, **order)
 
 
 def build_augment(config, device: torch.device) -> Augment:
     """Return the part of the augmentation that works on whole batches."""
-    aug = config.AUG
-    return Augment(
-        smoothing=config.MODEL.LABEL_SMOOTHING,
-        mixup=aug.MIXUP,
-        cutmix=aug.CUTMIX,
-        mix_prob=aug.MIXUP_PROB,
-        switch_prob=aug.MIXUP_SWITCH_PROB,
-        mix_mode=aug.MIXUP_MODE,
-        erase_prob=aug.REPROB,
-        erase_mode=aug.REMODE,
-        erase_count=aug.RECOUNT,
-        device=device,
-    )
+    aug, smoothing, erase, mix = config.AUG, config.MODEL.LABEL_SMOOTHING, None, None
+    if aug.REPROB:
+        erase = RandomErasing(
+            aug.REPROB, mode=aug.REMODE, max_count=aug.RECOUNT, device=str(device)
+        )
+    if aug.MIXUP or aug.CUTMIX:
+        mix = Mixup(
+            mixup_alpha=aug.MIXUP,
+            cutmix_alpha=aug.CUTMIX,
+            prob=aug.MIXUP_PROB,
+            switch_prob=aug.MIXUP_SWITCH_PROB,
+            mode=aug.MIXUP_MODE,
+            label_smoothing=smoothing,
+            num_classes=2,
+        )
+    return Augment(erase, mix, smoothing)
 
 
-def build_model(config, device: torch.device) -> torch.nn.Module:
-    """Return the network to train, from the pre-training file if one is set."""
+def build_state(config, crops_count: int, device: torch.device) -> TrainingState:
+    """Return the network, its optimiser and its schedule before the first step.
+
+    The network is from the pre-training file if one is set.
+    """
+    train = config.TRAIN
+    images, steps = count_steps(crops_count, config.DATA.BATCH_SIZE, train.ACCUMULATION_STEPS)
     torch.manual_seed(config.SEED)  # the same new weights in every process
-    model = build_classifier(config)
+    model = AnomalyClassifier(**shape_of(config))
     if config.PRETRAINED:
         new = load_pretrained(model, config.PRETRAINED)
         logger.info(f"loaded {config.PRETRAINED}; new: {', '.join(new)}")
     else:
         logger.warning("no --pretrained: training starts from random weights")
-    model.set_grad_checkpointing(config.TRAIN.USE_CHECKPOINT)
+    model.set_grad_checkpointing(train.USE_CHECKPOINT)
     model.to(device)
-    if config.TRAIN.COMPILE:
+    if train.COMPILE:
         model.compile()
-    return model
-
-
-def build_state(config, crops_count: int, device: torch.device) -> TrainingState:
-    """Return the network, its optimiser and its schedule before the first step."""
-    train, batch_size = config.TRAIN, config.DATA.BATCH_SIZE
-    images = images_per_step(batch_size, train.ACCUMULATION_STEPS)
-    steps = count_steps(crops_count, batch_size, train.ACCUMULATION_STEPS)
     scale = images / REFERENCE_BATCH
-    model = build_model(config, device)
     optimizer = build_optimizer(
         model,
         lr=train.BASE_LR * scale,

@@ -10,7 +10,7 @@ import numpy as np
 
 from data.checks import ABNORMAL_COLOR, NORMAL_COLOR, draw_tiles
 from data.dataset import Manifest, read_image
-from models.training.metrics import probabilities
+from models.training.metrics import calibration_error, probabilities, reliability
 from utils import UsageError, atomic_write, rank, read_jsonl, write_json
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,12 @@ def check_report(folder: Path, checkpoint: Path, crops: Manifest, *, overwrite: 
 
 
 def save_report(
-    run: Path, checkpoint: Path, crops: Manifest, logits: np.ndarray, metrics: dict
+    run: Path,
+    checkpoint: Path,
+    crops: Manifest,
+    logits: np.ndarray,
+    metrics: dict,
+    before: np.ndarray | None = None,
 ) -> None:
     """Write the report into the folder `run`, in process 0; with curves if it trained this."""
     history = run / "metrics.jsonl"
@@ -54,6 +59,7 @@ def save_report(
             metrics,
             history=read_jsonl(history) if is_own else [],
             origin=describe_origin(checkpoint, crops),
+            before=before,
         )
     logger.info(f"report: {run / 'report'}")
 
@@ -66,12 +72,14 @@ def write_report(
     *,
     history: Sequence[dict] = (),
     origin: dict | None = None,
+    before: np.ndarray | None = None,
 ) -> None:
     """Write the report of `logits` (N,), one per crop of `manifest`, into `folder`.
 
-    `metrics` is what `measure` returned, `history` the rows of metrics.jsonl (none: no curves), and
-    `origin` says which checkpoint and data the report is about. metrics.json is written last: where
-    it exists, the report is complete.
+    `metrics` is what `measure` returned, `history` the rows of metrics.jsonl (none: no curves),
+    `origin` says which checkpoint and data the report is about, and `before` (N,) are the logits
+    before calibration, if any. metrics.json is written last: where it exists, the report is
+    complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
     targets, p = manifest.targets, probabilities(logits)
@@ -80,6 +88,8 @@ def write_report(
         _save(plot_history(history), folder / "curves.png")
     _save(plot_roc_pr(targets, p, metrics), folder / "roc_pr.png")
     _save(plot_scores(targets, p, metrics), folder / "scores.png")
+    curves = {"as it is": p} if before is None else {"before": probabilities(before), "after": p}
+    _save(plot_calibration(targets, curves, metrics["threshold"]), folder / "calibration.png")
     (folder / "mistakes.jpg").unlink(missing_ok=True)
     wrong = worst_mistakes(targets, p, metrics["threshold"])
     if wrong:
@@ -91,24 +101,14 @@ def write_report(
 def write_predictions(path: Path, manifest: Manifest, logits: np.ndarray, threshold: float) -> None:
     """Write one CSV row per crop, in the order of the JSONL."""
     p = probabilities(logits)
+    flagged = (p > threshold).astype(int)
+    correct = (flagged == manifest.targets).astype(int)
+    columns = (manifest.names, manifest.labels, manifest.targets, p, logits, flagged, correct)
     with atomic_write(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "label", "abnormal", "p_abnormal", "logit", "flagged", "correct"])
-        for name, label, target, score, logit in zip(
-            manifest.names, manifest.labels, manifest.targets, p, logits, strict=True
-        ):
-            flagged = int(score > threshold)
-            table.writerow(
-                [
-                    name,
-                    label,
-                    target,
-                    f"{score:.6f}",
-                    f"{logit:.6f}",
-                    flagged,
-                    int(flagged == target),
-                ]
-            )
+        for *crop, score, logit, flag, right in zip(*columns, strict=True):
+            table.writerow([*crop, f"{score:.6f}", f"{logit:.6f}", flag, right])
 
 
 def worst_mistakes(
@@ -221,4 +221,30 @@ def plot_scores(targets: np.ndarray, p: np.ndarray, metrics: dict):
     axes.axvline(best, color="black", ls=":", label=f"best F1 at {best:.3g}")
     axes.set(xlabel="p(abnormal)", ylabel="crops", title="Scores by label")
     axes.legend()
+    return figure
+
+
+def plot_calibration(targets: np.ndarray, curves: dict[str, np.ndarray], threshold: float):
+    """Return the figure of reliability, and of false flags against hits.
+
+    `curves` maps names to p (N,): one, or those before and after calibration.
+    """
+    figure, (left, right) = _figure(2)
+    left.plot([0, 1], [0, 1], ":", color="0.6")
+    cuts = np.linspace(0, 1, 501)
+    normal, abnormal = targets == 0, targets == 1
+    for name, p in curves.items():
+        rows = reliability(targets, p)
+        label = f"{name}: calibration error {calibration_error(targets, p):.3f}"
+        left.plot([r["p"] for r in rows], [r["abnormal"] for r in rows], ".-", label=label)
+        shares = [[(p[kind] > cut).mean() for cut in cuts] for kind in (normal, abnormal)]
+        (line,) = right.plot(cuts, shares[0], label=f"{name}: normal crops flagged")
+        right.plot(cuts, shares[1], "--", color=line.get_color(), label=f"{name}: abnormal ones")
+    right.axvline(threshold, color="black", lw=0.8, label=f"threshold {threshold:.4g}")
+    left.set(xlabel="p(abnormal), mean of a bin", ylabel="share of abnormal crops")
+    left.set_title("Reliability")
+    right.set(xlabel="threshold", ylabel="share of crops", title="False flags and hits")
+    for axes in (left, right):
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
     return figure

@@ -6,6 +6,8 @@ import pickle
 import random
 import re
 import shutil
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +128,8 @@ def begin(folder: Path, config, state: TrainingState, *, clear_first: bool) -> N
 def clear(folder: Path) -> None:
     """Delete the files of the run in `folder` except its log; leave other files alone."""
     names = ("config.yaml", "metrics.jsonl", "nonfinite_batch.txt")
-    for path in [*checkpoints(folder), *(folder / name for name in names)]:
+    calibrated = folder.glob("ckpt*.calibrated.pth")
+    for path in [*checkpoints(folder), *calibrated, *(folder / name for name in names)]:
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / "report", ignore_errors=True)
 
@@ -179,13 +182,6 @@ def append_row(path: Path, row: dict) -> None:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
         raise UsageError(f"{path}: cannot write: {error}") from error
-
-
-def seed_all(seed: int) -> None:
-    """Seed Python's, numpy's and torch's random numbers, on the CPU and on GPUs."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def random_states(device: torch.device) -> dict:
@@ -253,13 +249,21 @@ def restore(state: TrainingState, path: Path, content: dict) -> None:
             f"{path}: trained with {content['steps_per_epoch']} steps an epoch, now "
             f"{state.steps_per_epoch}: the training data has changed; use another --output"
         )
+    try:
+        _restore_progress(state, path, content)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path}: its optimiser or random state is damaged: {reason}") from error
+
+
+def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
     state.next_epoch, state.best = content["epoch"] + 1, content.get("best")
     if "optimizer" not in content:
         logger.warning(f"{path} holds no optimiser state: its moments start new")
         state.schedule.step_update(max(state.next_epoch * state.steps_per_epoch - 1, 0))
         return
     # The file's tensors are mapped from disk, and the optimiser changes its own in place.
-    state.optimizer.load_state_dict(_copied(content["optimizer"]))
+    state.optimizer.load_state_dict(deepcopy(content["optimizer"]))
     state.schedule.load_state_dict(content["schedule"])
     states = content["random_states"]
     if rank() < len(states):
@@ -268,25 +272,12 @@ def restore(state: TrainingState, path: Path, content: dict) -> None:
         logger.warning(f"{path}: written by {len(states)} processes: random numbers differ")
 
 
-def _copied(tree):
-    if isinstance(tree, torch.Tensor):
-        return tree.clone()
-    if isinstance(tree, dict):
-        return {key: _copied(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_copied(value) for value in tree]
-    return tree
-
-
 def keep_metrics(path: Path, before_epoch: int) -> None:
     """Remove the rows of epochs that will be trained again, and a half-written last row."""
     rows = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with suppress(ValueError, TypeError, KeyError):
                 row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if row["epoch"] < before_epoch:
-                rows.append(row)
+                rows += [row] if row["epoch"] < before_epoch else []
         write_jsonl(path, rows)

@@ -46,7 +46,8 @@ def build_model(config: Config) -> nn.Module:
     from mmyolo.registry import MODELS
 
     model = ConfigDict(config.model.to_dict() if hasattr(config.model, "to_dict") else config.model)
-    return MODELS.build(model)
+    # Under torchrun mmyolo would turn batch norms into synchronised ones, and say so.
+    return MODELS.build({**model, "use_syncbn": False})
 
 
 def split_state(state: State) -> tuple[State, State]:
@@ -57,16 +58,19 @@ def split_state(state: State) -> tuple[State, State]:
 
 
 def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
-    """Return {text: embedding (512,)} as a checkpoint without a text tower stores it, else {}."""
+    """Return {text: embedding (D,)} as a checkpoint without a text tower stores it, else {}."""
     stored = content.get("vocabulary")
     if stored is None:
         return {}
-    texts, embeddings = stored["texts"], stored["embeddings"].float()
-    if len(texts) != len(embeddings):
+    try:
+        texts, embeddings = list(map(str, stored["texts"])), stored["embeddings"].float()
+        if embeddings.ndim != 2 or len(texts) != len(embeddings):
+            raise ValueError(f"{tuple(embeddings.shape)} for {len(texts)} texts")
+        return dict(zip(texts, embeddings, strict=True))
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected one embedding per text, got {len(embeddings)} for {len(texts)}"
-        )
-    return dict(zip(texts, embeddings, strict=True))
+            f"{path}: expected one embedding per text as the vocabulary, got {error}"
+        ) from error
 
 
 def load_text_tower(state: State, path: str | Path) -> nn.Module:
@@ -109,6 +113,9 @@ def load_detector(
     state, text_state = split_state(pick_state(content, ("state_dict",), weights))
     embeddings = embed(texts, content, text_state, weights)
     model = build_model(config)
+    width = model.bbox_head.head_module.embed_channels
+    if embeddings.shape[1] != width:
+        raise CheckpointError(f"{weights}: expected embeddings of {width} numbers for its texts")
     assign_state(model, state, weights)
     model.data_preprocessor = nn.Identity()  # images come prepared
     return model.requires_grad_(False).eval(), config, embeddings

@@ -237,13 +237,13 @@ def operations(args: argparse.Namespace) -> float:
     """Return the operations of a frame at 640x640: one pass, one per person, four crops each."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.classifier import build_classifier
+    from models.classifier import AnomalyClassifier, shape_of
     from models.yolo_world.build import build_model, read_config, register
 
     register()
     with torch.device("meta"), FlopCounterMode(display=False) as count:
         size = config_of(args).DATA.IMG_SIZE
-        build_classifier(config_of(args))(torch.empty(1, 3, size, size))
+        AnomalyClassifier(**shape_of(config_of(args)))(torch.empty(1, 3, size, size))
     classifier = count.get_total_flops()
     with torch.device("meta"), FlopCounterMode(display=False) as count, torch.no_grad():
         model_config = read_config(detector_files(args)[0])

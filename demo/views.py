@@ -1,0 +1,66 @@
+"""Counts the verdicts on people whose truth is known. A person in a frame is a person view."""
+
+from collections.abc import Mapping, Sequence
+
+from configs.defaults import PARTS, get_config, thresholds
+from demo.paths import CONFIG
+from demo.truth import match
+
+
+def own_box(person: Mapping) -> Mapping | None:
+    """Return the part that is the person's body, None where no square fitted it."""
+    return next((part for part in person["parts"] if part["part"] == "human"), None)
+
+
+class Views:
+    """Counts flagged person views: normal and abnormal ones, and those of second boxes."""
+
+    def __init__(self):
+        self.thresholds = thresholds(get_config(CONFIG))
+        self.seen = dict.fromkeys(("normal", "abnormal", "second"), 0)
+        self.flagged = dict(self.seen)
+        self.normal_by_part = dict.fromkeys(PARTS, 0)
+
+    def add(self, people: Sequence[Mapping], truth: Sequence[Mapping]) -> None:
+        """Count one frame: `people` as in frames.jsonl, `truth` as in truth.jsonl."""
+        people = [person for person in people if own_box(person)]
+        matches = match(
+            [own_box(person)["bbox"] for person in people],
+            [own_box(person)["detector_score"] for person in people],
+            [person["human"] for person in truth],
+        )
+        for person, found in zip(people, matches, strict=True):
+            if found is None:
+                kind = "second"
+            else:
+                kind = "abnormal" if truth[found]["abnormal_parts"] else "normal"
+            self.seen[kind] += 1
+            self.flagged[kind] += person["abnormal"]
+            if kind == "normal":
+                for name in self._flagging(person):
+                    self.normal_by_part[name] += 1
+
+    def _flagging(self, person: Mapping) -> set[str]:
+        """Return the parts by which the person is abnormal."""
+        return {
+            part["part"]
+            for part in person["parts"]
+            if part["p_abnormal"] > self.thresholds[part["part"]]
+        }
+
+    def figures(self) -> dict[str, float]:
+        """Return the shares of flagged views, and by which parts normal views are flagged."""
+        normal = max(1, self.seen["normal"])
+        shares = {
+            f"{kind}_views_flagged": self.flagged[kind] / max(1, self.seen[kind])
+            for kind in ("normal", "abnormal")
+        }
+        return shares | {
+            f"normal_flagged_by_{p}": n / normal for p, n in self.normal_by_part.items()
+        }
+
+
+def confidence(people: Sequence[Mapping]) -> float | None:
+    """Return the detector's mean score of people, None without any."""
+    scores = [box["detector_score"] for person in people if (box := own_box(person))]
+    return sum(scores) / len(scores) if scores else None

@@ -1,0 +1,171 @@
+"""What is drawn into annotated videos: boxes, plates with words, and the score over time."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+# BGR
+RED, GREEN, WHITE, DARK = (48, 48, 214), (80, 175, 60), (245, 245, 245), (32, 28, 26)
+GRID, LINE = (78, 72, 68), (240, 200, 120)
+
+
+def text_size(width: int) -> int:
+    """Return the height of text in pixels, for a picture that is legible when 480 pixels wide."""
+    return max(12, round(width * 28 / 1280))
+
+
+@lru_cache(2048)
+def _words(text: str, size: int) -> np.ndarray:
+    """Return the opacity (h, w) in 0..1 of `text` in letters `size` pixels high."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size)
+    ascent, descent = font.getmetrics()
+    mask = Image.new("L", (max(1, round(font.getlength(text))), ascent + descent))
+    ImageDraw.Draw(mask).text((0, 0), text, 255, font)
+    return np.asarray(mask, np.float32) / 255
+
+
+def write_words(image: np.ndarray, text: str, x: int, y: int, size: int, colour=WHITE) -> None:
+    """Write `text` into `image` (H, W, 3); (x, y) is its upper left corner, outside is cut off."""
+    opacity = _words(text, size)[: max(image.shape[0] - y, 0), : max(image.shape[1] - x, 0), None]
+    place = image[y : y + opacity.shape[0], x : x + opacity.shape[1]]
+    place[:] = place * (1 - opacity) + np.float32(colour) * opacity
+
+
+class Plates:
+    """Words on coloured plates, which are drawn after all lines and do not cover each other."""
+
+    def __init__(self, width: int, height: int):
+        self.width, self.height, self.size = width, height, text_size(width)
+        self._placed: list[tuple[tuple[int, int, int, int], str, tuple]] = []
+
+    def add(self, text: str, box: tuple[int, int, int, int], colour: tuple) -> None:
+        """Place `text` at a corner of `box` (x1, y1, x2, y2) where no other plate lies."""
+        h, w = (side + 4 for side in _words(text, self.size).shape)
+        x1, y1, x2, y2 = box
+        corners = [(x1, y1 - h), (x1, y2), (x2 - w, y1 - h), (x2 - w, y2), (x1, y1), (x2 - w, y1)]
+        corners += [(x1, y1 + h), (x1, y2 + h)]
+        free = [self._inside(x, y, w, h) for x, y in corners]
+        place = min(free, key=self._covered)
+        self._placed.append((place, text, colour))
+
+    def _inside(self, x: int, y: int, w: int, h: int) -> tuple[int, int, int, int]:
+        x = min(max(x, 0), max(self.width - w, 0))
+        y = min(max(y, 0), max(self.height - h, 0))
+        return x, y, x + w, y + h
+
+    def _covered(self, place: tuple[int, int, int, int]) -> int:
+        """Return how many pixels of other plates a plate at `place` would cover."""
+        x1, y1, x2, y2 = place
+        return sum(
+            max(0, min(x2, right) - max(x1, left)) * max(0, min(y2, low) - max(y1, top))
+            for (left, top, right, low), _, _ in self._placed
+        )
+
+    def draw(self, image: np.ndarray) -> None:
+        """Draw all plates into `image` (H, W, 3) BGR."""
+        for (x1, y1, x2, y2), text, colour in self._placed:
+            cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), colour, -1)
+            write_words(image, text, x1 + 2, y1 + 2, self.size)
+
+
+def draw_row(
+    image: np.ndarray, row: Mapping, thresholds: Mapping[str, float], zoom: float, title: str = ""
+) -> None:
+    """Draw a frame's people into `image` (H, W, 3) BGR, which is `zoom` times the source frame.
+
+    Flagged parts are thick, red and named with their p; what is normal has a thin line, and people
+    have their number. `title` is written into the upper left corner.
+    """
+    height, width = image.shape[:2]
+    thin, thick = max(1, round(width / 800)), max(2, round(width / 320))
+    boxes, words = [], []  # boxes: (is it flagged, box, colour, thickness)
+    for person in row["people"]:
+        name = f"#{person['id']}"
+        red = RED if person["abnormal"] else GREEN
+        own = _zoomed(person["bbox"], zoom)
+        boxes.append((False, own, red, thin))
+        for part in person["parts"]:
+            box = _zoomed(part["bbox"], zoom)
+            flagged = part["p_abnormal"] > thresholds[part["part"]]
+            if flagged:
+                said = f"{part['part']} {part['p_abnormal']:.2f}"
+                words.append((said if part["part"] != "human" else f"{name} {said}", box, RED))
+                boxes.append((True, box, RED, thick))
+            elif part["part"] != "human":
+                boxes.append((False, box, GREEN, thin))
+        if not any(text.startswith(f"{name} ") for text, _, _ in words):
+            words.append((name, own, red))
+    for _, (x1, y1, x2, y2), colour, thickness in sorted(boxes, key=lambda b: b[0]):
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness)
+    plates = Plates(width, height)
+    if title:
+        plates.add(title, (0, 0, width, height), DARK)
+    seen = set()
+    for text, box, colour in sorted(words, key=lambda w: w[2] != RED):
+        if text not in seen:  # the detector's two texts often find one person twice
+            plates.add(text, box, colour)
+            seen.add(text)
+    plates.draw(image)
+
+
+def _zoomed(box, zoom: float) -> tuple[int, int, int, int]:
+    return tuple(round(v * zoom) for v in box)
+
+
+def strip_height(width: int) -> int:
+    """Return the height of the score over time below a picture of this width, an even number."""
+    return 2 * max(24, round(width * 0.0375))
+
+
+class ScoreStrip:
+    """The frame score over time, drawn one frame at a time; gaps where there are no people."""
+
+    def __init__(self, width: int, expected: int | None):
+        self.width, self.height, self.scores = width, strip_height(width), []
+        self.room = max(expected or 64, 2)  # frames that fit; doubled when there come more
+        self.size = min(text_size(width), (self.height - 4) // 3)
+        self.left = _words("score", self.size).shape[1] + 12
+        self._clear()
+
+    def _clear(self) -> None:
+        self.canvas = np.full((self.height, self.width, 3), DARK, np.uint8)
+        for value, text in ((0.0, "0"), (0.5, "score"), (1.0, "1")):
+            y = self._y(value)
+            cv2.line(self.canvas, (self.left, y), (self.width, y), GRID, 1)
+            high, wide = _words(text, self.size).shape
+            top = min(max(y - high // 2, 0), self.height - high)
+            write_words(self.canvas, text, self.left - 6 - wide, top, self.size)
+
+    def _x(self, index: int) -> int:
+        return self.left + round(index * (self.width - 1 - self.left) / (self.room - 1))
+
+    def _y(self, score: float) -> int:
+        edge = self.size // 2 + 2
+        return round(self.height - edge - score * (self.height - 2 * edge))
+
+    def add(self, score: float | None) -> np.ndarray:
+        """Return the strip (height, width, 3) up to and with this frame, with a line at it."""
+        self.scores.append(score)
+        index = len(self.scores) - 1
+        if index >= self.room:
+            self.room *= 2
+            self._clear()
+            for i in range(index):
+                self._mark(i)
+        self._mark(index)
+        shown = self.canvas.copy()
+        cv2.line(shown, (self._x(index), 0), (self._x(index), self.height), WHITE, 1)
+        return shown
+
+    def _mark(self, index: int) -> None:
+        score = self.scores[index]
+        if score is None:
+            return
+        before = self.scores[index - 1] if index else None
+        end = (self._x(index), self._y(score))
+        start = end if before is None else (self._x(index - 1), self._y(before))
+        cv2.line(self.canvas, start, end, LINE, max(2, self.width // 400), cv2.LINE_AA)

@@ -1,0 +1,214 @@
+"use strict";
+
+const data = JSON.parse(document.getElementById("frames")?.textContent ?? "null");
+const video = document.querySelector("video");
+const stage = document.getElementById("stage");
+const timeline = document.querySelector(".timeline");
+const last = data ? data.time.length - 1 : -1;
+let shown = 0, chosen = null;
+
+/** The frame that is on screen at `time`. */
+function frameAt(time) {
+  let low = 0, high = last;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (data.time[middle] <= time + 1e-6) low = middle; else high = middle - 1;
+  }
+  return low;
+}
+
+const isFlagged = ([part, , p]) => p > data.thresholds[part];
+const number = (value) => (value === null ? "-" : value.toFixed(2));
+
+function drawBox(over, box, kind) {
+  const [x1, y1, x2, y2] = box;
+  const { width, height } = stage.dataset;
+  const item = document.createElement("i");
+  item.className = kind;
+  item.style.left = `${(100 * x1) / width}%`;
+  item.style.top = `${(100 * y1) / height}%`;
+  item.style.width = `${(100 * (x2 - x1)) / width}%`;
+  item.style.height = `${(100 * (y2 - y1)) / height}%`;
+  over.append(item);
+}
+
+/** Moves a label to a corner of its box that is inside the stage and free of other labels. */
+function place(label, box, taken) {
+  const zoomX = stage.clientWidth / stage.dataset.width;
+  const zoomY = stage.clientHeight / stage.dataset.height;
+  const [x1, y1, x2, y2] = [box[0] * zoomX, box[1] * zoomY, box[2] * zoomX, box[3] * zoomY];
+  const w = label.offsetWidth, h = label.offsetHeight;
+  const spots = [[x1, y1 - h], [x1, y2], [x2 - w, y1 - h], [x2 - w, y2], [x1, y1], [x2 - w, y1]];
+  const covered = ([x, y]) => taken.reduce((sum, [left, top, right, low]) => sum +
+    Math.max(0, Math.min(x + w, right) - Math.max(x, left)) *
+    Math.max(0, Math.min(y + h, low) - Math.max(y, top)), 0);
+  const inside = spots.map(([x, y]) => [
+    Math.min(Math.max(x, 0), Math.max(stage.clientWidth - w, 0)),
+    Math.min(Math.max(y, 0), Math.max(stage.clientHeight - h, 0))]);
+  const best = inside.reduce((a, b) => (covered(b) < covered(a) ? b : a));
+  label.style.left = `${best[0]}px`;
+  label.style.top = `${best[1]}px`;
+  taken.push([best[0], best[1], best[0] + w, best[1] + h]);
+}
+
+/** Draws the boxes of frame `shown` over the video; labels name flagged parts and people. */
+function drawBoxes() {
+  const over = stage.querySelector(".over");
+  over.replaceChildren();
+  if (!document.getElementById("boxes").checked) return;
+  const labels = [];
+  for (const [id, box, parts] of data.people[shown]) {
+    const flagged = parts.filter(isFlagged);
+    const mark = id === chosen ? " chosen" : "";
+    const state = flagged.length ? "abnormal" : "";
+    for (const part of parts) {
+      if (data.parts[part[0]] !== "human") drawBox(over, part[1], isFlagged(part) ? "flagged" : "");
+    }
+    const own = flagged.some(([part]) => data.parts[part] === "human") ? "flagged" : state;
+    drawBox(over, box, own + mark);
+    for (const [part, where, p] of flagged) {
+      const words = `${data.parts[part]} ${p.toFixed(2)}`;
+      if (data.parts[part] !== "human") labels.push([words, where, "abnormal"]);
+      else labels.push([`#${id} ${words}`, box, state + mark]);
+    }
+    if (own !== "flagged") labels.push([`#${id}`, box, state + mark]);
+  }
+  if (!document.getElementById("labels").checked) return;
+  const taken = [], said = new Set();
+  for (const [words, box, kind] of labels) {
+    if (said.has(words)) continue;  // the detector's two texts often find one person twice
+    said.add(words);
+    const label = document.createElement("b");
+    label.className = kind;
+    label.textContent = words;
+    over.append(label);
+    place(label, box, taken);
+  }
+}
+
+function show(index) {
+  shown = Math.min(Math.max(index, 0), last);
+  const axis = document.querySelector(".axis");
+  const x = (data.time[shown] + data.step / 2) / data.duration;
+  document.querySelector(".now").style.left = `${axis.offsetLeft + x * axis.clientWidth}px`;
+  const people = data.people[shown];
+  const readout = document.getElementById("readout");
+  const words = people.flatMap(([id, , parts]) =>
+    parts.filter(isFlagged).map(([part, , p]) => `#${id} ${data.parts[part]} ${p.toFixed(2)}`));
+  readout.textContent = `frame ${data.frame[shown]}, ${data.time[shown].toFixed(2)} s, score ` +
+    `${number(data.score[shown])}${words.length ? `: ${[...new Set(words)].join(", ")}` : ""}`;
+  timeline.setAttribute("aria-valuenow", shown);
+  timeline.setAttribute("aria-valuetext", readout.textContent);
+  if (stage) drawBoxes();
+}
+
+function choose(person) {
+  chosen = person;
+  for (const item of document.querySelectorAll("[data-person]")) {
+    item.classList.toggle("chosen", Number(item.dataset.person) === chosen);
+  }
+}
+
+function jump(index) {
+  show(index);
+  // A little into the frame: a player rounds times down to the frame before.
+  if (video) { video.pause(); video.currentTime = data.time[shown] + 0.4 * data.step; }
+}
+
+/** Frames in which a person's part is flagged that was not in the frame before: [frame, person]. */
+function moments() {
+  const found = [];
+  let before = new Set();
+  data.people.forEach((people, frame) => {
+    const now = new Set();
+    for (const [id, , parts] of people) {
+      for (const part of parts.filter(isFlagged)) {
+        const key = `${id} ${part[0]}`;
+        if (!before.has(key) && !now.has(key)) found.push([frame, id]);
+        now.add(key);
+      }
+    }
+    before = now;
+  });
+  return found;
+}
+
+function nextMoment() {
+  const all = moments();
+  if (!all.length) return;
+  const next = all.find(([frame]) => frame > shown) ?? all[0];
+  choose(next[1]);
+  jump(next[0]);
+}
+
+const toggle = () => (video.paused ? video.play() : video.pause());
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === " " && event.target.closest("button, input, summary, a")) return;
+  const acts = {
+    ArrowLeft: () => jump(shown - 1),
+    ArrowRight: () => jump(shown + 1),
+    n: nextMoment,
+    " ": () => video && toggle(),
+  };
+  if (!acts[event.key]) return;
+  event.preventDefault();
+  acts[event.key]();
+}
+
+function startTimeline() {
+  timeline.addEventListener("click", (event) => {
+    const box = document.querySelector(".axis").getBoundingClientRect();
+    const row = event.target.closest("[data-person]");
+    if (row) choose(Number(row.dataset.person));
+    if (event.clientX < box.left) show(shown);  // the names choose a person and leave the time
+    else jump(frameAt(((event.clientX - box.left) / box.width) * data.duration));
+  });
+  document.getElementById("more")?.addEventListener("click", (event) => {
+    for (const row of document.querySelectorAll("[data-late]")) row.hidden = false;
+    event.target.remove();
+  });
+}
+
+function startVideo() {
+  const play = document.getElementById("play");
+  play.addEventListener("click", toggle);
+  video.addEventListener("click", toggle);
+  for (const name of ["play", "pause"]) {
+    video.addEventListener(name, () => { play.textContent = video.paused ? "play" : "pause"; });
+  }
+  document.getElementById("next").addEventListener("click", nextMoment);
+  for (const name of ["boxes", "labels"]) {
+    document.getElementById(name).addEventListener("change", drawBoxes);
+  }
+  const follow = () => { if (!video.paused) show(frameAt(video.currentTime)); };
+  if (video.requestVideoFrameCallback) {
+    const onFrame = (_, { mediaTime }) => {
+      if (!video.paused) show(frameAt(mediaTime));
+      video.requestVideoFrameCallback(onFrame);
+    };
+    video.requestVideoFrameCallback(onFrame);
+  } else {
+    video.addEventListener("timeupdate", follow);
+  }
+}
+
+function start() {
+  startTimeline();
+  if (video) startVideo();
+  for (const card of document.querySelectorAll(".card")) {
+    card.addEventListener("click", () => {
+      choose(Number(card.dataset.person));
+      jump(data.frame.indexOf(Number(card.dataset.frame)));
+    });
+  }
+  document.addEventListener("keydown", onKey);
+  window.addEventListener("resize", () => show(shown));
+  const asked = new URLSearchParams(location.hash.slice(1));
+  if (asked.has("person")) choose(Number(asked.get("person")));
+  const frame = data.frame.indexOf(Number(asked.get("frame")));
+  if (asked.has("frame") && frame >= 0) jump(frame); else show(0);
+}
+
+if (data) start();

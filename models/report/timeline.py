@@ -1,0 +1,114 @@
+"""The score and every person's parts over time, as SVG paths and as data for the page's script.
+
+Paths lie in a box 1000 wide and HEIGHT high, which the page stretches over its plot: x is time, and
+0 is at the bottom.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from configs.defaults import PARTS
+
+WIDTH, HEIGHT = 1000, 100
+COLUMNS = 500  # at most so many bars in a lane; a bar shows the highest p of its frames
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
+
+
+def timeline(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict | None:
+    """Return the score's path, a lane for each person's part, ticks and data; None without rows.
+
+    People with the most flagged views come first. `thresholds` holds the parts that were judged.
+    """
+    if not rows:
+        return None
+    times = [row["time"] for row in rows]
+    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.04
+    duration = max(times[-1] + step, 1e-3)
+    xs = [WIDTH * (time + step / 2) / duration for time in times]
+    parts = [part for part in PARTS if part in thresholds]
+    return {
+        "score": score_path(xs, [row["score"] for row in rows]),
+        "people": _lanes(rows, thresholds, duration),
+        "ticks": _ticks(duration),
+        "data": {
+            "duration": duration,
+            "step": step,
+            "frame": [row["frame"] for row in rows],
+            "time": [round(time, 4) for time in times],
+            "score": [None if row["score"] is None else round(row["score"], 4) for row in rows],
+            "parts": parts,
+            "thresholds": [thresholds[part] for part in parts],
+            "people": [[_compact(person, parts) for person in row["people"]] for row in rows],
+        },
+    }
+
+
+def _compact(person: Mapping, parts: Sequence[str]) -> list:
+    """Return [id, box, [[index of the part, box, p], ...]] with boxes x1, y1, x2, y2."""
+    found = [
+        [parts.index(p["part"]), [round(v) for v in p["bbox"]], round(p["p_abnormal"], 4)]
+        for p in person["parts"]
+    ]
+    return [person["id"], [round(v) for v in person["bbox"]], found]
+
+
+def score_path(xs: Sequence[float], scores: Sequence[float | None]) -> str:
+    """Return a line through the known scores (0..1), broken where there are no people."""
+    words, drawing = [], False
+    for i, (x, score) in enumerate(zip(xs, scores, strict=True)):
+        if score is None:
+            drawing = False
+            continue
+        words.append(f"{'L' if drawing else 'M'}{x:.1f} {HEIGHT * (1 - score):.1f}")
+        if not drawing and (i + 1 == len(scores) or scores[i + 1] is None):
+            words.append("h2")  # a lone frame would not be seen
+        drawing = True
+    return "".join(words)
+
+
+def _lanes(rows, thresholds: Mapping[str, float], duration: float) -> list[dict]:
+    """Return people as {"id", "views", "flagged", "lanes": [{"part", "normal", "flagged"}]}."""
+    columns = min(len(rows), COLUMNS)
+    highest: dict[int, dict[str, dict[int, float]]] = {}  # person, part, column
+    views: dict[int, list[bool]] = {}
+    for row in rows:
+        column = min(int(row["time"] / duration * columns + 1e-6), columns - 1)
+        for person in row["people"]:
+            views.setdefault(person["id"], []).append(person["abnormal"])
+            lanes = highest.setdefault(person["id"], {})
+            for part in person["parts"]:
+                lane = lanes.setdefault(part["part"], {})
+                lane[column] = max(part["p_abnormal"], lane.get(column, 0.0))
+    people = [
+        {
+            "id": number,
+            "views": len(views[number]),
+            "flagged": sum(views[number]),
+            "lanes": [
+                {"part": part, **_bars(lanes[part], thresholds[part], columns)}
+                for part in PARTS
+                if part in lanes
+            ],
+        }
+        for number, lanes in highest.items()
+    ]
+    return sorted(people, key=lambda person: (-person["flagged"], person["id"]))
+
+
+def _bars(values: Mapping[int, float], threshold: float, columns: int) -> dict[str, str]:
+    """Return the bars of a lane, {column: highest p}: those that are normal and those flagged."""
+    wide = WIDTH / columns
+    paths: dict[str, list[str]] = {"normal": [], "flagged": []}
+    for column, p in sorted(values.items()):
+        bar = f"M{column * wide:.1f} {HEIGHT}v{-max(HEIGHT * p, 6):.0f}h{wide:.1f}V{HEIGHT}z"
+        paths["flagged" if p > threshold else "normal"].append(bar)
+    return {kind: "".join(bars) for kind, bars in paths.items()}
+
+
+def _ticks(duration: float) -> list[tuple[float, str]]:
+    """Return at most five times as (percent of the plot's width, words)."""
+    step = next((s for s in TICKS if duration / s <= 5), 7200)
+    return [
+        (100 * i * step / duration, f"{i * step:g} s")
+        for i in range(int(duration / step) + 1)
+        if i * step <= 0.94 * duration
+    ]

@@ -1,0 +1,245 @@
+"""Fit a classifier's scores to its part's documented threshold, with labelled crops.
+
+    python -m models.training.calibrate checkpoint/hand/ckpt29.pth --false-flags 0.05 \\
+        --cfg configs/vit_base__800ep/simmim_finetune__vit_base__img224__800ep.yaml \\
+        --val-path data/hand_test.jsonl
+
+The thresholds 0.45, 0.3 and 0.32 were chosen for the released weights. Another training gives
+other scores, which these thresholds may all pass or all flag. A scale and a shift of the logit
+mend that: they are folded into the last layer, so the file keeps its layout and the rule stays as
+it is. They do not change the order of crops, hence no AUROC. The checkpoint stays; a new file is
+written, with what was done, and a report with the figures before and after.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from configs.defaults import PARTS, ConfigError, get_config, thresholds
+from data.checks import check_images, read_data
+from data.dataset import Manifest
+from models.checkpoint import CheckpointError, State, pick_state, read_checkpoint
+from models.classifier import load_classifier
+from models.device import choose_device
+from models.training import recipe
+from models.training.metrics import measure, predict
+from models.training.report import describe_origin, write_report
+from models.training.run_folder import save
+from utils import UsageError, command_parser, rank, run_main, setup_logging
+
+logger = logging.getLogger(__name__)
+
+KEPT = ("epoch", "config", "abnormal_label")  # of a checkpoint, beside the weights
+FEW = 10  # a share of fewer normal crops than this is a guess
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The new logit is `scale` times the old one plus `shift`."""
+
+    scale: float
+    shift: float
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        return self.scale * logits + self.shift
+
+
+def fit(
+    targets: np.ndarray, logits: np.ndarray, threshold: float, false_flags: float | None = None
+) -> Calibration:
+    """Return the calibration of `logits` (N,) for `targets` (N,), 1 for abnormal.
+
+    Logistic regression makes p the probability that such a crop is abnormal (Platt scaling). With
+    `false_flags`, its scale is kept, and the shift brings the quantile of the normal crops' logits
+    to `threshold`, so that this share of them is flagged. Raises UsageError where the logits do not
+    rise with the targets.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    line = LogisticRegression().fit(logits[:, None], targets)
+    scale, shift = float(line.coef_[0, 0]), float(line.intercept_[0])
+    if scale <= 0:
+        raise UsageError(
+            "the classifier gives abnormal crops no higher scores than normal ones: expected "
+            "another --abnormal-label, or a classifier of this part"
+        )
+    if false_flags is not None:
+        normal = logits[targets == 0]
+        if false_flags * len(normal) < FEW:
+            logger.warning(f"{false_flags:.3g} of {len(normal)} normal crops: too few to be exact")
+        cut = float(np.quantile(normal, 1 - false_flags))
+        shift = float(np.log(threshold / (1 - threshold))) - scale * cut
+    return Calibration(scale, shift)
+
+
+def fold(state: State, calibration: Calibration, abnormal_index: int, path: Path) -> State:
+    """Return `state` with the calibration folded into its last layer.
+
+    A two-logit head (the released layout) stays one: both rows are scaled, and the abnormal one is
+    shifted, which scales and shifts their difference. Raises CheckpointError, which names `path`,
+    where there is no head.
+    """
+    name = next((n for n in ("head.2", "head") if f"{n}.weight" in state), None)
+    if name is None:
+        raise CheckpointError(f"{path}: expected a classifier's weights with a head")
+    # In double precision, and not back to float16: the order of crops must stay.
+    weight, bias = (state[f"{name}.{kind}"].double() for kind in ("weight", "bias"))
+    shift = bias.new_zeros(len(bias))
+    shift[abnormal_index if len(bias) == 2 else 0] = calibration.shift
+    folded = {
+        f"{name}.weight": (weight * calibration.scale).float(),
+        f"{name}.bias": (bias * calibration.scale + shift).float(),
+    }
+    return {**state, **folded}
+
+
+def calibrate_file(
+    source: Path,
+    target: Path,
+    crops: Manifest,
+    logits: np.ndarray,
+    *,
+    threshold: float,
+    false_flags: float | None,
+    abnormal_index: int,
+) -> tuple[np.ndarray, dict]:
+    """Write `source` with calibrated weights to `target`; return the new logits and their figures.
+
+    `logits` (N,) are those that `source` gives the crops.
+    """
+    calibration = fit(crops.targets, logits, threshold, false_flags)
+    after = calibration(logits)
+    before_figures, figures = (measure(crops.targets, x, threshold) for x in (logits, after))
+    content = read_checkpoint(source)
+    state = fold(pick_state(content, ("model",), source), calibration, abnormal_index, source)
+    record = {
+        **asdict(calibration),
+        **describe_origin(source, crops),
+        "crops": len(crops),
+        "threshold": threshold,
+        "false_flags": false_flags,
+        "before": before_figures,
+        "after": figures,
+    }
+    kept = {k: content[k] for k in KEPT if isinstance(content.get(k), (int, str))}
+    # Cloned, because the file's tensors are mapped from disk.
+    model = {k: v.clone() for k, v in state.items()}
+    if rank() == 0:
+        save(target, {**kept, "model": model, "metrics": figures, "calibration": record})
+    logger.info(f"{target}: {tell(record)}")
+    return after, figures
+
+
+def tell(record: dict) -> str:
+    """Return in words what a checkpoint's "calibration" says."""
+    before, after = record["before"], record["after"]
+    words = [
+        f"{label} flagged {flagged(before, label):.1%}, now {flagged(after, label):.1%}"
+        for label in ("normal", "abnormal")
+    ]
+    words += [
+        f"{name} {before[key]:.3f}, now {after[key]:.3f}"
+        for key, name in (("f1", "F1"), ("calibration_error", "calibration error"))
+    ]
+    return (
+        f"calibrated on {record['crops']} crops of {record['val_path']}: logit x "
+        f"{record['scale']:.4g} {record['shift']:+.4g}; at {record['threshold']:.4g} "
+        f"{'; '.join(words)}"
+    )
+
+
+def flagged(figures: dict, label: str) -> float:
+    """Return the share of the "normal" or "abnormal" crops that are flagged, by `measure`."""
+    counts = figures["confusion"]
+    return counts[f"{label}_flagged"] / (counts[f"{label}_flagged"] + counts[f"{label}_passed"])
+
+
+def calibrated_path(checkpoint: Path) -> Path:
+    """Return where the calibrated form of a checkpoint is written by default: beside it."""
+    return checkpoint.with_suffix(".calibrated.pth")
+
+
+def check_share(value: float | None) -> None:
+    """Raise UsageError for a --false-flags that is no share."""
+    if value is not None and not 0 < value < 1:
+        raise UsageError(f"--false-flags: expected a share between 0 and 1, got {value}")
+
+
+def choose_output(args: argparse.Namespace) -> Path:
+    """Return the file to write; UsageError where it would replace one."""
+    state = pick_state(read_checkpoint(args.checkpoint), ("model",), args.checkpoint)
+    is_released = len(state.get("head.bias", ())) == 2
+    if is_released and args.output is None:
+        raise UsageError(
+            f"--output: expected a name for the calibrated copy of {args.checkpoint}, which has "
+            "the released layout"
+        )
+    output = args.output or calibrated_path(args.checkpoint)
+    if output.resolve() == args.checkpoint.resolve():
+        raise UsageError(f"--output: expected another file than the checkpoint, got {output}")
+    if output.exists() and not args.overwrite:
+        raise UsageError(f"--output: {output} exists; choose another name, or --overwrite")
+    return output
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(__doc__, "models.training.calibrate")
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="the classifier's file, which is not changed")
+    add("--val-path", required=True, metavar="JSONL", help="labelled crops it was not trained on")
+    text = "share of normal crops to flag (default: none, p becomes a probability)"
+    add("--false-flags", type=float, metavar="SHARE", help=text)
+    text = "file to write (default: CHECKPOINT's name with .calibrated.pth, beside it)"
+    add("--output", type=Path, metavar="FILE", help=text)
+    add("--overwrite", action="store_true", help="replace --output")
+    add("--image-root", default="", metavar="DIR", help="folder of the images")
+    text = "what the crops show (default: the part that the JSONL's name begins with)"
+    add("--part", default="", choices=PARTS, help=text)
+    text = "which label in the JSONL means abnormal (default: auto)"
+    add("--abnormal-label", default="auto", choices=("auto", "0", "1"), help=text)
+    add("--cfg", metavar="FILE", help="YAML with the classifier's shape and the thresholds")
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings, over the YAML")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    args = parser.parse_args(argv)
+    check_share(args.false_flags)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    setup_logging()
+    config, device = get_config(args.cfg, args.opts), choose_device(args.device)
+    crops = read_data(
+        args.val_path,
+        image_root=args.image_root,
+        part=args.part,
+        abnormal_label=args.abnormal_label,
+    )
+    if not crops.part:
+        raise UsageError(f"--part: missing, the name of {args.val_path} begins with none")
+    output = choose_output(args)
+    model = load_classifier(args.checkpoint, config, device)
+    check_images(crops)
+    logits = predict(model, recipe.load_val(config, crops), len(crops), device=device)
+    after, figures = calibrate_file(
+        args.checkpoint,
+        output,
+        crops,
+        logits,
+        threshold=thresholds(config)[crops.part],
+        false_flags=args.false_flags,
+        abnormal_index=config.MODEL.ABNORMAL_INDEX,
+    )
+    report = output.with_suffix(".report")
+    origin = describe_origin(output, crops)
+    write_report(report, crops, after, figures, origin=origin, before=logits)
+    logger.info(f"report: {report}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main, (ConfigError, OSError))
