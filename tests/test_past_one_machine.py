@@ -23,7 +23,7 @@ SLURM = {
 def scripts() -> list[str]:
     """Return the bash blocks of the section, the Slurm script last."""
     text = (ROOT / "README.md").read_text()
-    section = re.search(r"^### Past one machine$(.*?)^##", text, re.MULTILINE | re.DOTALL)[1]
+    section = re.search(r"^## Past one machine$(.*?)^##", text, re.MULTILINE | re.DOTALL)[1]
     return re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
 
 
