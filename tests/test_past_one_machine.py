@@ -56,7 +56,8 @@ def check_training(words: list[str]) -> None:
     assert launch.rdzv_backend == "c10d" and launch.rdzv_endpoint.endswith(":29500")
     args = vars(main_finetune.parse_args(launch.training_script_args))
     assert args["DATA.BATCH_SIZE"] * 2 * 8 == 128
-    assert args["OUTPUT"] and args["DATA.TRAIN_PATH"] and args["DATA.VAL_PATH"]
+    assert args["OUTPUT"] and args["PRETRAINED"] and args["DATA.TRAIN_PATH"]
+    assert (ROOT / args["cfg"]).is_file()
 
 
 def test_training_on_two_machines(tmp_path):
@@ -83,4 +84,4 @@ def test_slurm_script(tmp_path):
     assert (started["num_cpus"], started["num_gpus"]) == (64, 8)
     assert scoring[middle + 1 : middle + 3] == ["python", "inference.py"]
     args = inference.parse_args(scoring[middle + 3 :])
-    assert (args.ray, args.actor_cores, args.release) == ("auto", 8, True)
+    assert (args.ray, args.release, args.output) == ("auto", True, "SHARED/scores")
