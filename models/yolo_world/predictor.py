@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from data.stream import batched
+from models.device import Stopwatch
 from models.yolo_world.build import load_detector
 from models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
-from utils import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Predictor:
         clock: Stopwatch | None = None,
     ):
         model, model_config, self.embeddings = load_detector(config, weights, texts)
-        self.device, self.dtype = torch.device(device), torch.float32
+        self.device = torch.device(device)
         self.clock = clock or Stopwatch()
         self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
         self.embeddings = self.embeddings.to(self.device)
@@ -79,12 +79,14 @@ class Predictor:
     def converted(self, dtype: torch.dtype) -> "Predictor":
         """Return a predictor of the same weights whose backbone and neck compute in `dtype`.
 
-        The head stays in float32: in 16 bits it moves boxes, and more verdicts change.
+        The first convolution and the head stay in float32: in 16 bits they move boxes most.
         """
         other = copy.copy(self)
-        other.dtype, other.model = dtype, copy.deepcopy(self.model)
+        other.model = copy.deepcopy(self.model)
         other.model.backbone.to(dtype)
         other.model.neck.to(dtype)
+        stem = other.model.backbone.image_model.stem.float()
+        stem.register_forward_hook(lambda module, inputs, output: output.to(dtype))
         other._raw = _compiled(other.model.raw) if self.fill else other.model.raw
         return other
 
@@ -136,7 +138,7 @@ class Predictor:
         images = [*images, *[images[-1]] * missing]  # one batch size: compiled once
         batch = torch.stack(images) if self.on_device else torch.from_numpy(np.stack(images))
         batch = batch.to(self.device, non_blocking=True)
-        batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255).to(self.dtype)
+        batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255)
         return batch.contiguous(memory_format=torch.channels_last)
 
     def raw(self, batch: Tensor, texts: Tensor) -> tuple[list[Tensor], ...]:
