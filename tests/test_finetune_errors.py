@@ -134,8 +134,8 @@ def test_loss_that_is_not_a_number_stops_the_run(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine, "train_step", poisoned)
     message = r"loss is nan in step 1 of epoch 1; .*last\.pth.*8 files .*nonfinite_batch\.txt"
-    with pytest.raises(UsageError, match=message):
-        finetune(data, tmp_path / "run")
+    with pytest.raises(UsageError, match=message):  # steps 1 and 2 are read together
+        finetune(data, tmp_path / "run", "--opts", "PRINT_FREQ", "10")
     assert state(tmp_path / "run" / "last.pth")["epoch"] == 0
     names = (tmp_path / "run" / "nonfinite_batch.txt").read_text().split()
     assert len(set(names)) == 8 and all(name.startswith("hand_train_") for name in names)
