@@ -1,16 +1,12 @@
 """Atomic files, JSON lines, processes and logging: what every script needs."""
 
 import argparse
-import hashlib
 import json
 import logging
 import os
 import secrets
 import sys
-import threading
-import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -43,23 +39,6 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def mark(path: Path) -> list:
-    """Return size, time and hash of a file, by which `is_unchanged` knows it again."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [path.stat().st_size, path.stat().st_mtime_ns, digest]
-
-
-def is_unchanged(path: Path, before: list) -> bool:
-    """Return whether a file is as its `mark` says; it is read only where its time is another."""
-    try:
-        stat = path.stat()
-        same_time = [stat.st_size, stat.st_mtime_ns] == before[:2]
-        return same_time or (stat.st_size == before[0] and mark(path)[2] == before[2])
-    except OSError:
-        return False
 
 
 def write_json(path: str | Path, value, indent: int | None = 1) -> None:
@@ -287,28 +266,6 @@ def command_parser(doc: str, module: str | None = None, **options) -> argparse.A
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
     )
-
-
-class Stopwatch:
-    """Adds up the seconds that all threads spend per stage.
-
-    `wait` is called before each reading (GPU work).
-    """
-
-    def __init__(self, wait: Callable[[], None] = lambda: None):
-        self.wait = wait
-        self.seconds: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.wait()
-            with self._lock:
-                self.seconds[name] += time.perf_counter() - start
 
 
 def quiet_libraries() -> None:

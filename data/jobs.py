@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from configs.values import PARTS
+from data.marks import is_unchanged, mark
 from data.video import Source, VideoError, with_suffix
-from utils import UsageError, is_unchanged, mark, rank, world_size, write_json
+from utils import UsageError, rank, world_size, write_json
 
 logger = logging.getLogger(__name__)
 

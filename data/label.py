@@ -25,6 +25,8 @@ from utils import UsageError, atomic_write, command_parser, run_main, setup_logg
 
 logger = logging.getLogger(__name__)
 
+WORDS = {"": None, "0": 0, "1": 1, **LABELS}  # what a cell may say
+
 
 def read_text(path: Path) -> str:
     """Return the file's text; a byte order mark, as spreadsheets write it, is left out."""
@@ -66,14 +68,6 @@ def read_json(path: Path) -> list[tuple[str, dict[str, str]]]:
     return [(str(path), {"file": file, "label": str(label)}) for file, label in labels.items()]
 
 
-def parse_label(text: str) -> int | None:
-    """Return 0, 1, or None for an empty cell; raises ValueError for any other word."""
-    word = text.strip().lower()
-    if word not in ("", "0", "1", *LABELS):
-        raise ValueError(text)
-    return None if not word else LABELS[word] if word in LABELS else int(word)
-
-
 def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = None) -> list[str]:
     """Add the labels in a CSV or JSON file to `crops`; return its mistakes, each with its place.
 
@@ -86,8 +80,8 @@ def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = 
         part = only or row.get("part") or (top if "/" in file and top in PARTS else None)
         owners = [p for p in ([part] if part in PARTS else PARTS) if name in crops[p]]
         try:
-            label = parse_label(row.get("label", ""))
-        except ValueError:
+            label = WORDS[row.get("label", "").strip().lower()]
+        except KeyError:
             mistakes.append(
                 f"{place}: label is {row['label']!r}, expected 0, 1, normal, abnormal or none"
             )

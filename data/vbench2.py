@@ -36,10 +36,8 @@ LISTS = tuple(f"{part}_{split}" for part in PARTS for split in ("train", "test")
 COUNTS = dict(zip(LISTS, (73_366, 1_984, 30_020, 181, 39_848, 142), strict=True))
 VIDEO_FOLDERS = ("CogVideo", "CogVideo-1.0", "vad_real")
 BY_HAND = (
-    "by hand with\n"
-    f"  git clone https://huggingface.co/datasets/{REPO}\n"
-    "  cd VBench-2.0_human_anomaly && git lfs install && git lfs pull\n"
-    "or from the Google Drive folder 1_NyiLa861EbDQdDp4Lsy4jTzH2ynCiFw"
+    f"by hand (git lfs install; git clone https://huggingface.co/datasets/{REPO}), or from the "
+    "Google Drive folder 1_NyiLa861EbDQdDp4Lsy4jTzH2ynCiFw"
 )
 HOW_TO_FETCH = f"fetch it with --download, or {BY_HAND}"
 

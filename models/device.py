@@ -1,9 +1,12 @@
-"""Which device, how many cores and which number type a run uses."""
+"""Which device, how many cores and which number type a run uses, and where its time goes."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -152,3 +155,25 @@ def _time(
             layer(x)
         taken.append(clock() - start)
     return min(taken[1:], default=taken[0])
+
+
+class Stopwatch:
+    """Adds up the seconds that all threads spend per stage.
+
+    `wait` is called before each reading (GPU work).
+    """
+
+    def __init__(self, wait: Callable[[], None] = lambda: None):
+        self.wait = wait
+        self.seconds: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.wait()
+            with self._lock:
+                self.seconds[name] += time.perf_counter() - start

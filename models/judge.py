@@ -14,7 +14,7 @@ from data.stream import batched
 from data.transforms import build_eval_transform, normalize
 from data.video import VideoError
 from models.detector import PartBox
-from utils import Stopwatch
+from models.device import Stopwatch
 
 CROPS_PER_BATCH = 32
 CROPS_PER_CPU_BATCH = 8  # costs as much per crop, and keeps all cores busy to the end

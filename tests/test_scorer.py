@@ -13,10 +13,10 @@ from conftest import ROOT
 from configs.defaults import get_config
 from data.video import Frame, Source
 from models.detector import FrameDetections, PartBox, Person
+from models.device import Stopwatch
 from models.scorer import VideoScorer
 from models.scores import Tally, VideoResult
 from models.weights import choose_weights
-from utils import Stopwatch
 
 LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 

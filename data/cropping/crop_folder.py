@@ -16,8 +16,9 @@ from data.cropping.crop_lists import STATE_FILE, read_split, remove_split, sourc
 from data.cropping.cropper import Cropper
 from data.jobs import JobFolder, identity
 from data.label import collect
+from data.marks import is_unchanged, mark
 from data.video import Source, VideoError, printable
-from utils import UsageError, atomic_write, is_unchanged, mark, write_json, write_jsonl
+from utils import UsageError, atomic_write, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)
 

@@ -58,21 +58,12 @@ def _release_flags(root: Path) -> list[str]:
     return flags + [word for part in PARTS for word in (f"--{part}-model", str(files[part]))]
 
 
-def find_clip(given: Path | None, folders: list[Path]) -> Path | None:
-    """Return the example clip: the one given, else the first of its name below `folders`."""
-    if given is not None:
-        return given if given.is_file() else None
-    for folder in folders:
-        if folder.is_dir() and (found := next(folder.rglob(CLIP), None)):
-            return found
-    return None
-
-
 def clip_item(args: argparse.Namespace) -> Item:
     """The example clip's score."""
-    clip = find_clip(args.clip, [args.data, *([args.videos] if args.videos else [])])
+    folders = [folder for folder in (args.data, args.videos) if folder and folder.is_dir()]
+    clip = args.clip or next((path for folder in folders for path in folder.rglob(CLIP)), None)
     missing = _weights_missing(("detector", *PARTS), args.root)
-    if clip is None:
+    if clip is None or not clip.is_file():
         where = args.clip or f"'{CLIP}' below {args.data}"
         missing.append(f"the example clip, {where} (1920x1080, 173 frames; --clip FILE)")
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from data.stream import batched
+from models.device import Stopwatch
 from models.yolo_world.build import load_detector
 from models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
-from utils import Stopwatch
 
 
 @dataclass(frozen=True)

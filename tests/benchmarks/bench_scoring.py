@@ -23,8 +23,9 @@ import torch
 from configs.defaults import PARTS, get_config
 from demo.paths import CONFIG as DEMO_CONFIG
 from demo.paths import DETECTOR_CONFIG, WEIGHTS
+from models.device import Stopwatch
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
-from utils import Stopwatch, cores_per_process, quiet_libraries
+from utils import cores_per_process, quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("serial", "exact", "compile", "fast", "fast+compile")
