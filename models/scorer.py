@@ -68,7 +68,7 @@ class VideoScorer:
             threads=1 if detector.on_device else threads,
             clock=self.clock,
         )
-        self.mix_clips = mix_clips
+        self.workers, self.mix_clips = workers, mix_clips
         # Networks run in one pool. Threads of the other wait for them, one per batch of frames:
         # twice as many, so that a frame with few people leaves no worker idle.
         self._networks = ThreadPoolExecutor(workers, "networks", keep_to_one_core)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from configs.defaults import PARTS, get_config
 from demo.paths import CONFIG as DEMO_CONFIG
 from demo.paths import DETECTOR_CONFIG, WEIGHTS
 from models.device import Stopwatch
+from tests.benchmarks.clips import read_clip, shorten
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 from utils import cores_per_process, quiet_libraries
 
@@ -177,29 +177,6 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
     if getattr(args, "call", "score") == "score":
         return lambda video: scorer.score(video, keep_frames=False)
     return lambda video: scorer.score_frames(read_clip(video, device))
-
-
-@cache
-def read_clip(video: Path, device: torch.device) -> torch.Tensor:
-    """Return the video's frames (T, H, W, 3) uint8 RGB on `device`, read only once."""
-    from data.video import FrameReader, Source
-
-    frames = [frame.image[:, :, ::-1] for frame in FrameReader(Source(video, "video"))]
-    return torch.from_numpy(np.stack(frames)).to(device)
-
-
-def shorten(video: Path, frames: int, folder: Path) -> Path:
-    """Write the first `frames` of `video`, to warm up with; return the file."""
-    import cv2
-
-    reader, path = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG), folder / "first.avi"
-    images = [reader.read()[1] for _ in range(frames)]
-    size = images[0].shape[1::-1]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 24, size)
-    for image in images:
-        writer.write(image)
-    writer.release()
-    return path
 
 
 def run_one(args: argparse.Namespace) -> dict:
