@@ -117,8 +117,8 @@ def test_one_video_under_the_changes_that_share_a_detector_pass(monkeypatch):
     bench = Bench(weights, [c for c in changes if c.name in chosen], device="cpu", stride=12)
     searched = []
     detect = bench.base.detector.detector.detect
-    bench.base.detector.detector.detect = lambda frames: (
-        searched.append(len(frames)) or detect(frames)
+    bench.base.detector.detector.detect = lambda frames, run: (
+        searched.append(len(frames)) or detect(frames, run)
     )
     found = bench.score(Source(VIDEOS / "hand_fused.mp4", "hand_fused"))
     assert tuple(found) == chosen
