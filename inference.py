@@ -22,6 +22,7 @@ from utils import (
     be_the_only_process,
     decide_in_first,
     gather_objects,
+    plain,
     process_group,
     quiet_libraries,
     rank,
@@ -126,10 +127,10 @@ def score_here(worker, sources: Sequence, frames: dict, stride: int) -> None:
     total = sum(-(-frames[source] // stride) for source in sources)
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
         for source in sources:
-            bar.set_description(source.stem[:30])
+            bar.set_description(plain(source.stem[:30]))
             row = worker(source, bar)
             if "error" in row:
-                bar.write(f"failed: {row['video_path']}: {row['error']}", file=sys.stderr)
+                bar.write(plain(f"failed: {row['video_path']}: {row['error']}"), file=sys.stderr)
 
 
 def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]:

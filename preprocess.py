@@ -26,6 +26,7 @@ from utils import (
     cores_per_process,
     decide_in_first,
     gather_objects,
+    plain,
     process_group,
     quiet_libraries,
     rank,
@@ -79,11 +80,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def describe(args: argparse.Namespace, config) -> dict:
     """Return the settings that decide what the crops are; a folder holds one set of them."""
+    if not Path(args.detector_weights).is_file():
+        raise UsageError(f"--detector-weights: no such file: {args.detector_weights}")
     try:
         with open(args.detector_weights, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except FileNotFoundError as error:
-        raise UsageError(f"--detector-weights: no such file: {args.detector_weights}") from error
     except OSError as error:
         raise UsageError(f"--detector-weights: {error.filename}: {error.strerror}") from error
     return {
@@ -172,7 +173,7 @@ def crop_here(args: argparse.Namespace, config, folder, sources: dict) -> Iterat
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
         crop = load_cropper(args, config, folder, bar.update)
         for source in sources:
-            bar.set_description(source.stem[:30])
+            bar.set_description(plain(source.stem[:30]))
             yield crop(source)
 
 

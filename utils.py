@@ -1,14 +1,12 @@
 """Atomic files, JSON lines, processes and logging: what every script needs."""
 
+import argparse
 import json
 import logging
 import os
 import secrets
 import sys
-import threading
-import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -81,7 +79,7 @@ def stream_jsonl(path: str | Path) -> Iterator[tuple[int, object]]:
 def _parse_line(line: str, place: str):
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}: not JSON: {getattr(error, 'msg', error)}") from error
 
 
@@ -242,41 +240,39 @@ def setup_logging(log_file: str | Path | None = None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file is not None and not quiet:
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-        force=True,
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+
+
+def plain(text: str) -> str:
+    """Return `text` without what could steer a terminal: control characters are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class _PlainFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().formatMessage(record).split("\n")))
+
+
+def command_parser(doc: str, module: str | None = None, **options) -> argparse.ArgumentParser:
+    """Return a parser whose help is the docstring `doc`; `module` is run by `python -m module`."""
+    first, _, rest = doc.partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=module and f"python -m {module}",
+        description=first,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
     )
-
-
-class Stopwatch:
-    """Adds up the seconds that all threads spend per stage.
-
-    `wait` is called before each reading (GPU work).
-    """
-
-    def __init__(self, wait: Callable[[], None] = lambda: None):
-        self.wait = wait
-        self.seconds: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.wait()
-            with self._lock:
-                self.seconds[name] += time.perf_counter() - start
 
 
 def quiet_libraries() -> None:
     """Silence known warnings of libraries that a user can do nothing about."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a bad file gets one line, ours
-    for message in (".*pkg_resources is deprecated", "torch.meshgrid: in an upcoming"):
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    for message in (".*pkg_resources is", "torch.meshgrid: in an upcoming", "Image size "):
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -285,6 +281,11 @@ def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:
     try:
         status = main()
     except (UsageError, *error_types) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        # At once: threads and other processes would each end with a traceback of their own.
+        if rank() == 0:
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        os._exit(130)
     sys.exit(status)

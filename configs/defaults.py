@@ -7,6 +7,7 @@ import yaml
 from yacs.config import CfgNode as Node
 
 from configs.values import PARTS, ConfigError, coerce, short
+from utils import plain
 
 # Keys of SimMIM's configs that mean nothing here, and why or what to use instead.
 _GONE = {
@@ -144,7 +145,7 @@ def _set(config: Node, key: str, value) -> None:
 def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield (dotted key, value) of a tree of dicts; empty dicts yield nothing."""
     for name, value in tree.items():
-        key = f"{prefix}{name}"
+        key = plain(f"{prefix}{name}")
         if prefix.count(".") > 3:  # deeper than any setting, or a YAML group that holds itself
             raise ConfigError(f"{key[:80]}: no such setting")
         if isinstance(value, Mapping):
@@ -208,6 +209,7 @@ def get_config(
     if len(opts) % 2:
         raise ConfigError(f"--opts: expected KEY VALUE pairs, got {len(opts)} words")
     for key, text in zip(opts[::2], opts[1::2], strict=True):
+        key = plain(key)
         if key == "BASE":
             raise ConfigError("--opts: BASE: only a YAML file can name others; use --cfg")
         value = _parse_yaml(text, f"--opts: {key}") if isinstance(text, str) else text

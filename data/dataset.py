@@ -13,6 +13,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from configs.defaults import PARTS
+from configs.values import short
+from data.video import MAX_PIXELS, printable
 from utils import UsageError, cores_per_process, read_numbered_jsonl
 
 PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # in its files label 0 means abnormal
@@ -45,11 +47,6 @@ class Manifest:
         return f"{self.path}:{self.lines[index]}"
 
 
-def find_part(path: Path) -> str:
-    """Return the part that the file's name begins with, or an empty string."""
-    return next((part for part in PARTS if path.name.startswith(part)), "")
-
-
 def find_image_root(path: Path, part: str) -> Path:
     """Return all_images/ beside the JSONL, else the folder named like the part, else its own."""
     folders = [path.parent / "all_images", *([path.parent / part] if part else [])]
@@ -78,7 +75,9 @@ def find_abnormal_label(path: Path, setting: str = "auto") -> tuple[int, str]:
 def row_problem(row) -> str | None:
     """Return what is wrong with a row of a JSONL of labelled crops, or None."""
     if not isinstance(row, list) or len(row) < 2 or not isinstance(row[0], str) or not row[0]:
-        return f'expected ["name.jpg", label, score], got {json.dumps(row)[:80]}'
+        return f'expected ["name.jpg", label, score], got {short(row)}'
+    if "\0" in row[0] or printable(row[0]) != row[0]:
+        return f"expected the name of a file, got {ascii(row[0])[:80]}"
     if row[1] is None:
         return "label is null: this crop is not labelled yet, label it or leave it out"
     if isinstance(row[1], bool) or not isinstance(row[1], int) or row[1] not in (0, 1):
@@ -107,7 +106,7 @@ def read_manifest(
         raise UsageError(
             f"{path}: all {len(labels)} lines have label {labels[0]}, expected both 0 and 1"
         )
-    part = part or find_part(path)
+    part = part or next((part for part in PARTS if path.name.startswith(part)), "")
     root = Path(image_root) if image_root else find_image_root(path, part)
     if not root.is_dir():
         raise UsageError(f"--image-root: no such folder: {root}")
@@ -131,7 +130,11 @@ def read_image(path: str | Path, place: str, min_side: int = 0) -> Image.Image:
     smallest of these that leaves both sides at least `min_side` pixels.
     """
     try:
+        if not (path := Path(path)).is_file() and path.exists():
+            raise OSError("not a file")
         with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise OSError(f"{image.size} pixels, expected at most {MAX_PIXELS:,} in all")
             if min_side:
                 image.draft("RGB", (min_side, min_side))
             return image.convert("RGB")

@@ -1,8 +1,10 @@
 """A folder of results: which inputs are finished, with which settings, and what a kill left."""
 
+import functools
 import hashlib
 import heapq
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from configs.values import PARTS
+from data.marks import is_unchanged, mark
 from data.video import Source, VideoError, with_suffix
 from utils import UsageError, rank, world_size, write_json
+
+logger = logging.getLogger(__name__)
 
 MOST_TRIES = 3
 
@@ -67,9 +73,18 @@ def _read(path: Path) -> dict | None:
     """Return the JSON object in a file; None where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _digest(content: Mapping) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _warn_of(path: Path) -> None:
+    logger.warning(f"{path}: damaged; what it is about counts as not done")
 
 
 class JobFolder:
@@ -81,7 +96,7 @@ class JobFolder:
     def __init__(self, folder: str | Path, settings: dict):
         self.folder, self.settings = Path(folder), settings
         self.state = self.folder / ".state"
-        self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self.digest = _digest(settings)
 
     def other_settings(self) -> list[str]:
         """Return the names of the settings in which the results here differ from this run's."""
@@ -127,10 +142,8 @@ class JobFolder:
         """
         found = {}
         for path in sorted(self.state.glob("item.*.json")):
-            state = _read(path)
-            if state is None or not isinstance(state.get("row"), dict):
-                continue
-            if any_settings or state.get("digest") == self.digest:
+            state = self._state(path)
+            if state and (any_settings or state["digest"] == self.digest):
                 found[path.name.removeprefix("item.").removesuffix(".json")] = state
         return found
 
@@ -197,15 +210,42 @@ class JobFolder:
 
     def row(self, source: Source) -> dict | None:
         """Return what `finish` stored for this source as it is now, or None."""
-        state = _read(self.item_path(source.stem))
+        state = self._state(self.item_path(source.stem))
         try:
-            whole = state["digest"] == self.digest and state["identity"] == identity(source)
-            return state["row"] if whole else None
-        except (VideoError, KeyError, TypeError):
-            return None
+            if state and state["digest"] == self.digest and state["identity"] == identity(source):
+                return state["row"] if self.is_whole(state) else None
+        except VideoError:
+            pass
+        return None
 
-    def finish(self, source: Source, row: dict) -> None:
-        """Store the row of a finished source at once."""
+    def _state(self, path: Path) -> dict | None:
+        """Return what `finish` stored in a file; None, and a warning, where it is damaged."""
+        state = _read(path)
+        check = state.pop("check", None) if state else None
+        if state is not None and check == _digest(state):
+            return state
+        if path.exists():
+            _warn_of(path)
+        return None
+
+    def is_whole(self, state: Mapping) -> bool:
+        """Return whether the files of a finished source are as `finish` left them; else warn.
+
+        Crops that a person moved or deleted are no damage.
+        """
+        for name, before in state["files"].items():
+            path = self.folder / name
+            gone = Path(name).parts[0] in PARTS and not path.exists()
+            if not gone and not is_unchanged(path, before):
+                _warn_of(path)
+                return False
+        return True
+
+    def finish(self, source: Source, row: dict, files: Iterable[str] = ()) -> None:
+        """Store the row of a finished source at once; `files`, below the folder, are its results.
+
+        A later run does the source again where they have changed.
+        """
         try:
             version = identity(source)
         except VideoError:  # gone meanwhile: what was found in it stays, for this run
@@ -215,7 +255,9 @@ class JobFolder:
             "identity": version,
             "path": where(source),
             "row": row,
+            "files": {name: mark(self.folder / name) for name in files},
         }
+        state["check"] = _digest(state)
         write_json(self.item_path(source.stem), state, indent=None)
         self.batches_path(source).unlink(missing_ok=True)
 
@@ -244,59 +286,3 @@ class JobFolder:
     def batches_path(self, source: Source) -> Path:
         """Return where the batches of a source that is not finished are kept."""
         return self.state / f"part.{source.stem}.jsonl"
-
-
-class Batches:
-    """The batches of a source that is not finished: those that a killed run kept, and new ones.
-
-    The file's first line, `head`, names what the batches depend on; one of other settings is begun
-    anew. Each further line is a batch, so a line that a kill cut off is a batch that is missing.
-    """
-
-    def __init__(self, path: Path, head: Mapping):
-        self.path, self.head = path, json.dumps(head, sort_keys=True)
-        end = self._whole()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("r+b" if end else "wb")
-        self._file.truncate(end)
-        self._file.seek(end)
-        self._kept_end = end
-        if not end:
-            self._write(self.head)
-
-    def _whole(self) -> int:
-        """Return the length of what can be kept, in bytes."""
-        end = 0
-        if self.path.is_file():
-            with self.path.open("rb") as lines:
-                for line in lines:
-                    if not line.endswith(b"\n") or (not end and line[:-1] != self.head.encode()):
-                        break
-                    end += len(line)
-        return end
-
-    def kept(self) -> Iterator[dict]:
-        """Yield the batches that an earlier run kept, from the first on."""
-        position = 0
-        with self.path.open("rb") as lines:
-            for line in lines:
-                if position and position < self._kept_end:
-                    yield json.loads(line)
-                position += len(line)
-
-    def add(self, batch: dict) -> None:
-        """Keep one more batch, plain JSON."""
-        self._write(json.dumps(batch))
-
-    def _write(self, line: str) -> None:
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> "Batches":
-        return self
-
-    def __exit__(self, *_exception) -> None:
-        self.close()

@@ -4,12 +4,13 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -33,6 +34,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
 MIN_SIDE = 32  # frames smaller than this hold nothing that a detector can judge
+MAX_PIXELS = 2**26  # of a frame or an image (8192 x 8192); larger ones would fill the memory
+LEAST_FRAME = 8  # bytes in a file, of the emptiest frame
 
 MAX_STEM = 200  # bytes; file systems allow 255 with what is added to a name
 
@@ -43,7 +46,10 @@ class VideoError(Exception):
 
 def printable(path: str | Path) -> str:
     """Return `path` as text that can be printed and stored, even where its name is not UTF-8."""
-    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    try:
+        return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    except UnicodeEncodeError:  # half a pair of surrogates, out of JSON: no file has such a name
+        return ascii(str(path))[1:-1]
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,8 @@ def find_sources(paths: Sequence[str | Path]) -> tuple[list[Source], list[tuple[
     """Return the inputs below files, folders and globs, and (path, error) of what is none.
 
     A folder with any video in it is a list of videos; one of images only is one video. No two
-    inputs share a stem. Files whose path is not UTF-8 are failed: OpenCV cannot open them.
+    inputs share a stem. Failed are files whose path is not UTF-8, for OpenCV cannot open them, and
+    folders that cannot be read.
     """
     found: dict[Path, tuple[str, tuple[Path, ...]]] = {}
     failed: list[tuple[str, str]] = []
@@ -77,8 +84,10 @@ def find_sources(paths: Sequence[str | Path]) -> tuple[list[Source], list[tuple[
         if not matches:
             failed.append((printable(given), "no such file or folder"))
         for path in map(Path, matches):
-            entries = _in_folder(path) if path.is_dir() else [_one_file(path)]
-            if not entries:
+            closed: list[OSError] = []
+            entries = _in_folder(path, closed.append) if path.is_dir() else [_one_file(path)]
+            failed += [(printable(e.filename), f"cannot read: {e.strerror}") for e in closed]
+            if not entries and not closed:
                 failed.append((printable(path), "the folder holds no video and no images"))
             for entry, name, images in entries:
                 odd = [p for p in (entry, *images) if printable(p.absolute()) != str(p.absolute())]
@@ -95,8 +104,11 @@ def _one_file(path: Path) -> tuple[Path, str, tuple[Path, ...]]:
     return path, path.name, (path,) if is_image else ()
 
 
-def _in_folder(root: Path) -> list[tuple[Path, str, tuple[Path, ...]]]:
-    files = sorted(p for p in root.rglob("*") if p.is_file() and not _hidden(p, root))
+def _in_folder(root: Path, on_error: Callable[[OSError], object]) -> list[tuple]:
+    """Return what is in a folder as `_one_file` does; `on_error` gets unreadable folders."""
+    walk = os.walk(root, onerror=on_error)
+    found = (Path(top, name) for top, _, names in walk for name in names)
+    files = sorted(p for p in found if p.is_file() and not _hidden(p, root))
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     if videos:
         return [(p, "__".join(p.relative_to(root).parts), ()) for p in videos]
@@ -169,17 +181,28 @@ class FrameReader:
             rate = self._capture.get(cv2.CAP_PROP_FPS)
             self.fps = rate if 0 < rate < 1000 else fps
             count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            if count > source.path.stat().st_size / LEAST_FRAME:
+                self.warnings.append(f"it declares {count} frames, which its size cannot hold")
+                count = 0
         self.frames_expected = -(-count // stride) if count > 0 else None
 
     @staticmethod
     def _open(path: Path) -> cv2.VideoCapture:
         if not path.is_file():
-            raise VideoError("no such file")
-        if path.stat().st_size == 0:
-            raise VideoError("the file is empty (0 bytes)")
+            raise VideoError("not a file" if path.exists() else "no such file")
+        try:
+            with path.open("rb") as file:
+                if not file.read(1):
+                    raise VideoError("the file is empty (0 bytes)")
+        except OSError as error:
+            raise VideoError(f"cannot read: {error.strerror}") from error
         capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise VideoError("not a video that OpenCV's FFmpeg can open (no video stream found)")
+        width, height = (int(capture.get(p)) for p in (3, 4))  # CAP_PROP_FRAME_WIDTH, _HEIGHT
+        if width * height > MAX_PIXELS:
+            capture.release()
+            raise VideoError(f"{width} x {height} pixels, expected at most {MAX_PIXELS:,}")
         return capture
 
     def __iter__(self) -> Iterator[Frame]:
@@ -202,6 +225,10 @@ class FrameReader:
                 f"{given} of {self.frames_expected} frames could be decoded; the file may be "
                 "truncated"
             )
+        elif not self.frames_expected and self.stop is None:
+            stored = -(-_count_stored(self.source.path) // self.stride)
+            if given < stored / 2:  # some codecs store two pieces for a frame
+                self.warnings.append(f"{given} frames of about {stored} could be decoded")
 
     def _video_frames(self) -> Iterator[tuple[int, np.ndarray]]:
         index = 0
@@ -218,8 +245,34 @@ class FrameReader:
         for index, path in images:
             if index % self.stride:
                 continue
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
+            if problem := image_problem(path):
+                self.warnings.append(f"{path.name}: {problem}; skipped")
+            elif (image := cv2.imread(str(path), cv2.IMREAD_COLOR)) is None:
                 self.warnings.append(f"{path.name}: not a readable image; skipped")
             else:
                 yield index, image
+
+
+def image_problem(path: Path) -> str | None:
+    """Return why an image must not be decoded: it is no file (and never ends), or too large."""
+    if not path.is_file():
+        return "not a file" if path.exists() else "no such image"
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"not a readable image ({error})"
+    if width * height > MAX_PIXELS:
+        return f"{width} x {height} pixels, expected at most {MAX_PIXELS:,}"
+    return None
+
+
+def _count_stored(path: Path) -> int:
+    """Return how many pieces of video a file holds, read without decoding (0: unknown)."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return sum(packet.size > 0 for packet in container.demux(video=0))
+    except (av.error.FFmpegError, IndexError):
+        return 0

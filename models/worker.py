@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from data.jobs import Batches, JobFolder, identity
+from data.batches import Batches
+from data.jobs import JobFolder, identity
 from data.video import Frame, Source, VideoError
 from models.report.evidence import Evidence
 from models.report.heatmap import Explainer
@@ -42,7 +43,8 @@ class VideoWorker:
     def __call__(self, source: Source, bar: tqdm | None = None) -> dict:
         """Score a video, or go on within it; `bar` is told of each frame."""
         row = self._score(source, bar)
-        self.jobs.finish(source, row)
+        files = [row["frames_file"]] if "frames_file" in row else []
+        self.jobs.finish(source, row, files)
         return row
 
     def _score(self, source: Source, bar: tqdm | None) -> dict:

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from data.jobs import Batches, JobFolder, assign
+from data.batches import Batches
+from data.jobs import JobFolder, assign
 from data.video import Source
 from utils import UsageError
 
@@ -131,4 +132,51 @@ def test_batches_of_other_settings_do_not_count(tmp_path):
         batches.add({"rows": [1]})
     with Batches(path, HEAD | {"batch_size": 3}) as batches:
         assert list(batches.kept()) == []
-    assert json.loads(path.read_text())["batch_size"] == 3
+    assert json.loads(path.read_text()[9:])["batch_size"] == 3
+
+
+def test_a_result_that_was_changed_is_made_again(tmp_path, source):
+    jobs = JobFolder(tmp_path / "out", {})
+    with jobs.open():
+        (jobs.folder / "a.jsonl").write_text("rows")
+        jobs.finish(source, {"score": 1}, ["a.jsonl"])
+    os.utime(jobs.folder / "a.jsonl", (1, 1))  # a copy loses its time and is whole all the same
+    assert jobs.row(source) == {"score": 1}
+    for content in ("rots", "row", ""):
+        (jobs.folder / "a.jsonl").write_text(content)
+        assert jobs.row(source) is None
+    (jobs.folder / "a.jsonl").unlink()
+    assert jobs.row(source) is None
+
+
+DAMAGED = [b"", b"[]", b"{}", b'{"digest": 1, "row": []}', b"\xff", b"[" * 5000, b'{"check": []}']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_item_counts_as_not_done_with_a_warning(tmp_path, source, content, caplog):
+    jobs = filled(tmp_path / "out", {}, source, {"score": 0.5})
+    jobs.item_path("a").write_bytes(content)
+    assert jobs.row(source) is None
+    assert jobs.items() == {}
+    assert [r.message for r in caplog.records] == [
+        f"{jobs.item_path('a')}: damaged; what it is about counts as not done"
+    ]
+
+
+def test_an_item_of_another_shape_does_not_count(tmp_path, source):
+    jobs = filled(tmp_path / "out", {}, source, {"score": 0.5})
+    state = json.loads(jobs.item_path("a").read_text())
+    jobs.item_path("a").write_text(json.dumps(state | {"row": {"score": 0.6}}))
+    assert jobs.row(source) is None
+
+
+def test_batches_behind_a_damaged_one_are_dropped(tmp_path):
+    path = tmp_path / "part.a.jsonl"
+    with Batches(path, {}) as batches:
+        for number in range(3):
+            batches.add({"rows": number})
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = lines[2].replace(b"1}", b"7}")
+    path.write_bytes(b"\n".join(lines))
+    with Batches(path, {}) as batches:
+        assert list(batches.kept()) == [{"rows": 0}]

@@ -152,6 +152,32 @@ def test_unreadable_inputs_are_named_and_the_rest_goes_on(videos, crop, tmp_path
     assert {"empty", "text"} < {row["source"] for row in rows_of(output / "boxes.jsonl")}
 
 
+def test_what_is_damaged_is_made_again_and_what_a_person_deleted_is_not(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos, output)
+    whole = tree(output)
+    crops = sorted((output / "human").iterdir())
+    crops[0].write_bytes(crops[0].read_bytes()[:-1])
+    crops[-1].write_bytes(b"")
+    (output / ".state/boxes.v4.jsonl").write_text("")
+    (output / "boxes.jsonl").write_text("{}")
+    (output / "face.jsonl").unlink()
+    assert crop(videos, output) == 0
+    assert tree(output) == whole
+    crops[0].unlink()
+    assert crop(videos, output) == 0
+    assert not crops[0].exists()
+
+
+def test_a_damaged_list_of_unfinished_videos_is_one_less(videos, crop, tmp_path):
+    output = tmp_path / "crops"
+    crop(videos, output)
+    for content in ("5", "[[]]", "{"):
+        (output / ".state/unfinished.json").write_text(content)
+        (output / ".state/merged").write_text(content)
+        assert crop(videos, output) == 0
+
+
 def test_other_settings_need_another_folder(videos, crop, tmp_path):
     output = tmp_path / "crops"
     crop(videos, output)

@@ -63,7 +63,7 @@ def test_no_picture_is_searched_twice():
     fake = FakeDetector()
     fake.predictor = fake.device = fake.on_device = None
     seen, search = [], fake.detect
-    fake.detect = lambda frames, run: seen.append(len(frames)) or search(frames)
+    fake.detect = lambda frames, *run: seen.append(len(frames)) or search(frames)
     detector = Remembered(fake)
     a, b = (np.full((8, 8, 3), value, np.uint8) for value in (1, 2))
     first = detector.detect([a, b])

@@ -1,7 +1,9 @@
 """Inputs as users have them: odd, broken, rotated, nested, badly named."""
 
+import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -188,3 +190,73 @@ def test_a_folder_without_videos(tmp_path):
         [],
         [(str(tmp_path), "the folder holds no video and no images")],
     )
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(VideoError, match="not a file"):
+        FrameReader(Source(tmp_path / "a.mp4", "a"))
+    reader = FrameReader(Source(tmp_path / "b.png", "b", (tmp_path / "b.png",)))
+    with pytest.raises(VideoError, match="no frame could be decoded"):
+        list(reader)
+    assert reader.warnings == ["b.png: not a file; skipped"]
+
+
+def test_images_and_videos_above_the_stated_size_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.video.MAX_PIXELS", 64 * 47)
+    write_video(tmp_path / "a.mp4", 3)
+    with pytest.raises(VideoError, match="64 x 48 pixels, expected at most 3,008"):
+        FrameReader(Source(tmp_path / "a.mp4", "a"))
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 64, 3), np.uint8))
+    reader = FrameReader(Source(tmp_path / "a.png", "a", (tmp_path / "a.png",)))
+    with pytest.raises(VideoError):
+        list(reader)
+    assert "64 x 48 pixels" in reader.warnings[0]
+
+
+def test_a_file_without_permission_says_so(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", 3)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(VideoError, match="cannot read: Permission denied"):
+        FrameReader(Source(tmp_path / "a.mp4", "a"))
+
+
+def test_a_folder_that_cannot_be_read_is_failed(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", 3)
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    sources, failed = find_sources([tmp_path])
+    assert [source.stem for source in sources] == ["a"]
+    assert failed == [(str(tmp_path / "closed"), "cannot read: Permission denied")]
+
+
+def test_a_count_that_the_size_cannot_hold_is_not_believed(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", 3)
+    monkeypatch.setattr("data.video.LEAST_FRAME", 10**6)
+    reader = FrameReader(Source(tmp_path / "a.mp4", "a"))
+    assert reader.frames_expected is None
+    assert reader.warnings == ["it declares 3 frames, which its size cannot hold"]
+
+
+def test_lost_frames_are_told_where_no_length_is_declared(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", 5)
+    reader = FrameReader(Source(tmp_path / "a.mp4", "a"))
+    reader.frames_expected = None
+    capture, decoded = reader._capture, iter([True, False])
+    read, release = capture.read, capture.release
+    fake = SimpleNamespace(grab=lambda: next(decoded), retrieve=read, release=release)
+    monkeypatch.setattr(reader, "_capture", fake)
+    assert len(list(reader)) == 1
+    assert reader.warnings == ["1 frames of about 5 could be decoded"]

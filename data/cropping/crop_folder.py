@@ -16,6 +16,7 @@ from data.cropping.crop_lists import STATE_FILE, read_split, remove_split, sourc
 from data.cropping.cropper import Cropper
 from data.jobs import JobFolder, identity
 from data.label import collect
+from data.marks import is_unchanged, mark
 from data.video import Source, VideoError, printable
 from utils import UsageError, atomic_write, write_json, write_jsonl
 
@@ -42,6 +43,14 @@ def _same_file(state: dict, source: Source) -> bool:
         return (state.get("identity") or [])[:2] == identity(source)[:2]
     except VideoError:
         return False
+
+
+def _noting_files(rows: Iterator[dict], files: set[str]) -> Iterator[dict]:
+    """Yield the rows; add the crops that they name to `files`."""
+    for row in rows:
+        if row["file"]:
+            files.add(row["file"])
+        yield row
 
 
 class CropFolder(JobFolder):
@@ -116,8 +125,9 @@ class CropFolder(JobFolder):
                 self.disk_errors(f"the crops of '{source.stem}'"),
                 closing(cropper.rows(source, label, summary)) as rows,
             ):
-                write_jsonl(self._rows_path(source.stem), rows)
-                self.finish(source, summary)
+                files = {f".state/{self._rows_path(source.stem).name}"}
+                write_jsonl(self._rows_path(source.stem), _noting_files(rows, files))
+                self.finish(source, summary, sorted(files))
         except (VideoError, cv2.error) as error:
             summary["error"] = " ".join(str(error).split())
         return summary
@@ -139,19 +149,28 @@ class CropFolder(JobFolder):
             before = read_split(self.folder)
             split = before if split is None else split
             stamp = hashlib.sha256(json.dumps([states, split]).encode()).hexdigest()
-            stamp_path = self.state / "merged"
-            known = stamp_path.exists() and stamp_path.read_text(encoding="utf-8") == stamp
-            if not known or not (self.folder / "boxes.jsonl").exists():
+            stamp_path, boxes = self.state / "merged", self.folder / "boxes.jsonl"
+            if not self._is_merged(stamp):
                 state = {"version": 1, "settings": self.settings, "train_test_split": split}
                 write_json(self.folder / STATE_FILE, state)
                 self._merge_lists(list(states))
                 if before and not split:
                     remove_split(self.folder)
-                with atomic_write(stamp_path) as file:
-                    file.write(stamp)
+                write_json(stamp_path, {"stamp": stamp, "boxes": mark(boxes)})
         counts = {name: sum(s["row"][name] for s in states.values()) for name in COUNTED}
         labelled = sum(s["row"]["label"] is not None for s in states.values())
         return {"videos": len(states), "labelled": labelled, "failed": len(failed), **counts}
+
+    def _is_merged(self, stamp: str) -> bool:
+        """Return whether the lists are those of `stamp`; labels may have been added to them."""
+        try:
+            merged = json.loads((self.state / "merged").read_text(encoding="utf-8"))
+            same = merged["stamp"] == stamp
+            lists = [self.folder / f"{part}.jsonl" for part in PARTS]
+            same = same and all(path.is_file() for path in lists)
+            return same and is_unchanged(self.folder / "boxes.jsonl", merged["boxes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     @contextmanager
     def disk_errors(self, what: str) -> Iterator[None]:
@@ -174,9 +193,7 @@ class CropFolder(JobFolder):
 
     def _finished(self) -> dict[str, dict]:
         """Return {stem: state} of the sources finished with these settings, sorted by stem."""
-        return {
-            stem: state for stem, state in self.items().items() if self._rows_path(stem).exists()
-        }
+        return {stem: state for stem, state in self.items().items() if self.is_whole(state)}
 
     @property
     def _unfinished_path(self) -> Path:
@@ -185,8 +202,9 @@ class CropFolder(JobFolder):
     def _unfinished(self) -> set[str]:
         """Return the stems that a run began and perhaps did not finish."""
         try:
-            return set(json.loads(self._unfinished_path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError):
+            stems = json.loads(self._unfinished_path.read_text(encoding="utf-8"))
+            return {stem for stem in stems if isinstance(stem, str)}
+        except (FileNotFoundError, ValueError, TypeError):
             return set()
 
     def _delete_unfinished(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import UsageError
+from utils import UsageError, plain
 
 SCORES = (
     "video_results",
@@ -51,17 +51,14 @@ def read_scores(path: str | Path) -> dict:
 def by_name(rows: list[dict]) -> dict[str, dict]:
     """Return rows by the path of their video below the folder that all of them share."""
     paths = [row["video_path"].replace("\\", "/") for row in rows]
-    if not paths:
-        return {}
-    common = os.path.commonpath([os.path.dirname(p) or "." for p in paths]) if _alike(paths) else ""
+    try:
+        common = os.path.commonpath([os.path.dirname(p) or "." for p in paths]) or "."
+    except ValueError:  # no paths, or absolute and relative ones
+        common = "."
     return {
-        os.path.relpath(p, common) if common not in ("", ".") else p: row
+        os.path.relpath(p, common) if common != "." else p: row
         for p, row in zip(paths, rows, strict=True)
     }
-
-
-def _alike(paths: list[str]) -> bool:
-    return len({p.startswith("/") for p in paths}) == 1
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:
@@ -118,11 +115,11 @@ def print_scores(scores: dict, path: Path) -> None:
         score, ci = row["video_results"], row["ci95"]
         cells = f"{score:6.3f}" if score is not None else "     -"
         cells += f" {ci[0]:7.3f}..{ci[1]:.3f} " if ci else f"{'-':>16} "
-        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {row['video_path']}")
+        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {plain(row['video_path'])}")
         for warning in row["warnings"]:
-            print(f"{'':>41}  warning: {warning}")
+            print(plain(f"{'':>41}  warning: {warning}"))
     for row in failed:
-        print(f"failed: {row['video_path']}: {row['error']}")
+        print(plain(f"failed: {row['video_path']}: {row['error']}"))
     scored = sum(row["video_results"] is not None for row in videos)
     if scored:
         result = f"{scores['mean']['video_results']:6.3f} mean of {count(scored, 'video')}"

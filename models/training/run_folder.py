@@ -6,6 +6,7 @@ import pickle
 import random
 import re
 import shutil
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class TrainingState:
 
 
 # Settings that may change when a run goes on: results stay the same, except for rounding.
-FREE = {
+MAY_CHANGE = {
     "BASE",
     "OUTPUT",
     "TAG",
@@ -90,7 +91,7 @@ def find_conflict(folder: Path, config) -> str:
             "choose another folder, or --overwrite to delete them"
         )
     changed = differences(config, get_config(saved))
-    changed = {key: pair for key, pair in changed.items() if key not in FREE}
+    changed = {key: pair for key, pair in changed.items() if key not in MAY_CHANGE}
     if not changed:
         return ""
     listed = ", ".join(f"{key} {old!r}, now {new!r}" for key, (old, new) in changed.items())
@@ -248,6 +249,14 @@ def restore(state: TrainingState, path: Path, content: dict) -> None:
             f"{path}: trained with {content['steps_per_epoch']} steps an epoch, now "
             f"{state.steps_per_epoch}: the training data has changed; use another --output"
         )
+    try:
+        _restore_progress(state, path, content)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path}: its optimiser or random state is damaged: {reason}") from error
+
+
+def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
     state.next_epoch, state.best = content["epoch"] + 1, content.get("best")
     if "optimizer" not in content:
         logger.warning(f"{path} holds no optimiser state: its moments start new")
@@ -267,11 +276,8 @@ def keep_metrics(path: Path, before_epoch: int) -> None:
     """Remove the rows of epochs that will be trained again, and a half-written last row."""
     rows = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with suppress(ValueError, TypeError, KeyError):
                 row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if row["epoch"] < before_epoch:
-                rows.append(row)
+                rows += [row] if row["epoch"] < before_epoch else []
         write_jsonl(path, rows)

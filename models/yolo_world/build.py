@@ -46,7 +46,8 @@ def build_model(config: Config) -> nn.Module:
     from mmyolo.registry import MODELS
 
     model = ConfigDict(config.model.to_dict() if hasattr(config.model, "to_dict") else config.model)
-    return MODELS.build(model)
+    # Under torchrun mmyolo would turn batch norms into synchronised ones, and say so.
+    return MODELS.build({**model, "use_syncbn": False})
 
 
 def split_state(state: State) -> tuple[State, State]:
@@ -112,6 +113,9 @@ def load_detector(
     state, text_state = split_state(pick_state(content, ("state_dict",), weights))
     embeddings = embed(texts, content, text_state, weights)
     model = build_model(config)
+    width = model.bbox_head.head_module.embed_channels
+    if embeddings.shape[1] != width:
+        raise CheckpointError(f"{weights}: expected embeddings of {width} numbers for its texts")
     assign_state(model, state, weights)
     model.data_preprocessor = nn.Identity()  # images come prepared
     return model.requires_grad_(False).eval(), config, embeddings

@@ -1,0 +1,120 @@
+"""Settings and JSON lines of any content end in settings or rows, or in one line."""
+
+import json
+
+import pytest
+import yaml
+
+from configs.defaults import DEFAULTS, ConfigError, get_config
+from data.dataset import read_manifest
+from utils import UsageError
+
+hypothesis = pytest.importorskip("hypothesis")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
+
+COMMON = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.function_scoped_fixture],
+    "derandomize": True,
+}
+FEW, MANY = settings(max_examples=50, **COMMON), settings(max_examples=300, **COMMON)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def keys(tree: dict, prefix: str = "") -> list[str]:
+    found = []
+    for name, value in tree.items():
+        found.append(prefix + name)
+        found += keys(value, f"{prefix}{name}.") if isinstance(value, dict) else []
+    return found
+
+
+KEYS = st.sampled_from(keys(DEFAULTS)) | st.text(max_size=10)
+TEXTS = st.text(max_size=30) | st.sampled_from(
+    ["[", "{", "&a [*a]", ".nan", ".inf", "-1", "1e999", "2024-02-31", "!!bool x", "9" * 5000]
+)
+
+
+def is_one_line(error: Exception) -> bool:
+    return "\n" not in str(error)
+
+
+def check_opts(pairs):
+    try:
+        config = get_config(None, [word for pair in pairs for word in pair])
+    except ConfigError as error:
+        assert is_one_line(error)
+    else:
+        assert 0 <= config.SCORE.THRESHOLDS.HAND <= 1
+        assert config.MODEL.VIT.PATCH_SIZE >= 1
+
+
+def check_yaml(path, tree, text):
+    for content in (yaml.safe_dump(tree).encode(), text):
+        path.write_bytes(content)
+        try:
+            get_config(path)
+        except ConfigError as error:
+            assert is_one_line(error)
+
+
+def check_jsonl(folder, rows, text):
+    lines = "\n".join(json.dumps(row) for row in rows).encode()
+    for content in (lines, lines + b"\n" + text):
+        (folder / "hand.jsonl").write_bytes(content)
+        try:
+            read = read_manifest(folder / "hand.jsonl")
+        except UsageError as error:
+            assert is_one_line(error)
+            assert "hand.jsonl" in str(error)
+        else:
+            assert len(read) >= 2
+
+
+PAIRS = st.lists(st.tuples(KEYS, TEXTS | VALUES), max_size=3)
+TREES = st.dictionaries(KEYS, VALUES, max_size=4)
+ROWS = st.lists(VALUES | st.tuples(st.text(), st.integers(0, 1) | SCALARS, SCALARS), max_size=4)
+
+
+@FEW
+@given(PAIRS)
+def test_options(pairs):
+    check_opts(pairs)
+
+
+@FEW
+@given(TREES, st.binary(max_size=60))
+def test_yaml(tmp_path, tree, text):
+    check_yaml(tmp_path / "a.yaml", tree, text)
+
+
+@FEW
+@given(ROWS, st.binary(max_size=60))
+def test_json_lines(tmp_path, rows, text):
+    check_jsonl(tmp_path, rows, text)
+
+
+@pytest.mark.slow
+@MANY
+@given(PAIRS)
+def test_many_options(pairs):
+    check_opts(pairs)
+
+
+@pytest.mark.slow
+@MANY
+@given(TREES, st.binary(max_size=60))
+def test_many_yaml(tmp_path, tree, text):
+    check_yaml(tmp_path / "a.yaml", tree, text)
+
+
+@pytest.mark.slow
+@MANY
+@given(ROWS, st.binary(max_size=60))
+def test_many_json_lines(tmp_path, rows, text):
+    check_jsonl(tmp_path, rows, text)

@@ -1,0 +1,57 @@
+"""JSON lines of any kind, and what a terminal is shown."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from data.dataset import read_manifest
+from utils import UsageError, plain, read_jsonl, setup_logging, write_jsonl
+
+
+def test_a_line_ends_at_its_newline_alone(tmp_path):
+    rows = [["a\u2028b\u0085c\x0b.jpg", 1], ["d\r.jpg", 0]]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert read_jsonl(tmp_path / "a.jsonl") == rows
+
+
+BAD_ROWS = [
+    ("[" * 100_000, "2: not JSON: maximum recursion"),
+    ('["a.jpg", ' + "1" * 5000 + "]", "2: not JSON: Exceeds the limit"),
+    ('["a.jpg", 1e999]', "2: label: expected 0, 1 or null, got Infinity"),
+    ('["a.jpg", NaN]', "2: label: expected 0, 1 or null, got NaN"),
+    ('["\\ud800.jpg", 1]', "2: expected the name of a file"),
+    ('["a\\u0000.jpg", 1]', "2: expected the name of a file"),
+    ('{"a": 1}', "2: expected .*name.jpg"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS)
+def test_a_bad_row_is_one_line_with_file_and_number(tmp_path, row, message):
+    (tmp_path / "hand.jsonl").write_text(f'["a.jpg", 0]\n{row}\n')
+    with pytest.raises(UsageError, match=rf"hand\.jsonl:{message}") as caught:
+        read_manifest(tmp_path / "hand.jsonl")
+    assert "\n" not in str(caught.value)
+
+
+def test_control_characters_are_shown_escaped(capsys):
+    assert plain("a\x1b[31m\u202eb é") == "a\\x1b[31m\\u202eb é"
+    setup_logging()
+    logging.getLogger("x").warning("bad\x1b[2J name")
+    assert "bad\\x1b[2J name" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line_and_status_130():
+    main = "lambda: (print(1, flush=True), time.sleep(60))"
+    code = f"import time; from utils import run_main; run_main({main})"
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    run.stdout.readline()
+    os.kill(run.pid, signal.SIGINT)
+    err = run.communicate()[1].decode().strip()
+    assert (run.returncode, err) == (130, "interrupted; the same command goes on from here")
