@@ -223,10 +223,9 @@ def score_aurocs(rows: Sequence[Mapping], labels: Sequence[bool]) -> dict[str, t
     A video without people has no score and counts as the most doubtful one.
     """
     found = {}
-    for name in (*SCORES, "score_people", "detector confidence"):
-        if any(name in row for row in rows):
-            doubts = [1.0 if row[name] is None else 1 - row[name] for row in rows]
-            found[name] = (auroc(labels, doubts), *interval(labels, doubts))
+    for name in (*SCORES, "detector confidence"):
+        doubts = [1.0 if row[name] is None else 1 - row[name] for row in rows]
+        found[name] = (auroc(labels, doubts), *interval(labels, doubts))
     return found
 
 

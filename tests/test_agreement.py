@@ -91,7 +91,7 @@ def test_a_score_that_follows_the_preferences_and_one_that_does_not():
         Preference(a, b, int(np.sign(true[a] - true[b])))
         for a, b in itertools.combinations(true, 2)
     ]
-    assert score_names(rows) == [*SCORES, "score_people"]
+    assert score_names([{**rows[0], "score_new": 0.1}]) == [*SCORES, "score_new"]
     found = agree(pairs, rows, "score_soft", 200)
     assert found["left_out"] == 39 and found["pairs"] == 39 * 38 // 2
     assert found["without_ties"]["share"] == found["with_ties"]["share"] == 1

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 from drawn_crops import write_crops
+from finetune_runs import SMALL
 from sklearn.metrics import roc_auc_score
-from test_main_finetune import SMALL
 
 import main_finetune
 from configs.defaults import get_config

@@ -10,7 +10,6 @@ import torch
 from configs.defaults import PARTS, ConfigError, get_config
 from data.video import FrameReader, Source
 from demo import evaluate
-from demo.choose import typical
 from demo.detector_calibration import shift_for, shifted
 from demo.evaluate import Detections, TrueCrops, auroc, right_part, score_aurocs
 from demo.paths import CONFIG, ROOT, VIDEOS, WEIGHTS, load_scorer
@@ -209,12 +208,6 @@ def test_the_detector_is_shifted_until_few_second_boxes_pass():
     state = {f"{name}.bias": torch.tensor(2.0), f"{name}.norm.bias": torch.zeros(3)}
     moved = shifted(state, -1.5)
     assert moved[f"{name}.bias"] == 0.5 and not moved[f"{name}.norm.bias"].any()
-
-
-def test_typical_videos_are_near_the_median_and_small():
-    scores = {f"v{i:02d}": i for i in range(21)}  # the median is v10's
-    sizes = {name: 100 - int(name[1:]) for name in scores}
-    assert typical(scores, sizes, 2) == ["v13", "v12"]  # v06 to v13 are the nearest eight
 
 
 def test_the_right_part_is_the_one_that_rises_most_over_normal_videos():

@@ -63,7 +63,7 @@ def test_no_picture_is_searched_twice():
     fake = FakeDetector()
     fake.predictor = fake.device = fake.on_device = None
     seen, search = [], fake.detect
-    fake.detect = lambda frames, *run: seen.append(len(frames)) or search(frames, *run)
+    fake.detect = lambda frames, *run: seen.append(len(frames)) or search(frames)
     detector = Remembered(fake)
     a, b = (np.full((8, 8, 3), value, np.uint8) for value in (1, 2))
     first = detector.detect([a, b])
@@ -74,11 +74,11 @@ def test_no_picture_is_searched_twice():
 
 
 def person(abnormal, *box):
-    return {"abnormal": abnormal, "parts": [{"part": "human", "bbox": list(box)}]}
+    return {"abnormal": abnormal, "bbox": list(box)}
 
 
 def test_people_are_matched_by_their_boxes():
-    before = [person(True, 0, 0, 10, 10), person(False, 50, 0, 60, 10), {"parts": []}]
+    before = [person(True, 0, 0, 10, 10), person(False, 50, 0, 60, 10)]
     after = [person(True, 100, 0, 120, 20), person(False, 2, 0, 20, 20)]  # twice as large
     pairs = list(match_people(before, after, 2.0))
     assert sorted(one["abnormal"] for one, _ in pairs) == [False, True]
@@ -117,8 +117,8 @@ def test_one_video_under_the_changes_that_share_a_detector_pass(monkeypatch):
     bench = Bench(weights, [c for c in changes if c.name in chosen], device="cpu", stride=12)
     searched = []
     detect = bench.base.detector.detector.detect
-    bench.base.detector.detector.detect = lambda frames, *run: (
-        searched.append(len(frames)) or detect(frames, *run)
+    bench.base.detector.detector.detect = lambda frames, run: (
+        searched.append(len(frames)) or detect(frames, run)
     )
     found = bench.score(Source(VIDEOS / "hand_fused.mp4", "hand_fused"))
     assert tuple(found) == chosen

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from data.video import FrameReader, Source, VideoError
 from models.detector import FrameDetections, PartDetector
 from models.scorer import VideoScorer
 from models.scores import Tally, frame_score, is_abnormal
+from models.tracks import Tracker, overlaps
 
 EXACT = {"HUMAN": 0.4545454545454546, "FACE": 0.30303030303030304, "HAND": 0.3232}
 ROUNDED = {"HUMAN": 0.45, "FACE": 0.3, "HAND": 0.32}
@@ -78,7 +79,7 @@ class Remembered:
         self.on_device = detector.on_device
         self._found: dict[bytes, FrameDetections] = {}
 
-    def detect(self, frames: Sequence, run: Callable = map) -> list[FrameDetections]:
+    def detect(self, frames: Sequence, run: Callable[..., Iterable] = map) -> list[FrameDetections]:
         """Return what `PartDetector.detect` does."""
         keys = [_digest(frame) for frame in frames]
         new = {k: f for k, f in zip(keys, frames, strict=True) if k not in self._found}
@@ -143,7 +144,7 @@ class Bench:
             config,
             batch_size=self.base.batch_size,
             stride=self.stride,
-            workers=self.base.workers,
+            workers=self.base.in_flight // 2,
         )
 
     def score(self, source: Source) -> dict[str, dict]:
@@ -186,11 +187,13 @@ def _judged_again(row: dict, rules: dict[str, float]) -> dict:
 def _scaled_rows(scorer: VideoScorer, source: Source, scale: float) -> list[dict]:
     """Return the rows of the video's frames, made `scale` times as large."""
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    rows = []
+    rows, tracker = [], Tracker()
     for frames in batched(FrameReader(source, stride=scorer.stride), FRAMES_AT_ONCE):
         scaled = [cv2.resize(f.image, None, fx=scale, fy=scale, interpolation=how) for f in frames]
         found = scorer.score_frames(np.stack(scaled)[..., ::-1]).frames
         rows += [{**row, "frame": f.index} for f, row in zip(frames, found, strict=True)]
+    for row in rows:
+        tracker.number(row)  # through the whole video, not only FRAMES_AT_ONCE
     return rows
 
 
@@ -221,18 +224,10 @@ def compare_people(before: list[dict], after: list[dict], scale: float) -> tuple
 
 def match_people(before: list[dict], after: list[dict], scale: float = 1.0):
     """Yield the pairs of people whose boxes overlap, each person at most once."""
-    import torch
     from scipy.optimize import linear_sum_assignment
-    from torchvision.ops import box_iou
 
-    sides = [
-        [(p, part["bbox"]) for p in people for part in p["parts"] if part["part"] == "human"]
-        for people in (before, after)
-    ]
-    if not all(sides):
-        return
-    one, other = (torch.tensor([box for _, box in side], dtype=torch.float64) for side in sides)
-    iou = box_iou(one, other / scale).numpy()
+    one, other = (np.reshape([p["bbox"] for p in people], (-1, 4)) for people in (before, after))
+    iou = overlaps(one, other / scale)
     for i, j in zip(*linear_sum_assignment(-iou), strict=True):
         if iou[i, j] >= SAME_PERSON:
-            yield sides[0][i][0], sides[1][j][0]
+            yield before[i], after[j]
