@@ -346,10 +346,10 @@ def test_a_full_disk_is_one_line_and_a_rerun_continues(short, tmp_path, monkeypa
     words = ("--video", short / "normal_1", short / "hand_fused")
     finish = JobFolder.finish
 
-    def full(self, source, row):
+    def full(self, source, row, files):
         if source.stem == "hand_fused":
             raise OSError(errno.ENOSPC, "No space left on device", "results")
-        finish(self, source, row)
+        finish(self, source, row, files)
 
     with monkeypatch.context() as patch:
         patch.setattr(JobFolder, "finish", full)

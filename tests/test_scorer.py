@@ -93,6 +93,12 @@ def test_scores_that_say_little_are_named(hands, reason):
     assert VideoResult({}, rows, LIMITS).unreliable == reason
 
 
+def test_parts_that_are_not_judged_have_no_share():
+    tally = Tally(None, ["hand"])
+    tally.add(_row({"hand": 0.9}, {"hand": 0.1}), LIMITS)
+    assert tally.scores()["abnormal_by_part"] == {"human": None, "face": None, "hand": 0.5}
+
+
 def test_nobody_in_the_video():
     scores = _scores(_row(), _row())
     assert scores["video_results"] is None and scores["ci95"] is None

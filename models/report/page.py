@@ -178,7 +178,8 @@ def build_report(folder: str | Path) -> Path:
     # Failures first; videos without a score come last.
     videos.sort(key=lambda v: (v["score"] is None, v["score"] or 0.0, v["soft"] or 0.0))
     for name in ASSETS:
-        shutil.copyfile(TEMPLATES / name, report / name)
+        with atomic_write(report / name, "wb") as file:
+            file.write((TEMPLATES / name).read_bytes())
     with atomic_write(report / "scores.csv") as file:
         file.write(_table(videos, parts))
     html = env.get_template("index.html").render(
