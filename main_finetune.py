@@ -31,6 +31,7 @@ from models.training.metrics import measure, predict
 from models.training.report import check_report, save_report
 from utils import (
     UsageError,
+    command_parser,
     cores_per_process,
     distributed,
     gather_objects,
@@ -47,12 +48,7 @@ logger = logging.getLogger("finetune")
 
 def parse_args(argv=None) -> argparse.Namespace:
     """Return the flags; one that sets a key of the settings has that key as its `dest`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=__doc__.split("\n", 2)[2],
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__, allow_abbrev=False)
     add, switch = parser.add_argument, "store_true"
     add("--cfg", help="YAML of settings, over the defaults")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings, over the YAML")

@@ -1,14 +1,12 @@
 """Atomic files, JSON lines, processes and logging: what every script needs."""
 
+import argparse
 import json
 import logging
 import os
 import secrets
 import sys
-import threading
-import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -258,26 +256,16 @@ class _PlainFormatter(logging.Formatter):
         return "\n".join(map(plain, super().formatMessage(record).split("\n")))
 
 
-class Stopwatch:
-    """Adds up the seconds that all threads spend per stage.
-
-    `wait` is called before each reading (GPU work).
-    """
-
-    def __init__(self, wait: Callable[[], None] = lambda: None):
-        self.wait = wait
-        self.seconds: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.wait()
-            with self._lock:
-                self.seconds[name] += time.perf_counter() - start
+def command_parser(doc: str, module: str | None = None, **options) -> argparse.ArgumentParser:
+    """Return a parser whose help is the docstring `doc`; `module` is run by `python -m module`."""
+    first, _, rest = doc.partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=module and f"python -m {module}",
+        description=first,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
 
 
 def quiet_libraries() -> None:

@@ -39,7 +39,11 @@ def archive_pieces(path: Path) -> list[Path]:
 
     Raises UsageError naming a piece that is missing or shorter than the others.
     """
-    numbers = [int(p.suffix[2:]) for p in path.parent.glob("*.z*") if _is_piece(p, path)]
+    numbers = [
+        int(piece.suffix[2:])
+        for piece in path.parent.glob("*.z*")
+        if piece.stem == path.stem and re.fullmatch(r"\.z\d{2,}", piece.suffix)
+    ]
     pieces = [path.with_suffix(f".z{n:02d}") for n in range(1, max(numbers, default=0) + 1)]
     for piece in (*pieces, path):
         if not piece.is_file():
@@ -52,10 +56,6 @@ def archive_pieces(path: Path) -> list[Path]:
                 f"{piece}: {size:,} bytes, expected {expected:,} like {pieces[0].name}; fetch again"
             )
     return [*pieces, path]
-
-
-def _is_piece(piece: Path, path: Path) -> bool:
-    return piece.stem == path.stem and re.fullmatch(r"\.z\d{2,}", piece.suffix) is not None
 
 
 def _read_tail(pieces: Sequence[Path], length: int) -> bytes:

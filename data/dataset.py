@@ -47,11 +47,6 @@ class Manifest:
         return f"{self.path}:{self.lines[index]}"
 
 
-def find_part(path: Path) -> str:
-    """Return the part that the file's name begins with, or an empty string."""
-    return next((part for part in PARTS if path.name.startswith(part)), "")
-
-
 def find_image_root(path: Path, part: str) -> Path:
     """Return all_images/ beside the JSONL, else the folder named like the part, else its own."""
     folders = [path.parent / "all_images", *([path.parent / part] if part else [])]
@@ -111,7 +106,7 @@ def read_manifest(
         raise UsageError(
             f"{path}: all {len(labels)} lines have label {labels[0]}, expected both 0 and 1"
         )
-    part = part or find_part(path)
+    part = part or next((part for part in PARTS if path.name.startswith(part)), "")
     root = Path(image_root) if image_root else find_image_root(path, part)
     if not root.is_dir():
         raise UsageError(f"--image-root: no such folder: {root}")

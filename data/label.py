@@ -21,9 +21,11 @@ from pathlib import Path
 
 from configs.defaults import PARTS
 from data.cropping.crop_lists import LABELS, LABELS_FILE, Crop, find_crops, write_lists
-from utils import UsageError, atomic_write, run_main, setup_logging
+from utils import UsageError, atomic_write, command_parser, run_main, setup_logging
 
 logger = logging.getLogger(__name__)
+
+WORDS = {"": None, "0": 0, "1": 1, **LABELS}  # what a cell may say
 
 
 def read_text(path: Path) -> str:
@@ -66,14 +68,6 @@ def read_json(path: Path) -> list[tuple[str, dict[str, str]]]:
     return [(str(path), {"file": file, "label": str(label)}) for file, label in labels.items()]
 
 
-def parse_label(text: str) -> int | None:
-    """Return 0, 1, or None for an empty cell; raises ValueError for any other word."""
-    word = text.strip().lower()
-    if word not in ("", "0", "1", *LABELS):
-        raise ValueError(text)
-    return None if not word else LABELS[word] if word in LABELS else int(word)
-
-
 def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = None) -> list[str]:
     """Add the labels in a CSV or JSON file to `crops`; return its mistakes, each with its place.
 
@@ -86,8 +80,8 @@ def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = 
         part = only or row.get("part") or (top if "/" in file and top in PARTS else None)
         owners = [p for p in ([part] if part in PARTS else PARTS) if name in crops[p]]
         try:
-            label = parse_label(row.get("label", ""))
-        except ValueError:
+            label = WORDS[row.get("label", "").strip().lower()]
+        except KeyError:
             mistakes.append(
                 f"{place}: label is {row['label']!r}, expected 0, 1, normal, abnormal or none"
             )
@@ -200,13 +194,7 @@ def write_template(folder: Path, crops: dict[str, list[Crop]]) -> Path:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    first, _, rest = __doc__.partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m data.label",
-        description=first,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = command_parser(__doc__, "data.label")
     add = p.add_argument
     add("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
     add("--page", action="store_true", help="only write DIR/label.html, which takes labels")

@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TypeVar
 
+import numpy as np
+from torch import Tensor
+
+from data.video import Frame
+
 T, R = TypeVar("T"), TypeVar("R")
 
 
@@ -75,3 +80,23 @@ def map_ahead(
             yield item, future.result()
     for item, future in waiting:
         yield item, future.result()
+
+
+def clip_frames(clip: np.ndarray | Tensor, fps: float, as_tensors: bool) -> Iterator[Frame]:
+    """Return the frames, BGR, of a clip in memory: (T, H, W, 3) uint8 RGB, array or tensor.
+
+    With `as_tensors` a tensor's frames stay tensors, on its device. Raises ValueError for another
+    shape or type.
+    """
+    shape = tuple(getattr(clip, "shape", ()))
+    kind = str(getattr(clip, "dtype", type(clip).__name__)).removeprefix("torch.")
+    if len(shape) != 4 or shape[3] != 3 or not shape[0] or kind != "uint8":
+        raise ValueError(f"clip must have shape (T, H, W, 3) and type uint8, got {shape} {kind}")
+
+    def bgr(image: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        if isinstance(image, Tensor) and as_tensors:
+            return image.flip(2)
+        image = image.cpu().numpy() if isinstance(image, Tensor) else image
+        return np.ascontiguousarray(image[:, :, ::-1])
+
+    return (Frame(index, index / fps, bgr(image)) for index, image in enumerate(clip))

@@ -19,7 +19,15 @@ from configs.defaults import PARTS
 from data.archive import refuse_lfs_pointer, unpack
 from data.dataset import row_problem
 from data.fetch import FetchError, data_set_from_hub
-from utils import UsageError, atomic_write, read_numbered_jsonl, run_main, setup_logging, write_json
+from utils import (
+    UsageError,
+    atomic_write,
+    command_parser,
+    read_numbered_jsonl,
+    run_main,
+    setup_logging,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +36,8 @@ LISTS = tuple(f"{part}_{split}" for part in PARTS for split in ("train", "test")
 COUNTS = dict(zip(LISTS, (73_366, 1_984, 30_020, 181, 39_848, 142), strict=True))
 VIDEO_FOLDERS = ("CogVideo", "CogVideo-1.0", "vad_real")
 BY_HAND = (
-    "by hand with\n"
-    f"  git clone https://huggingface.co/datasets/{REPO}\n"
-    "  cd VBench-2.0_human_anomaly && git lfs install && git lfs pull\n"
-    "or from the Google Drive folder 1_NyiLa861EbDQdDp4Lsy4jTzH2ynCiFw"
+    f"by hand (git lfs install; git clone https://huggingface.co/datasets/{REPO}), or from the "
+    "Google Drive folder 1_NyiLa861EbDQdDp4Lsy4jTzH2ynCiFw"
 )
 HOW_TO_FETCH = f"fetch it with --download, or {BY_HAND}"
 
@@ -135,9 +141,7 @@ def verify(folder: Path, expected: Mapping[str, int]) -> bool:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.vbench2", description=__doc__.splitlines()[0]
-    )
+    parser = command_parser(__doc__, "data.vbench2")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
     parser.add_argument(
         "--download",

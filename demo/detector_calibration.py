@@ -10,19 +10,34 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
+import torch
 from torch import Tensor
 
 from demo.truth import match
+from models.checkpoint import read_checkpoint
 from models.detector import PartDetector
+from utils import atomic_write
+
+SECOND_BOXES = 0.05  # per frame, that may stay above the threshold
+
+Stills = Iterable[tuple[Path, Sequence[dict]]]  # pictures, and their people as in truth.jsonl
 
 
-def second_scores(
-    detector: PartDetector, stills: Iterable[tuple[Path, Sequence[dict]]]
-) -> tuple[list[float], int]:
-    """Return the scores of boxes that find no person of their own, and how many stills there were.
+def calibrate(config: Path, source: Path, target: Path, stills: Stills, threshold: float) -> float:
+    """Write the detector at `source` to `target`, its scores shifted; return the shift."""
+    detector = PartDetector(config, source, score_thr=threshold)
+    scores, count = second_scores(detector, stills)
+    shift = shift_for(scores, count, per_frame=SECOND_BOXES, threshold=threshold)
+    content = read_checkpoint(source)
+    # Cloned, because the file's tensors are mapped from disk.
+    state = {name: value.clone() for name, value in content["state_dict"].items()}
+    with atomic_write(target, "wb") as file:
+        torch.save({**content, "state_dict": shifted(state, shift)}, file)
+    return shift
 
-    `stills` are (picture, people as in truth.jsonl).
-    """
+
+def second_scores(detector: PartDetector, stills: Stills) -> tuple[list[float], int]:
+    """Return the scores of boxes that find no person of their own, and the number of stills."""
     scores, count = [], 0
     for path, people in stills:
         (found,) = detector.predictor([cv2.imread(str(path))], detector.people_texts)

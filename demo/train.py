@@ -18,14 +18,11 @@ from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
 from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_main, write_jsonl
 
 STILLS, DETECTOR_STILLS = 3000, 2000  # the detector is trained on the first of the stills
-EPOCHS = {"human": 18, "face": 7, "hand": 8}
-# Bodies are the hardest to learn: they are trained on to this many epochs, in a second run that
-# begins with new moments at the rate of a schedule of this length.
-MORE_EPOCHS = {"human": 32}
+EPOCHS = {"human": 18, "face": 7, "hand": 8}  # bodies are the hardest to learn
 # Stills that only calibrate: no training and no evaluation draws these seeds.
 CALIBRATION = range(100_000, 101_000)
-SECOND_BOXES = 0.05  # of people, per frame, that the detector's calibration leaves
-FALSE_FLAGS = {"human": 0.02, "face": 0.005, "hand": 0.01}  # shares of normal crops
+DETECTOR_CALIBRATION = 300  # of them suffice for the detector
+FALSE_FLAGS = {"human": 0.02, "face": 0.005, "hand": 0.0075}  # shares of normal crops
 HELD_OUT = 0.1  # share of the stills on which the classifiers are measured while they train
 
 
@@ -52,7 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--calibration-stills",
         type=int,
         default=len(CALIBRATION),
-        help=f"how many to calibrate on (default {len(CALIBRATION)})",
+        help=f"how many to calibrate on (default {len(CALIBRATION)}; 0: do not calibrate)",
     )
     parser.add_argument(
         "--detector-epochs", type=int, help="epochs of the detector (default: as in its config)"
@@ -79,10 +76,7 @@ def say(text: str) -> None:
 
 def seeds_of(args: argparse.Namespace) -> dict[str, range]:
     """Return the seeds of the stills in each folder of the work folder."""
-    return {
-        "stills": range(args.stills),
-        "calibration": CALIBRATION[: args.calibration_stills],
-    }
+    return {"stills": range(args.stills), "calibration": CALIBRATION[: args.calibration_stills]}
 
 
 def draw(args: argparse.Namespace) -> None:
@@ -133,24 +127,15 @@ def calibrate_detector(args: argparse.Namespace, source: Path) -> Path:
     target = args.work / "detector.calibrated.pth"
     if target.exists():
         return target
-    import torch
-
     from configs.defaults import get_config
-    from demo.detector_calibration import second_scores, shift_for, shifted
+    from demo.detector_calibration import calibrate
     from demo.world.files import read_stills
-    from models.checkpoint import read_checkpoint
-    from models.detector import PartDetector
 
+    seeds = seeds_of(args)["calibration"][:DETECTOR_CALIBRATION]
+    stills = read_stills(args.work / "calibration", seeds)
     threshold = get_config(CONFIG).DETECTOR.SCORE_THR
-    detector = PartDetector(DETECTOR_CONFIG, source, score_thr=threshold)
-    stills = read_stills(args.work / "calibration", seeds_of(args)["calibration"])
-    scores, count = second_scores(detector, stills)
-    shift = shift_for(scores, count, per_frame=SECOND_BOXES, threshold=threshold)
-    say(f"detector: {len(scores)} second boxes on {count} stills; logits shifted by {shift:+.3f}")
-    content = read_checkpoint(source)
-    state = {name: value.clone() for name, value in content["state_dict"].items()}
-    with atomic_write(target, "wb") as file:
-        torch.save({**content, "state_dict": shifted(state, shift)}, file)
+    shift = calibrate(DETECTOR_CONFIG, source, target, stills, threshold)
+    say(f"detector: logits shifted by {shift:+.3f}")
     return target
 
 
@@ -168,29 +153,19 @@ def processes() -> int:
     return 2 if is_cpu and cores_per_process() > 1 else 1
 
 
-def run_script(name: str, *words: object, processes: int = 1) -> None:
-    """Run one of the project's scripts; UsageError where it fails."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-    _run(*(launch if processes > 1 else []), ROOT / name, *words)
-
-
-def run_module(name: str, *words: object) -> None:
-    """Run one of the project's modules; UsageError where it fails."""
-    _run("-m", name, *words)
-
-
-def _run(*words: object) -> None:
+def run(*words: object) -> None:
+    """Run Python with these words from the project's folder; UsageError where it fails."""
     command = [sys.executable, *map(str, words)]
     say(" ".join(command[1:])[:160])
     if status := subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise UsageError(f"{command[1:3]} ended with status {status}")
+        raise UsageError(f"{' '.join(command[1:3])} ended with status {status}")
 
 
 def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
     """Have preprocess.py cut the parts out of all stills; return the folder of crops."""
     crops = args.work / "crops"
-    run_script(
-        "preprocess.py",
+    run(
+        ROOT / "preprocess.py",
         *("--input", *(f for folders in folders_of(args).values() for f in folders)),
         *("--output", crops),
         *("--detector-config", DETECTOR_CONFIG),
@@ -245,35 +220,26 @@ def _write_list(
 
 def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
     """Train the part's classifier unless its last checkpoint exists; return that file."""
-    trained = run_training(args, crops, part, args.work / part, EPOCHS[part])
-    if part in MORE_EPOCHS and "TRAIN.EPOCHS" not in args.opts:
-        output, epochs = args.work / f"{part}_more", MORE_EPOCHS[part]
-        trained = run_training(args, crops, part, output, epochs, "--resume", trained)
-    return trained
-
-
-def run_training(
-    args: argparse.Namespace, crops: Path, part: str, output: Path, epochs: int, *more: object
-) -> Path:
-    """Run main_finetune.py into `output` unless it is finished; return the last checkpoint."""
     from configs.defaults import get_config
 
     count = processes()
     config = get_config(CONFIG)
-    opts = ["TRAIN.EPOCHS", str(epochs), "TRAIN.PRECISION", precision()]
+    opts = ["TRAIN.EPOCHS", str(EPOCHS[part]), "TRAIN.PRECISION", precision()]
     opts += ["DATA.BATCH_SIZE", str(config.DATA.BATCH_SIZE // count), *args.opts]
     config = get_config(CONFIG, opts)
+    output = args.work / part
     target = output / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
     if not target.exists():
-        run_script(
-            "main_finetune.py",
+        run(
+            *(launch if count > 1 else []),
+            ROOT / "main_finetune.py",
             *("--cfg", CONFIG),
             *("--train-path", crops / f"{part}_train.jsonl"),
             *("--val-path", crops / f"{part}_val.jsonl"),
             *("--image-root", crops / part),
-            *("--output", output, "--skip-check", *more),
+            *("--output", output, "--skip-check"),
             *("--opts", *opts),
-            processes=count,
         )
     return target
 
@@ -281,8 +247,8 @@ def run_training(
 def calibrate_classifier(crops: Path, part: str, source: Path) -> Path:
     """Calibrate the part's classifier on the calibration stills' crops; return the new file."""
     target = source.with_suffix(".calibrated.pth")
-    run_module(
-        "models.training.calibrate",
+    run(
+        *("-m", "models.training.calibrate"),
         *(source, "--output", target, "--overwrite"),
         *("--cfg", CONFIG),
         *("--val-path", crops / f"{part}_calibration.jsonl"),
@@ -316,11 +282,14 @@ def main() -> int:
     start = time.monotonic()
     args.work.mkdir(parents=True, exist_ok=True)
     draw(args)
-    detector = calibrate_detector(args, train_detector(args))
+    detector = train_detector(args)
+    if args.calibration_stills:
+        detector = calibrate_detector(args, detector)
     crops = cut_crops(args, detector)
     write_lists(args, crops)
-    trained = {part: train_classifier(args, crops, part) for part in PARTS}
-    classifiers = {p: calibrate_classifier(crops, p, file) for p, file in trained.items()}
+    classifiers = {part: train_classifier(args, crops, part) for part in PARTS}
+    if args.calibration_stills:
+        classifiers = {p: calibrate_classifier(crops, p, file) for p, file in classifiers.items()}
     pack(args, detector, classifiers)
     say(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
     return 0

@@ -222,13 +222,13 @@ def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
 def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Path) -> None:
     """Raise CheckpointError where names, shapes or kinds differ; the message tells the first ones.
 
-    A weight is of floating point, a count is whole.
+    A weight has to be of floating point; a count may be either.
     """
     missing = [k for k in expected if k not in state]
     extra = [k for k in state if k not in expected]
     both = [k for k in expected if k in state]
     wrong = [k for k in both if state[k].shape != expected[k].shape]
-    other = [k for k in both if (state[k].dtype in FLOATS) != expected[k].is_floating_point()]
+    other = [k for k in both if expected[k].is_floating_point() and state[k].dtype not in FLOATS]
     if not (missing or extra or wrong or other):
         return
     found = []

@@ -68,26 +68,26 @@ def build_conv_stem(patch_size: int, embed_dim: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1))
 
 
-def build_classifier(config) -> AnomalyClassifier:
-    """Return a new classifier of the shape that `config.MODEL` and `config.DATA` describe."""
+def shape_of(config) -> dict:
+    """Return the keywords of `AnomalyClassifier` that the settings describe."""
     vit = config.MODEL.VIT
-    return AnomalyClassifier(
-        img_size=config.DATA.IMG_SIZE,
-        patch_size=vit.PATCH_SIZE,
-        embed_dim=vit.EMBED_DIM,
-        depth=vit.DEPTH,
-        num_heads=vit.NUM_HEADS,
-        mlp_ratio=vit.MLP_RATIO,
-        qkv_bias=vit.QKV_BIAS,
-        init_values=vit.INIT_VALUES,
-        use_abs_pos_emb=vit.USE_APE,
-        use_rel_pos_bias=vit.USE_RPB,
-        use_shared_rel_pos_bias=vit.USE_SHARED_RPB,
-        drop_rate=config.MODEL.DROP_RATE,
-        drop_path_rate=config.MODEL.DROP_PATH_RATE,
-        head_hidden=config.MODEL.HEAD_HIDDEN,
-        conv_stem=vit.CONV_STEM,
-    )
+    return {
+        "img_size": config.DATA.IMG_SIZE,
+        "patch_size": vit.PATCH_SIZE,
+        "embed_dim": vit.EMBED_DIM,
+        "depth": vit.DEPTH,
+        "num_heads": vit.NUM_HEADS,
+        "mlp_ratio": vit.MLP_RATIO,
+        "qkv_bias": vit.QKV_BIAS,
+        "init_values": vit.INIT_VALUES,
+        "use_abs_pos_emb": vit.USE_APE,
+        "use_rel_pos_bias": vit.USE_RPB,
+        "use_shared_rel_pos_bias": vit.USE_SHARED_RPB,
+        "drop_rate": config.MODEL.DROP_RATE,
+        "drop_path_rate": config.MODEL.DROP_PATH_RATE,
+        "head_hidden": config.MODEL.HEAD_HIDDEN,
+        "conv_stem": vit.CONV_STEM,
+    }
 
 
 def convert_finetuned(state: State, abnormal_index: int = 0) -> State:
@@ -162,6 +162,6 @@ def load_classifier(path: str | Path, config, device: str | torch.device) -> Ano
             f"{path}: expected a fine-tuned classifier, found a pre-training file"
         )
 
-    model = build_classifier(config)
+    model = AnomalyClassifier(**shape_of(config))
     assign_state(model, convert_finetuned(state, config.MODEL.ABNORMAL_INDEX), path)
     return model.requires_grad_(False).eval().to(device)

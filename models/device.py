@@ -1,9 +1,12 @@
-"""Which device, how many cores and which number type a run uses."""
+"""Which device, how many cores and which number type a run uses, and where its time goes."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -94,7 +97,7 @@ def measure_types(device: torch.device) -> dict[torch.dtype, float]:
     layers = (nn.Conv2d(192, 192, 3, padding=1), nn.Linear(768, 3072))
     images = 1 if device.type == "cpu" else 8  # one keeps a core busy, but not a GPU
     whole, part = ((images, 192, 40, 40), (images, 197, 768)), ((1, 192, 4, 4), (1, 4, 768))
-    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
+    clock = _clock(device)
     share: dict[torch.dtype, float] = {}
     seconds: dict[torch.dtype, float] = {}
     start = None
@@ -102,16 +105,28 @@ def measure_types(device: torch.device) -> dict[torch.dtype, float]:
     types = (torch.float32, torch.bfloat16, torch.float16)
     for dtype in types[:2] if device.type == "cpu" else types:
         moved = [layer.to(device, dtype, memory_format=_layout(layer)) for layer in layers]
-        share[dtype] = _time(moved, part, wait)
+        share[dtype] = _time(moved, part, clock)
         if share[dtype] > HOPELESS * share[torch.float32]:
             continue
         give_up = HOPELESS * seconds.get(torch.float32, float("inf"))
-        seconds[dtype] = _time(moved, whole, wait, runs=3, give_up=give_up)
+        seconds[dtype] = _time(moved, whole, clock, runs=3, give_up=give_up)
         # A library's first call loads it, which is no cost of the type.
         start = start or time.perf_counter()
         if time.perf_counter() - start > PROBE_SECONDS:
             break
     return seconds
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Return what reads the seconds of finished work."""
+    if device.type == "cpu":
+        return time.thread_time  # what other processes compute meanwhile does not count
+
+    def clock() -> float:
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+
+    return clock
 
 
 def _layout(layer: nn.Module) -> torch.memory_format:
@@ -121,7 +136,7 @@ def _layout(layer: nn.Module) -> torch.memory_format:
 def _time(
     layers: Sequence[nn.Module],
     shapes: Sequence[tuple[int, ...]],
-    wait: Callable[[], None],
+    clock: Callable[[], float],
     *,
     runs: int = 1,
     give_up: float = float("inf"),
@@ -135,10 +150,30 @@ def _time(
     inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last)
     taken: list[float] = []
     while len(taken) <= runs and (not taken or taken[-1] <= give_up):
-        wait()
-        start = time.perf_counter()
+        start = clock()
         for layer, x in zip(layers, inputs, strict=True):
             layer(x)
-        wait()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return min(taken[1:], default=taken[0])
+
+
+class Stopwatch:
+    """Adds up the seconds that all threads spend per stage.
+
+    `wait` is called before each reading (GPU work).
+    """
+
+    def __init__(self, wait: Callable[[], None] = lambda: None):
+        self.wait = wait
+        self.seconds: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.wait()
+            with self._lock:
+                self.seconds[name] += time.perf_counter() - start

@@ -1,7 +1,7 @@
 """Crops of people, faces and hands to p(abnormal), with that part's classifier."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from data.crops import cut
+from data.stream import batched
 from data.transforms import build_eval_transform, normalize
 from data.video import VideoError
-from utils import Stopwatch
+from models.detector import PartBox
+from models.device import Stopwatch
 
 CROPS_PER_BATCH = 32
 CROPS_PER_CPU_BATCH = 8  # costs as much per crop, and keeps all cores busy to the end
@@ -59,6 +62,36 @@ class CropJudge:
         if not all(map(math.isfinite, probabilities)):
             raise VideoError(f"the {part} classifier gives a p(abnormal) that is not a number")
         return probabilities
+
+    def squares(
+        self,
+        images: Sequence[np.ndarray | Tensor],
+        boxes: Sequence[Sequence[PartBox]],
+        run: Callable[..., Iterable] = map,
+    ) -> dict[str, dict[tuple, float]]:
+        """Return by part {(image's number, square): p} of the boxes in each of `images`.
+
+        A square that several boxes share is judged once; parts without a classifier are left out.
+        `run` is like `map`, and may do several batches at the same time.
+        """
+        found: dict[str, dict] = {part: {} for part in self.classifiers}
+        for number, of_image in enumerate(boxes):
+            for box in of_image:
+                if box.part in found:
+                    found[box.part][number, box.square] = None
+        batches = [
+            (part, batch)
+            for part, squares in found.items()
+            for batch in batched(list(squares), self.batch_size)
+        ]
+
+        def judge(batch: tuple[str, Sequence]) -> list[float]:
+            part, squares = batch
+            return self(part, [cut(images[number], square) for number, square in squares])
+
+        for (part, squares), p in zip(batches, run(judge, batches), strict=True):
+            found[part].update(zip(squares, p, strict=True))
+        return found
 
     def _pixels(self, crop: np.ndarray | Tensor) -> Tensor:
         """Return the crop (size, size, 3) uint8, in the order that the classifiers are fed."""

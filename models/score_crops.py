@@ -23,19 +23,13 @@ from data.stream import batched
 from models.classifier import load_classifier
 from models.device import choose_device
 from models.judge import CropJudge
-from utils import UsageError, cores_per_process, run_main, setup_logging, write_json
+from utils import UsageError, command_parser, cores_per_process, run_main, setup_logging, write_json
 
 logger = logging.getLogger(__name__)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    first, _, rest = __doc__.partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m models.score_crops",
-        description=first,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = command_parser(__doc__, "models.score_crops")
     add = p.add_argument
     add("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
     add("--human-model", "--human_model", metavar="FILE", help="checkpoint that judges bodies")

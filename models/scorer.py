@@ -8,7 +8,7 @@ print(result.summary["video_results"], result.frames[0]["people"])
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.defaults import thresholds
-from data.crops import cut
-from data.stream import batched, map_ahead, prefetch
+from data.stream import batched, clip_frames, map_ahead, prefetch
 from data.video import Frame, FrameReader, Source
 from models.classifier import load_classifier
 from models.detector import FrameDetections, PartDetector, Person
@@ -113,7 +112,6 @@ class VideoScorer:
             batch_size=batch_size,
             threads=threads,
             dtype=dtype,
-            to_aspect=fast,
             on_device=fast and device.type == "cuda",
             compile=compile,
         )
@@ -198,9 +196,10 @@ class VideoScorer:
         alone = not isinstance(clips, (list, tuple))
         clips = [clips] if alone else clips
         found = [[] for _ in clips]
-        for clip in clips:
-            _check_clip(clip)
-        frames = [self._clip_frames(number, clip) for number, clip in enumerate(clips)]
+        frames = [
+            zip(repeat(number), clip_frames(clip, self.fps, self.detector.on_device))
+            for number, clip in enumerate(clips)
+        ]
         if self.mix_clips:
             batches = batched(chain.from_iterable(frames), self.batch_size)
         else:
@@ -215,15 +214,6 @@ class VideoScorer:
                 found[number].append((row, skipped))
         results = [self._clip_result(rows) for rows in found]
         return results[0] if alone else results
-
-    def _clip_frames(self, number: int, clip: np.ndarray | Tensor):
-        """Yield (number, frame) of a clip, BGR where the detector takes its images."""
-        for index, image in enumerate(clip):
-            if isinstance(image, Tensor):
-                image = image.flip(2) if self.detector.on_device else image.cpu().numpy()
-            if not isinstance(image, Tensor):
-                image = np.ascontiguousarray(image[:, :, ::-1])
-            yield number, Frame(index, index / self.fps, image)
 
     def _clip_result(self, found: Sequence[tuple[dict, int]]) -> VideoResult:
         tally, tracker = Tally(self.config.SCORE.NO_PERSON, self.classifiers), Tracker()
@@ -268,7 +258,7 @@ class VideoScorer:
         """Return the frames' "rows", and how many crops of each were "skipped"."""
         images = [self._place(frame.image) for frame in frames]
         found = self.detector.detect(images, self._networks.map)
-        rows = self._judge(frames, images, found)
+        rows = self._rows(frames, images, found)
         return {"rows": rows, "skipped": [one.skipped for one in found]}
 
     def _place(self, image: np.ndarray | Tensor) -> np.ndarray | Tensor:
@@ -278,28 +268,10 @@ class VideoScorer:
         image = torch.from_numpy(image) if isinstance(image, np.ndarray) else image
         return image.to(self.detector.device, non_blocking=True)
 
-    def _judge(self, frames: Sequence[Frame], images, found: Sequence[FrameDetections]):
-        """Return the frames' rows: classify every square of `images` once, then flag people."""
-        judged: dict[str, dict] = {part: {} for part in self.classifiers}
-        for i, detections in enumerate(found):
-            for person in detections.people:
-                for box in person.parts:
-                    if box.part in judged:
-                        judged[box.part][i, box.square] = None
-        batches = [
-            (part, batch)
-            for part, squares in judged.items()
-            for batch in batched(list(squares), self.judge.batch_size)
-        ]
-
-        def judge(batch: tuple[str, Sequence]) -> list[float]:
-            part, squares = batch
-            return self.judge(part, [cut(images[i], square) for i, square in squares])
-
-        for (part, squares), found_p in zip(
-            batches, self._networks.map(judge, batches), strict=True
-        ):
-            judged[part].update(zip(squares, found_p, strict=True))
+    def _rows(self, frames: Sequence[Frame], images, found: Sequence[FrameDetections]):
+        """Return the frames' rows: judge the squares of `images`, then flag people."""
+        boxes = [[box for person in one.people for box in person.parts] for one in found]
+        judged = self.judge.squares(images, boxes, self._networks.map)
         rows = []
         for i, (frame, detections) in enumerate(zip(frames, found, strict=True)):
             people = [self._person_row(person, i, judged) for person in detections.people]
@@ -321,10 +293,3 @@ class VideoScorer:
         ]
         abnormal = is_abnormal(parts, self.thresholds)
         return {"abnormal": abnormal, "bbox": list(person.bbox), "parts": parts}
-
-
-def _check_clip(clip) -> None:
-    shape = tuple(getattr(clip, "shape", ()))
-    kind = str(getattr(clip, "dtype", type(clip).__name__)).removeprefix("torch.")
-    if len(shape) != 4 or shape[3] != 3 or not shape[0] or kind != "uint8":
-        raise ValueError(f"clip must have shape (T, H, W, 3) and type uint8, got {shape} {kind}")

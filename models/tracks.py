@@ -13,9 +13,9 @@ import numpy as np
 
 GAP = 4  # scored frames that a person may be out of sight
 MIN_IOU = 0.2  # a box that overlaps less is somebody else
-# Boxes of one frame that overlap more than this are one person, found by both of the detector's
-# texts: the detector keeps no two boxes of one text that overlap so much.
-SAME_IOU = 0.7
+# Boxes of one frame that overlap more than this are one person, found twice: by both of the
+# detector's texts, or by one text just below the 0.7 at which the detector drops a second box.
+SAME_IOU = 0.6
 
 
 @dataclass

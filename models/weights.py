@@ -224,7 +224,7 @@ def verify(name: str, path: Path, locked: dict | None) -> dict:
     Raises FetchError where any check fails.
     """
     from models.checkpoint import CheckpointError
-    from models.classifier import build_classifier, load_classifier, load_pretrained
+    from models.classifier import AnomalyClassifier, load_classifier, load_pretrained, shape_of
 
     found = check_bytes(path, WEIGHTS[name], locked)
     config = get_config(ROOT / RELEASE_CONFIG)
@@ -234,7 +234,7 @@ def verify(name: str, path: Path, locked: dict | None) -> dict:
 
             PartDetector(ROOT / RELEASE_DETECTOR_CONFIG, path, "cpu")
         elif name == "simmim":
-            load_pretrained(build_classifier(config), path)
+            load_pretrained(AnomalyClassifier(**shape_of(config)), path)
         else:
             load_classifier(path, config, "cpu")
     except CheckpointError as error:

@@ -23,7 +23,7 @@ class FakeDetector:
     def __init__(self, seconds: float = 0.0):
         self.seconds = seconds
 
-    def detect(self, frames: Sequence[np.ndarray]) -> list[Plain]:
+    def detect(self, frames: Sequence[np.ndarray], run=map) -> list[Plain]:
         time.sleep(self.seconds * len(frames))
         return [self._frame(frame) for frame in frames]
 

@@ -1,41 +1,31 @@
 """Annotated videos: what is drawn, what is written, and that a browser plays it."""
 
+import resource
+import threading
+
 import cv2
 import numpy as np
 import pytest
 from browser import open_browser
+from report_results import THRESHOLDS, frame_row, part, person, write_clip
 
 from data.video import Frame, Source
-from models.report.annotate import (
+from models.report.annotate import AnnotateError, Annotation, WebmWriter, replay
+from models.report.draw import (
+    DARK,
     GREEN,
+    LINE,
     RED,
-    STRIP,
-    AnnotatedVideo,
-    AnnotateError,
+    Plates,
     ScoreStrip,
-    annotate_video,
-    draw_boxes,
+    draw_row,
+    strip_height,
+    text_size,
 )
-from utils import write_jsonl
-
-LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 
 
-def part(name, bbox, p):
-    return {"part": name, "bbox": bbox, "detector_score": 0.9, "square": bbox, "p_abnormal": p}
-
-
-def row(frame, score, parts, fps=25):
-    people = [{"abnormal": score == 0, "parts": parts}] if parts else []
-    return {"frame": frame, "time": frame / fps, "score": score, "people": people}
-
-
-def write_clip(path, frames, size=(320, 240), fps=25):
-    """A video whose grey level tells the frame: about 10, 18, 26, ..."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
-    for i in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 10 + 8 * i, np.uint8))
-    writer.release()
+def writer(path, fps=25.0, expected=None):
+    return WebmWriter(path, fps=fps, draw=Annotation(THRESHOLDS, expected))
 
 
 def read_clip(path):
@@ -46,98 +36,178 @@ def read_clip(path):
     return frames, capture.get(cv2.CAP_PROP_FPS)
 
 
-def test_red_above_the_threshold_green_below():
-    image = np.zeros((200, 400, 3), np.uint8)
-    parts = [part("hand", [20, 60, 90, 150], 0.33), part("face", [200, 60, 280, 150], 0.29)]
-    draw_boxes(image, row(0, 0, parts), LIMITS, zoom=1.0)
-    assert tuple(image[150, 60]) == RED and tuple(image[150, 240]) == GREEN
-    zoomed = np.zeros((100, 200, 3), np.uint8)
-    draw_boxes(zoomed, row(0, 0, parts), LIMITS, zoom=0.5)
-    assert tuple(zoomed[75, 30]) == RED and tuple(zoomed[75, 120]) == GREEN
+def drawn(*people, size=(400, 800), zoom=1.0):
+    image = np.zeros((*size, 3), np.uint8)
+    draw_row(image, frame_row(0, *people), THRESHOLDS, zoom)
+    return image
 
 
-def test_flagged_boxes_lie_on_top():
-    same = [20, 60, 90, 150]
-    image = np.zeros((200, 400, 3), np.uint8)
-    parts = [part("hand", same, 0.9), part("face", same, 0.1)]
-    draw_boxes(image, row(0, 0, parts), LIMITS, zoom=1.0)
-    assert tuple(image[150, 60]) == RED
+def is_colour(image, colour):
+    return (image == colour).all(-1)
 
 
-def test_labels_at_the_border_stay_in_the_picture():
-    image = np.zeros((40, 60, 3), np.uint8)
-    draw_boxes(image, row(0, 0, [part("human", [-5, -5, 80, 60], 0.9)]), LIMITS, zoom=1.0)
-    assert image.any()
+def test_flagged_parts_are_thick_and_red_normal_people_have_a_thin_line():
+    body, hand = part("human", [60, 100, 200, 300], 0.1), part("hand", [90, 200, 120, 240], 0.4)
+    normal = person(part("human", [500, 100, 640, 300], 0.44), number=1)
+    image = drawn(person(body, hand), normal)
+    # How wide the left side of each box is.
+    assert is_colour(image[220, 55:65], RED).sum() == 1  # the person is abnormal, not the body
+    assert is_colour(image[220, 80:100], RED).sum() > 1
+    assert is_colour(image[220, 480:520], GREEN).sum() == 1
+    assert not is_colour(image[:, 480:], RED).any()
+    half = drawn(person(body, hand), normal, size=(200, 400), zoom=0.5)
+    assert is_colour(half[110, 30], RED) and is_colour(half[110, 250], GREEN)
+
+
+def test_no_line_goes_through_words():
+    """A body's box crosses the place of its hand's plate; the plate is drawn over it."""
+    body = part("human", [300, 20, 420, 380], 0.9)
+    hand = part("hand", [360, 200, 400, 240], 0.9)
+    image = drawn(person(body, hand), person(part("human", [380, 60, 500, 380], 0.1), number=1))
+    alone = drawn(person(hand))
+    where = np.s_[200 - text_size(800) - 6 : 198, 362:440]  # the plate above the hand
+    words = (image[where] > 150).all(-1)
+    assert words.sum() > 60 and (words == (alone[where] > 150).all(-1)).mean() > 0.9
+
+
+def test_plates_do_not_cover_each_other_and_stay_in_the_picture():
+    plates = Plates(600, 400)
+    for number in range(5):
+        plates.add(f"#{number} human 0.91", (590, 100, 640, 300), RED)
+    places = [place for place, _, _ in plates._placed]
+    assert all(0 <= x1 < x2 <= 600 and 0 <= y1 < y2 <= 400 for x1, y1, x2, y2 in places)
+    grid = np.zeros((400, 600), int)
+    for x1, y1, x2, y2 in places:
+        grid[y1:y2, x1:x2] += 1
+    assert grid.max() == 1
+
+
+def test_a_person_found_twice_is_named_once():
+    box = [100, 100, 200, 300]
+    once, twice = person(part("human", box, 0.1)), person(part("human", box, 0.1))
+    assert np.array_equal(drawn(once), drawn(once, twice))
+
+
+def test_people_whose_body_is_not_judged_have_a_box_too():
+    alone = {**person(part("hand", [110, 110, 130, 130], 0.1)), "bbox": [100, 100, 300, 350]}
+    image = drawn(alone)
+    assert is_colour(image[350, 250], GREEN) and is_colour(image[130, 120], GREEN)
+
+
+def test_text_is_legible_when_the_picture_is_480_wide():
+    for width in (480, 960, 1280):
+        assert text_size(width) * 480 / width >= 10
+        assert strip_height(width) % 2 == 0
 
 
 def line_heights(strip, x):
     """Rows of the strip's column `x` that hold the score's line."""
-    return np.flatnonzero((strip[:, x].astype(int) - [240, 200, 120]).__abs__().sum(1) < 40)
+    return np.flatnonzero(np.abs(strip[:, x].astype(int) - LINE).sum(1) < 40)
 
 
 def test_strip_shows_score_over_time_with_gaps():
-    strip = ScoreStrip(101, expected=11)
+    strip = ScoreStrip(401, expected=11)
+    top, low = strip._y(1.0), strip._y(0.0)
     for score in (1.0, 1.0, None, None, 0.0):
         shown = strip.add(score)
-    assert abs(line_heights(shown, 5).mean() - 8) <= 1  # 1.0 at the top
-    assert line_heights(shown, 25).size == 0  # no people
-    assert abs(line_heights(strip.canvas, 40).mean() - (STRIP - 8)) <= 2
-    assert (shown[:, 40] == 245).all() and line_heights(shown, 60).size == 0  # the future
+    assert top < 20 and strip.height - low < 20
+    assert abs(line_heights(shown, strip._x(0) + 5).mean() - top) <= 1
+    assert line_heights(shown, strip._x(2) + 9).size == 0  # no people
+    assert abs(line_heights(strip.canvas, strip._x(4)).mean() - low) <= 2
+    assert (shown[:, strip._x(4)] == 245).all()
+    assert line_heights(shown, strip._x(7)).size == 0  # the future
+    axis = shown[:, : strip.left - 4]
+    assert (axis.max(-1) > 200).sum() > 40 and is_colour(axis[1], DARK).any()  # "1 score 0"
 
 
 def test_strip_makes_room_when_more_frames_come_than_were_announced():
-    strip = ScoreStrip(101, expected=None)
+    strip = ScoreStrip(401, expected=None)
     for _ in range(200):
         shown = strip.add(0.5)
     assert strip.room == 256
-    assert line_heights(shown, 10).size and line_heights(shown, 70).size
+    assert line_heights(shown, strip._x(30)).size and line_heights(shown, strip._x(190)).size
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (333, 121), (2000, 1000)])
 def test_written_video_has_every_frame_at_its_time(tmp_path, width, height):
     path = tmp_path / "a.webm"
-    video = AnnotatedVideo(path, LIMITS, fps=12.5, frames_expected=8)
+    video = writer(path, 12.5, 8)
     for i in range(8):
         image = np.full((height, width, 3), 10 + 20 * i, np.uint8)
-        video.add(Frame(i, i / 12.5, image), row(i, 1.0, [], 12.5))
+        video.add(Frame(i, i / 12.5, image), frame_row(i, fps=12.5))
     assert not path.exists()
     video.close()
     frames, fps = read_clip(path)
     assert len(frames) == 8 and fps == pytest.approx(12.5, rel=0.01)
     shape = frames[0].shape
-    assert shape[0] % 2 == 0 and shape[1] % 2 == 0 and max(shape) <= 1280 + STRIP
+    assert shape[0] % 2 == 0 and shape[1] % 2 == 0 and max(shape) <= 1280 + strip_height(1280)
     levels = [float(f[shape[0] // 2, shape[1] // 2].mean()) for f in frames]
     assert np.allclose(levels, [10 + 20 * i for i in range(8)], atol=7)
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_frames_of_other_sizes_are_fitted(tmp_path):
-    video = AnnotatedVideo(tmp_path / "a.webm", LIMITS, fps=25)
+    video = writer(tmp_path / "a.webm")
     for i, size in enumerate([(100, 120), (60, 200)]):
-        video.add(Frame(i, i / 25, np.zeros((*size, 3), np.uint8)), row(i, None, []))
+        video.add(Frame(i, i / 25, np.zeros((*size, 3), np.uint8)), frame_row(i))
     video.close()
     assert len(read_clip(tmp_path / "a.webm")[0]) == 2
 
 
 def test_abort_and_errors_leave_nothing(tmp_path):
-    video = AnnotatedVideo(tmp_path / "a.webm", LIMITS, fps=25)
-    video.add(Frame(0, 0.0, np.zeros((64, 64, 3), np.uint8)), row(0, 1.0, []))
+    video = writer(tmp_path / "a.webm")
+    video.add(Frame(0, 0.0, np.zeros((64, 64, 3), np.uint8)), frame_row(0))
     video.abort()
     assert list(tmp_path.iterdir()) == []
-    video = AnnotatedVideo(tmp_path / "none" / "a.webm", LIMITS, fps=25)
+    video = writer(tmp_path / "none" / "a.webm")
     for i in range(30):  # more than the queue holds: a dead writer must not block the scoring
-        video.add(Frame(i, i / 25, np.zeros((64, 64, 3), np.uint8)), row(i, 1.0, []))
+        video.add(Frame(i, i / 25, np.zeros((64, 64, 3), np.uint8)), frame_row(i))
     with pytest.raises(AnnotateError, match=r"a\.webm: cannot write"):
         video.close()
+
+
+@pytest.mark.parametrize("room", [0, 200, 2000])
+def test_a_full_disk_is_an_error_and_no_wait(tmp_path, room):
+    """The error may come when the file is closed, after the writer has seen the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    errors = []
+
+    def write():
+        video = writer(tmp_path / "a.webm")
+        rng = np.random.default_rng(0)
+        for i in range(3):
+            image = rng.integers(0, 255, (64, 96, 3), np.uint8)
+            video.add(Frame(i, i / 25, image), frame_row(i))
+        try:
+            video.close()
+        except AnnotateError as error:
+            errors.append(str(error))
+
+    try:
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        thread.join(timeout=30)
+        assert not thread.is_alive(), "the writer waits for ever"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(errors) == 1 and "cannot write" in errors[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def annotate(source, rows, output, stride=1):
+    video = writer(output)
+    for frame, row in replay(source, rows, stride=stride):
+        video.add(frame, row)
+    video.close()
 
 
 def test_from_result_files_with_stride_and_a_strange_name(tmp_path):
     clip = tmp_path / "a:b '<i>\" 漢 %03d.mp4"
     write_clip(clip, 12)
-    rows = [row(i, 1.0, [part("human", [10, 10, 100, 200], 0.1)]) for i in range(0, 12, 3)]
-    write_jsonl(tmp_path / "r.jsonl", rows)
+    rows = [frame_row(i, person(part("human", [10, 10, 100, 200], 0.1))) for i in range(0, 12, 3)]
     output = tmp_path / f"{clip.stem}.annotated.webm"
-    annotate_video(Source(clip, clip.stem), tmp_path / "r.jsonl", output, LIMITS, stride=3)
+    annotate(Source(clip, clip.stem), rows, output, stride=3)
     frames, _ = read_clip(output)
     levels = [float(f[120, 250].mean()) for f in frames]
     known = [float(f[120, 250].mean()) for f in read_clip(clip)[0][::3]]
@@ -146,10 +216,8 @@ def test_from_result_files_with_stride_and_a_strange_name(tmp_path):
 
 def test_a_browser_plays_it(tmp_path):
     write_clip(tmp_path / "clip.mp4", 25)
-    rows = [row(i, 1.0, [part("human", [10, 40, 100, 200], 0.1)]) for i in range(25)]
-    write_jsonl(tmp_path / "r.jsonl", rows)
-    source = Source(tmp_path / "clip.mp4", "clip")
-    annotate_video(source, tmp_path / "r.jsonl", tmp_path / "a.webm", LIMITS)
+    rows = [frame_row(i, person(part("human", [10, 40, 100, 200], 0.1))) for i in range(25)]
+    annotate(Source(tmp_path / "clip.mp4", "clip"), rows, tmp_path / "a.webm")
     levels = [float(f[120, 250].mean()) for f in read_clip(tmp_path / "a.webm")[0]]
     (tmp_path / "page.html").write_text("<video muted src=a.webm></video>")
     # The flag lets the test read pixels; playing needs none.
@@ -162,7 +230,7 @@ def test_a_browser_plays_it(tmp_path):
               video.currentTime, video.getVideoPlaybackQuality().totalVideoFrames]);
             video.onerror = () => done(video.error.message);
             video.play();""")
-        assert played[:2] == [320, 240 + STRIP], played
+        assert played[:2] == [320, 240 + strip_height(320)], played
         assert played[2:4] == pytest.approx([1.0, 1.0], abs=0.06) and played[4] >= 20
         level = browser.execute_async_script("""
             const done = arguments[0], video = document.querySelector("video");

@@ -14,7 +14,7 @@ import main_finetune
 from configs.defaults import get_config
 from data.dataset import read_manifest
 from models.checkpoint import CheckpointError
-from models.classifier import build_classifier, load_classifier
+from models.classifier import AnomalyClassifier, load_classifier, shape_of
 from models.training import calibrate, recipe
 from models.training.calibrate import Calibration, fit, fold
 from models.training.metrics import calibration_error, measure, predict, reliability
@@ -75,7 +75,7 @@ def write_file(path, hidden: int, logits: int):
     """Write a random small classifier, or the same with the released two-logit head."""
     config = get_config(None, ["MODEL.HEAD_HIDDEN", str(hidden), *OPTS])
     torch.manual_seed(0)
-    state = build_classifier(config).state_dict()
+    state = AnomalyClassifier(**shape_of(config)).state_dict()
     name = "head.2" if hidden else "head"
     state[f"{name}.weight"] = torch.randn(logits, state[f"{name}.weight"].shape[1]) * 3
     state[f"{name}.bias"] = torch.randn(logits)

@@ -20,7 +20,7 @@ from demo.views import Views, confidence
 from demo.world.files import chunks, draw_stills, read_stills, truth_file
 from models.benchmark.results import SCORES
 from models.checkpoint import CheckpointError, read_checkpoint
-from models.classifier import build_classifier, load_classifier
+from models.classifier import AnomalyClassifier, load_classifier, shape_of
 from utils import UsageError, read_jsonl
 
 PERSON = {
@@ -252,7 +252,7 @@ def test_stills_are_drawn_once_and_known_by_their_seed(tmp_path):
 
 def test_a_convolutional_stem_is_saved_and_read_back(tmp_path):
     config = get_config(CONFIG)
-    model = build_classifier(config).eval()
+    model = AnomalyClassifier(**shape_of(config)).eval()
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.normal_()
@@ -268,7 +268,7 @@ def test_a_convolutional_stem_is_saved_and_read_back(tmp_path):
 
 def test_a_stem_that_does_not_fit_the_patches_is_named():
     with pytest.raises(ConfigError, match="PATCH_SIZE"):
-        build_classifier(get_config(CONFIG, ["MODEL.VIT.PATCH_SIZE", "12"]))
+        AnomalyClassifier(**shape_of(get_config(CONFIG, ["MODEL.VIT.PATCH_SIZE", "12"])))
 
 
 def test_true_crops_are_judged_as_scoring_judges_them():

@@ -1,9 +1,11 @@
 """The detector's two passes: whose parts are whose, and boxes without an area."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from demo.paths import DETECTOR_CONFIG, VIDEOS, WEIGHTS
 from models import detector
 from models.yolo_world.letterbox import Letterbox
 from models.yolo_world.predictor import Detections
@@ -71,3 +73,27 @@ def test_nobody_and_no_frames(monkeypatch):
     assert finder.detect([]) == []
     (found,) = finder.detect([np.zeros((100, 100, 3), np.uint8)])
     assert found.people == [] and found.skipped == 0
+
+
+def test_sixteen_bits_leave_people_and_the_outermost_layers_exact():
+    reader = cv2.VideoCapture(str(VIDEOS / "normal_1.mp4"))
+    frame = reader.read()[1]
+    reader.release()
+    files = DETECTOR_CONFIG, WEIGHTS / "detector.pth"
+    exact = detector.PartDetector(*files)
+    fast = detector.PartDetector(*files, dtype=torch.bfloat16)
+    model = fast.part_predictor.model
+    types = {module: {p.dtype for p in module.parameters()} for module in model.children()}
+    assert types[model.neck] == {torch.bfloat16} and types[model.bbox_head] == {torch.float32}
+    assert model.backbone.image_model.stem.conv.weight.dtype == torch.float32
+    assert {p.dtype for p in fast.predictor.model.parameters()} == {torch.float32}
+    (one,), (other,) = exact.detect([frame]), fast.detect([frame])
+    assert len(one.people) == len(other.people) > 0
+    moved = []
+    for a, b in zip(one.people, other.people, strict=True):
+        assert a.parts[0] == b.parts[0]
+        assert [p.part for p in a.parts] == [p.part for p in b.parts]
+        moved += [
+            np.abs(np.subtract(p.bbox, q.bbox)).max() for p, q in zip(a.parts, b.parts, strict=True)
+        ]
+    assert 0 < max(moved) < 2  # pixels: other numbers, nearly the same boxes

@@ -32,7 +32,7 @@ def test_a_type_must_save_enough(seconds, expected):
 def test_an_emulated_type_is_not_timed_in_full(monkeypatch):
     timed = []
 
-    def time_layers(layers, shapes, wait, **_):
+    def time_layers(layers, shapes, clock, **_):
         dtype, work = layers[0].weight.dtype, int(np.prod(shapes[0]))
         timed.append((dtype, work))
         return work * (1.0 if dtype == FLOAT32 else 500.0)

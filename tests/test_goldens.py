@@ -16,7 +16,13 @@ from data.crops import square_box
 from data.transforms import build_eval_transform
 from data.video import Source
 from models.checkpoint import compare
-from models.classifier import build_classifier, convert_finetuned, load_classifier, load_pretrained
+from models.classifier import (
+    AnomalyClassifier,
+    convert_finetuned,
+    load_classifier,
+    load_pretrained,
+    shape_of,
+)
 
 
 def _seeded_state(manifest: str, prefix: str) -> dict:
@@ -58,7 +64,7 @@ def test_the_released_classifier_names_are_accepted():
     parameters = [v for k, v in state.items() if not k.endswith("relative_position_index")]
     assert sum(v.numel() for v in parameters) == 85_763_522
     with torch.device("meta"):
-        model = build_classifier(get_config(YAML))
+        model = AnomalyClassifier(**shape_of(get_config(YAML)))
     compare(convert_finetuned(state), model.state_dict(), "released")
 
 
@@ -95,7 +101,7 @@ def test_pretrained_loading(human_state, tmp_path):
     torch.save(
         {"model": _seeded_state("simmim_pretrain_vitb.keys.json", "pretrain")}, tmp_path / "p"
     )
-    model = build_classifier(get_config(YAML)).eval()
+    model = AnomalyClassifier(**shape_of(get_config(YAML))).eval()
     model.load_state_dict(convert_finetuned(human_state))
     assert load_pretrained(model, tmp_path / "p") == expected["missing"]
     x = _input("224x224", "seed0")[None]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from configs.defaults import get_config
-from models.classifier import build_classifier
+from models.classifier import AnomalyClassifier, shape_of
 from models.report.heatmap import Explainer, early_layer, gradient_at, on_crop, relevance
 
 SMALL = [
@@ -26,7 +26,8 @@ SMALL = [
 
 def small_model(*opts):
     torch.manual_seed(0)
-    model = build_classifier(get_config(None, [*SMALL, *opts])).eval().requires_grad_(False)
+    shape = shape_of(get_config(None, [*SMALL, *opts]))
+    model = AnomalyClassifier(**shape).eval().requires_grad_(False)
     for parameter in model.parameters():  # the start values are too small to show anything
         if parameter.ndim == 2:
             torch.nn.init.xavier_uniform_(parameter, gain=1.5)

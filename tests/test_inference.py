@@ -295,11 +295,11 @@ def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, mo
     """The frames of whole batches are not computed again, and the results are the same."""
     detect, calls = PartDetector.detect, []
 
-    def counted(self, frames, run=map):
+    def counted(self, frames, *run):
         if len(calls) == stop:
             raise KeyboardInterrupt
         calls.append(len(frames))
-        return detect(self, frames, run)
+        return detect(self, frames, *run)
 
     monkeypatch.setattr(PartDetector, "detect", counted)
     words = ["--video", short / "hand_fused", "--batch-size", "1", *flags]

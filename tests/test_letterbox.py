@@ -22,15 +22,14 @@ def _photo(height: int, width: int) -> np.ndarray:
     return np.uint8(127 + 120 * np.stack(waves, 2))
 
 
-@pytest.mark.parametrize("to_aspect", [False, True])
 @pytest.mark.parametrize(
     "shape",
     [(1080, 1920), (720, 405), (641, 640), (97, 33), (320, 320), (1000, 4)],
 )
-def test_tensors_get_the_geometry_and_nearly_the_pixels_of_arrays(shape, to_aspect):
+def test_tensors_get_the_geometry_and_nearly_the_pixels_of_arrays(shape):
     image = _photo(*shape)
-    plain, expected = Letterbox((320, 320), to_aspect=to_aspect)(image)
-    found, meta = DeviceLetterbox((320, 320), to_aspect=to_aspect)(torch.from_numpy(image))
+    plain, expected = Letterbox((320, 320))(image)
+    found, meta = DeviceLetterbox((320, 320))(torch.from_numpy(image))
     assert found.shape == plain.shape and found.dtype == torch.uint8
     assert meta["ori_shape"] == expected["ori_shape"]
     assert meta["scale_factor"] == pytest.approx(expected["scale_factor"])
@@ -38,32 +37,10 @@ def test_tensors_get_the_geometry_and_nearly_the_pixels_of_arrays(shape, to_aspe
     assert np.abs(found.numpy().astype(int) - plain).mean() < 3
 
 
-def test_grey_far_from_the_picture_is_cut_off_in_whole_steps():
-    box = Letterbox((640, 640), to_aspect=True)
-    assert box.shape(np.empty((1080, 1920, 3))) == (640, 448)
-    assert box.shape(np.empty((500, 100, 3))) == (192, 640)
-    assert box.shape(np.empty((640, 600, 3))) == (640, 640)
-    assert Letterbox((640, 640), to_aspect=True, step=128).shape(np.empty((9, 5, 3))) == (512, 640)
+def test_an_image_without_pixels_after_resizing_does_not_fit():
+    box = Letterbox((640, 640))
+    assert box.fits(np.empty((9, 5, 3))) and box.fits(np.empty((1080, 1920, 3)))
     assert not box.fits(np.empty((0, 5, 3))) and not box.fits(np.empty((2, 5000, 3)))
-    with pytest.raises(ValueError, match="multiple of 32, got 48"):
-        Letterbox((640, 640), to_aspect=True, step=48)
-
-
-@pytest.mark.parametrize("step", [32, 64, 128])
-@pytest.mark.parametrize("shape", [(1080, 1920), (720, 405), (641, 640), (97, 33), (60, 1000)])
-def test_what_is_kept_lies_on_the_squares_cells_with_a_margin(shape, step):
-    image = _photo(*shape)
-    whole, before = Letterbox((640, 640))(image)
-    box = Letterbox((640, 640), to_aspect=True, step=step)
-    columns, rows = box.window(image)
-    kept, after = box(image)
-    np.testing.assert_array_equal(kept, whole[rows, columns])
-    assert columns.start % 32 == rows.start % 32 == 0
-    assert all(side % step == 0 for side in kept.shape[:2])
-    assert (after["pad_param"] >= np.minimum(before["pad_param"], 32)).all()
-    np.testing.assert_array_equal(
-        before["pad_param"][[0, 2]] - after["pad_param"][[0, 2]], [rows.start, columns.start]
-    )
 
 
 @pytest.mark.parametrize("shape", [(300, 300), (90, 91), (224, 224), (700, 699)])
@@ -86,7 +63,7 @@ def test_scoring_tensors_finds_the_same_people():
     source = Source(ROOT / "demo/videos/hand_fused.mp4", "hand_fused")
     assert FrameReader(source).frames_expected > 20
     results = []
-    for options in ({}, {"to_aspect": True, "on_device": True}):
+    for options in ({}, {"on_device": True}):
         detector = PartDetector(DETECTOR_CONFIG, WEIGHTS / "detector.pth", "cpu", **options)
         results.append(VideoScorer(detector, models, config, stride=10).score(source).summary)
     exact, fast = results

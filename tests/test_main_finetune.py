@@ -1,117 +1,50 @@
-"""The training script end to end on drawn crops: files, resume, processes, every bad input."""
+"""The training script end to end on drawn crops: files, resume, processes."""
 
-import itertools
 import json
-import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import ROOT
 from drawn_crops import write_crops
+from finetune_runs import (
+    NOTHING_RANDOM,
+    ONE_THREAD,
+    command,
+    finetune,
+    in_two_processes,
+    losses,
+    same_weights,
+    state,
+    write_data,
+)
 
 import main_finetune
 from configs.defaults import get_config
 from models.classifier import load_classifier
-from models.training import engine
 from models.training.metrics import probabilities
-from utils import UsageError, read_jsonl, run_main
-
-ROOT = Path(__file__).resolve().parents[1]
-SMALL = {
-    "MODEL": {
-        "DROP_PATH_RATE": 0.1,
-        "VIT": {"EMBED_DIM": 16, "DEPTH": 2, "NUM_HEADS": 2, "PATCH_SIZE": 8},
-    },
-    "DATA": {"IMG_SIZE": 16, "BATCH_SIZE": 8, "NUM_WORKERS": 0},
-    "TRAIN": {"EPOCHS": 2, "WARMUP_EPOCHS": 1},
-    "SAVE_FREQ": 1,
-    "PRINT_FREQ": 1,
-}
-NOTHING_RANDOM = [
-    "AUG.MIN_CROP",
-    "0",
-    "AUG.AUTO_AUGMENT",
-    "none",
-    "AUG.COLOR_JITTER",
-    "0",
-    "AUG.REPROB",
-    "0",
-    "AUG.MIXUP",
-    "0",
-    "AUG.CUTMIX",
-    "0",
-    "MODEL.DROP_PATH_RATE",
-    "0",
-]
+from utils import UsageError, read_jsonl
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """24 training and 10 test crops, and the YAML of a very small classifier."""
-    folder = tmp_path_factory.mktemp("data")
-    write_crops(folder, "hand_train", 26, seed=1, size=24)
-    write_crops(folder, "hand_test", 10, seed=2, size=24)
-    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Keep torch's thread count, which the script sets, the same here and in other processes."""
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
-
-
-def command(data, output, *more):
-    return [
-        *("--cfg", str(data / "small.yaml"), "--output", str(output)),
-        *("--train-path", str(data / "hand_train.jsonl")),
-        *("--val-path", str(data / "hand_test.jsonl"), *more),
-    ]
-
-
-def finetune(data, output, *more):
-    assert main_finetune.main(command(data, output, *more)) == 0
-    return output
-
-
-def state(path):
-    return torch.load(path, weights_only=True)
-
-
-def same_weights(one, other):
-    one, other = state(one)["model"], state(other)["model"]
-    return all(torch.equal(one[name], other[name]) for name in one)
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     """The folder of an unbroken run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        return finetune(data, tmp_path_factory.mktemp("finished") / "hand")
+    return finetune(data, tmp_path_factory.mktemp("finished") / "hand")
 
 
 def test_what_a_run_leaves(data, finished):
-    assert sorted(path.name for path in finished.iterdir()) == [
-        "ckpt0.pth",
-        "ckpt1.pth",
-        "config.yaml",
-        "labels.jpg",
-        "last.pth",
-        "log.txt",
-        "metrics.jsonl",
-        "report",
-    ]
+    names = "ckpt0.pth ckpt1.pth config.yaml labels.jpg last.pth log.txt metrics.jsonl report"
+    assert sorted(path.name for path in finished.iterdir()) == names.split()
     content = state(finished / "ckpt1.pth")
     assert content["epoch"] == 1 and content["metrics"]["threshold"] == 0.32  # a hand's
     assert content["config"] == (finished / "config.yaml").read_text()
@@ -171,6 +104,7 @@ def kill_at(text, data, output, *more):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env=ONE_THREAD,
     )
     for line in process.stderr:
         if text in line:
@@ -204,43 +138,9 @@ def test_a_damaged_last_checkpoint_is_passed_over(data, finished, tmp_path, capl
     assert "passed over" in log and "optimiser state: its moments start new" in log
 
 
-def losses(folder):
-    return [row["loss"] for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
-
-
-def in_two_processes(data, output, *more):
-    """Run the script under torchrun; return the completed process."""
-    launch = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-        *("--master_port", str(20000 + os.getpid() % 20000), str(ROOT / "main_finetune.py")),
-    ]
-    words = [*launch, *command(data, output, *more)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-
-
-ONE_LINE = [
-    # wrong in all processes, before and after the data is read
-    ((), ("--output", ""), "error: --output: missing"),
-    ((), ("--batch-size", "998"), "error: --batch-size: the training data has 26 crops"),
-    # a broken image in the share of process 1
-    ("hand_train_0003.png", (), "error: .*hand_train.jsonl:4: cannot read image"),
-]
-
-
-@pytest.mark.parametrize("broken, flags, message", ONE_LINE)
-def test_two_processes_print_one_error(data, tmp_path, broken, flags, message):
-    if broken:
-        data = edited(data, tmp_path, lambda f: (f / "all_images" / broken).write_bytes(b"\x89PNG"))
-    done = in_two_processes(data, tmp_path / "run", *flags)
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert done.returncode != 0 and len(errors) == 1 and re.match(message, errors[0])
-
-
 def test_two_processes_equal_one(tmp_path):
     """Loss per step over 24 steps and the figures on 11 test crops, an odd number."""
-    write_crops(tmp_path, "hand_train", 100, seed=1, size=24)
-    write_crops(tmp_path, "hand_test", 11, seed=2, size=24)
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    write_data(tmp_path, train=100, test=11)
     opts = ("--opts", "TRAIN.BASE_LR", "0.2", *NOTHING_RANDOM)
     one = finetune(tmp_path, tmp_path / "one", *opts)
     two = in_two_processes(tmp_path, tmp_path / "two", "--batch-size", "4", *opts)
@@ -357,136 +257,3 @@ def test_resume_of_a_named_checkpoint(data, finished, tmp_path):
     other = finetune(data, tmp_path / "other", "--opts", "TRAIN.EPOCHS", "1")
     finetune(data, other, "--resume", str(kept), "--overwrite")
     assert not (other / "last.pth").exists()  # its own run went, and is not what was resumed
-
-
-def edited(data, tmp_path, edit):
-    """Return a copy of the data after `edit(folder)`."""
-    folder = tmp_path / "data"
-    shutil.copytree(data, folder)
-    edit(folder)
-    return folder
-
-
-def append(name, line):
-    return lambda folder: (folder / name).write_text((folder / name).read_text() + line + "\n")
-
-
-BAD_DATA = [
-    # broken JSON in the 27th line
-    (append("hand_train.jsonl", '["x.png", 1'), r"hand_train\.jsonl:27: not JSON"),
-    (append("hand_train.jsonl", '["x.png", 2, 0.1]'), r"hand_train\.jsonl:27: label: expected"),
-    (append("hand_train.jsonl", '["x.png", null]'), r"hand_train\.jsonl:27: label is null"),
-    (append("hand_test.jsonl", '["x.png", 1, 0.1]'), r"hand_test\.jsonl:11: no such image"),
-    # a corrupt image
-    (
-        lambda folder: (folder / "all_images" / "hand_train_0004.png").write_bytes(b"\x89PNG cut"),
-        r"hand_train\.jsonl:5: cannot read image .*hand_train_0004\.png",
-    ),
-    (lambda folder: (folder / "hand_train.jsonl").write_text(""), r"hand_train\.jsonl: empty"),
-    (
-        lambda folder: (folder / "hand_test.jsonl").write_text('["hand_test_0001.png", 1]\n'),
-        r"hand_test\.jsonl: all 1 lines have label 1, expected both",
-    ),
-    (lambda folder: (folder / "hand_test.jsonl").unlink(), r"hand_test\.jsonl: cannot read"),
-]
-
-
-@pytest.mark.parametrize("edit, message", BAD_DATA)
-def test_bad_data_stops_before_the_first_step(data, tmp_path, edit, message):
-    folder = edited(data, tmp_path, edit)
-    with pytest.raises(UsageError, match=message) as caught:
-        finetune(folder, tmp_path / "run")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run" / "last.pth").exists()
-
-
-def test_corrupt_image_met_on_the_way(data, tmp_path):
-    """With --skip-check a worker meets it, and its error still is one line."""
-    image = "hand_test_0004.png"  # a training crop might be met while drawing labels.jpg
-    folder = edited(data, tmp_path, lambda f: (f / "all_images" / image).write_bytes(b"\x89PNG"))
-    for workers in ("0", "1"):
-        with pytest.raises(
-            UsageError, match=rf"hand_test\.jsonl:5: cannot read .*{image}"
-        ) as caught:
-            more = ("--skip-check", "--opts", "DATA.NUM_WORKERS", workers)
-            finetune(folder, tmp_path / workers, *more)
-        assert "\n" not in str(caught.value)
-
-
-BAD_FLAGS = [
-    (("--batch-size", "998"), r"--batch-size: .* has 26 crops, fewer than the 998 of one step"),
-    (("--opts", "LOSS.FOCAL", "True"), r"LOSS\.FOCAL: this setting means nothing here"),
-    (("--batch-size", "7"), "--batch-size: mixup and cutmix need an even number, got 7"),
-    (("--batch-size", "0"), r"DATA\.BATCH_SIZE: expected at least 1, got 0"),
-    (("--opts", "TRAIN.EPOCH", "3"), r"TRAIN\.EPOCH: no such setting"),
-    (("--opts", "TRAIN.EPOCHS", "many"), r"TRAIN\.EPOCHS: expected int, got 'many'"),
-    (("--opts", "TRAIN.EPOCHS"), "--opts: expected KEY VALUE pairs"),
-    (("--opts", "DATA.IMG_SIZE", "17"), r"DATA\.IMG_SIZE: expected a multiple of"),
-    (("--image-root", "/no/such"), "--image-root: no such folder"),
-    (("--pretrained", "/no/such.pth"), r"/no/such\.pth: no such weight file"),
-    (("--resume", "/no/such.pth"), r"/no/such\.pth: no such weight file"),
-    (("--cfg", "/no/such.yaml"), r"--cfg: cannot read /no/such\.yaml"),
-    (("--train-path", ""), "--train-path: missing"),
-]
-
-
-@pytest.mark.parametrize("flags, message", BAD_FLAGS)
-def test_wrong_use_is_named(data, tmp_path, flags, message):
-    with pytest.raises(UsageError, match=message):
-        finetune(data, tmp_path / "run", *flags)
-
-
-def test_one_line_and_status_2(data, tmp_path, capsys):
-    arguments = command(data, tmp_path / "run", "--batch-size", "998")
-    with pytest.raises(SystemExit) as caught:
-        run_main(lambda: main_finetune.main(arguments))
-    assert caught.value.code == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1 and "--batch-size" in errors[0]
-
-
-def test_folder_of_another_run(data, finished, tmp_path):
-    output = tmp_path / "run"
-    shutil.copytree(finished, output)
-    before = (output / "last.pth").read_bytes()
-    with pytest.raises(UsageError, match=r"other settings \(SEED 0, now 5\)"):
-        finetune(data, output, "--seed", "5")
-    # --overwrite deletes nothing as long as the new run cannot start.
-    with pytest.raises(UsageError, match="fewer than"):
-        finetune(data, output, "--seed", "5", "--overwrite", "--batch-size", "998")
-    assert (output / "last.pth").read_bytes() == before
-    finetune(data, output, "--seed", "5", "--overwrite")
-    assert "SEED: 5" in (output / "config.yaml").read_text()
-    assert not same_weights(output / "last.pth", finished / "last.pth")
-    report = json.loads((output / "report" / "metrics.json").read_text())["metrics"]
-    assert report == state(output / "ckpt1.pth")["metrics"]
-
-
-def test_checkpoint_of_another_architecture(data, finished, tmp_path):
-    wide = ("--opts", "MODEL.VIT.EMBED_DIM", "32")
-    for flags in (("--eval",), ()):
-        with pytest.raises(UsageError, match=r"last\.pth: other architecture .* expected \("):
-            finetune(data, tmp_path / "a", *flags, "--resume", str(finished / "last.pth"), *wide)
-    with pytest.raises(UsageError, match="expected a SimMIM pre-training file, found a fine-tuned"):
-        finetune(data, tmp_path / "b", "--pretrained", str(finished / "ckpt1.pth"))
-
-
-def test_loss_that_is_not_a_number_stops_the_run(data, tmp_path, monkeypatch):
-    step, numbers = engine.train_step, itertools.count()
-
-    def poisoned(network, *args, **keywords):
-        if next(numbers) == 4:  # the second step of epoch 1
-            with torch.no_grad():
-                network.head.bias.fill_(float("nan"))
-        return step(network, *args, **keywords)
-
-    monkeypatch.setattr(engine, "train_step", poisoned)
-    message = r"loss is nan in step 1 of epoch 1; .*last\.pth.*8 files .*nonfinite_batch\.txt"
-    with pytest.raises(UsageError, match=message):
-        finetune(data, tmp_path / "run")
-    assert state(tmp_path / "run" / "last.pth")["epoch"] == 0
-    names = (tmp_path / "run" / "nonfinite_batch.txt").read_text().split()
-    assert len(set(names)) == 8 and all(name.startswith("hand_train_") for name in names)
-    monkeypatch.setattr(engine, "train_step", step)
-    finetune(data, tmp_path / "run")  # and it can go on from there
-    assert state(tmp_path / "run" / "last.pth")["epoch"] == 1

@@ -13,10 +13,10 @@ from conftest import ROOT
 from configs.defaults import get_config
 from data.video import Frame, Source
 from models.detector import FrameDetections, PartBox, Person
+from models.device import Stopwatch
 from models.scorer import VideoScorer
 from models.scores import Tally, VideoResult
 from models.weights import choose_weights
-from utils import Stopwatch
 
 LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 
@@ -147,7 +147,7 @@ def frames():
 def _judge(frames, people, classifiers, opts=()):
     scorer = VideoScorer(_FakeDetector(people), classifiers, get_config(None, opts), batch_size=2)
     images = [frame.image for frame in frames]
-    return scorer._judge(frames, images, scorer.detector.detect(images))
+    return scorer._rows(frames, images, scorer.detector.detect(images))
 
 
 def test_each_square_is_judged_once(frames):

@@ -63,7 +63,7 @@ def test_no_picture_is_searched_twice():
     fake = FakeDetector()
     fake.predictor = fake.device = fake.on_device = None
     seen, search = [], fake.detect
-    fake.detect = lambda frames: seen.append(len(frames)) or search(frames)
+    fake.detect = lambda frames, *run: seen.append(len(frames)) or search(frames, *run)
     detector = Remembered(fake)
     a, b = (np.full((8, 8, 3), value, np.uint8) for value in (1, 2))
     first = detector.detect([a, b])
@@ -117,8 +117,8 @@ def test_one_video_under_the_changes_that_share_a_detector_pass(monkeypatch):
     bench = Bench(weights, [c for c in changes if c.name in chosen], device="cpu", stride=12)
     searched = []
     detect = bench.base.detector.detector.detect
-    bench.base.detector.detector.detect = lambda frames: (
-        searched.append(len(frames)) or detect(frames)
+    bench.base.detector.detector.detect = lambda frames, *run: (
+        searched.append(len(frames)) or detect(frames, *run)
     )
     found = bench.score(Source(VIDEOS / "hand_fused.mp4", "hand_fused"))
     assert tuple(found) == chosen

@@ -12,7 +12,7 @@ from torch import nn
 
 from configs.defaults import get_config
 from data.transforms import Augment, build_eval_transform, normalize
-from models.classifier import build_classifier, convert_finetuned
+from models.classifier import AnomalyClassifier, convert_finetuned, shape_of
 from models.device import set_matmul_precision
 from models.training.engine import train_step
 from models.training.recipe import build_augment, build_optimizer, build_schedule
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def vit_b():
-    return build_classifier(get_config())
+    return AnomalyClassifier(**shape_of(get_config()))
 
 
 def built(model):
@@ -211,7 +211,7 @@ def test_gradient_checkpointing_changes_nothing():
         },
     )
     torch.manual_seed(0)
-    model = build_classifier(config).train()
+    model = AnomalyClassifier(**shape_of(config)).train()
     images = torch.randn(8, 3, 32, 32)
     grads = []
     for checkpointing in (False, True):

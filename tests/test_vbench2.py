@@ -133,7 +133,7 @@ def test_git_lfs_pointers_say_what_to_run(folder: Path, capsys):
 def test_empty_folder_says_how_to_fetch(tmp_path: Path, capsys):
     status, error = status_and_error(tmp_path, capsys)
     assert status == 2
-    assert "fetch it with --download, or by hand with\n  git clone https://huggingface.co/" in error
+    assert "fetch it with --download, or by hand (git lfs install; git clone https://" in error
 
 
 def test_download_fetches_unpacks_and_records_the_revision(folder: Path, tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch, capsys
     assert status == 2
     assert f"--download: {url}/datasets/Vchitect/VBench-2.0_human_anomaly: " in error
     assert "run the same command again to continue, or fetch it with --download, or by" not in error
-    assert "run the same command again to continue, or by hand with\n  git clone https" in error
+    assert "run the same command again to continue, or by hand (git lfs install; git" in error
 
 
 def test_bad_row_is_named_by_line(folder: Path):

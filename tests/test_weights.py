@@ -16,7 +16,7 @@ from configs.defaults import get_config
 from data import fetch
 from data.fetch import FetchError
 from models import weights
-from models.classifier import build_classifier
+from models.classifier import AnomalyClassifier, shape_of
 from utils import UsageError
 
 SMALL = """
@@ -28,7 +28,7 @@ MODEL: {VIT: {EMBED_DIM: 16, DEPTH: 1, NUM_HEADS: 2}}
 def classifier_bytes(folder: Path, bias: float) -> bytes:
     """Return a small classifier in the released files' layout: two logits."""
     (folder / "small.yaml").write_text(SMALL)
-    state = build_classifier(get_config(folder / "small.yaml")).state_dict()
+    state = AnomalyClassifier(**shape_of(get_config(folder / "small.yaml"))).state_dict()
     state["head.weight"] = torch.zeros(2, 16)
     state["head.bias"] = torch.full((2,), bias)
     torch.save({"model": state, "epoch": 29}, folder / "human.pth")

@@ -8,17 +8,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils import run_main
+from utils import command_parser, run_main
 
 from .anomalies import KINDS, PART_OF
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.world",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "demo.world")
     words = ["random", "none", *KINDS, *PART_OF]
     parser.add_argument("--output", type=Path, required=True, help="folder for videos and truth")
     parser.add_argument("--videos", type=int, default=20, help="how many to draw (default 20)")

@@ -1,7 +1,7 @@
 """Drawn videos and stills on disk, each with its truth."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,47 +25,28 @@ def video_name(seed: int, anomaly: str) -> str:
     return f"figures_{seed:06d}{'' if anomaly == 'random' else '_' + anomaly}.mp4"
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write frames (H, W, 3) uint8 BGR as MPEG-4; `path` appears only when all are written.
-
-    RuntimeError where OpenCV cannot write MPEG-4.
-    """
-    import cv2
-
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    writer = None
-    try:
-        for frame in frames:
-            if writer is None:
-                size = frame.shape[1::-1]
-                writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
-                if not writer.isOpened():
-                    raise RuntimeError(f"{path}: this OpenCV cannot write mp4v")
-            writer.write(frame)
-        if writer is not None:
-            writer.release()
-            os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _draw_video(path: Path, seed: int, anomaly: str) -> list[list[dict]]:
-    """Draw and write one video; return the people of each frame."""
+    """Draw one MPEG-4 video, which appears when it is whole; return the people of each frame."""
     import cv2
 
-    from .video import FPS, World
+    from .video import FPS, HEIGHT, WIDTH, World
 
     cv2.setNumThreads(1)
     world = World(seed, None if anomaly == "none" else anomaly)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
+    if not writer.isOpened():
+        raise RuntimeError(f"{path}: this OpenCV cannot write mp4v")
     truth = []
-
-    def frames():
+    try:
         for index in range(world.length):
             frame, people = world.render(index)
+            writer.write(frame)
             truth.append(people)
-            yield frame
-
-    write_video(path, frames(), FPS)
+        writer.release()
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return truth
 
 

@@ -56,54 +56,55 @@ class Pose:
 def pose_at(person, time, drift=0.0):
     """Return the pose at `time` seconds; `drift` is the camera's shift in pixels."""
     scale = person.height * (1 + (0.03 * time if person.gait == "front" else 0.0))
-    beat = _beat(person, time)
-    legs = _leg_angles(person, beat)
+    phase = _phase_at(person, time)
+    legs = _leg_angles(person, phase)
     leg_length = person.size["leg"] - FOOT
     reach = max(
         leg_length * (THIGH * np.cos(thigh) + SHANK * shorten * np.cos(shank))
         for thigh, shank, shorten in legs
     )
-    sway = 0.006 * np.sin(beat) if person.gait == "stand" else 0.0
+    sway = 0.006 * np.sin(phase) if person.gait == "stand" else 0.0
     x = person.x + person.speed * scale * time + sway * scale + drift
     pelvis = np.array([x, person.floor - scale * (reach + FOOT)])
-    lean = 0.05 * person.turn * (person.gait == "walk") + 0.015 * np.sin(beat + 1)
+    lean = 0.05 * person.turn * (person.gait == "walk") + 0.015 * np.sin(phase + 1)
     torso = 0.825 - person.size["leg"] - 0.03
     neck = pelvis + scale * torso * np.array([np.sin(lean), -np.cos(lean)])
-    tilt = 0.05 * np.sin(0.7 * beat + person.phase) + lean * 0.3
+    tilt = 0.05 * np.sin(0.7 * phase + person.phase) + lean * 0.3
     head = neck + scale * (0.035 + person.size["head"] / 2) * np.array(
         [np.sin(tilt), -np.cos(tilt)]
     )
     pose = Pose(
-        pelvis, neck, head, tilt, 0.55 * person.turn + 0.05 * np.sin(0.5 * beat), scale=scale
+        pelvis, neck, head, tilt, 0.55 * person.turn + 0.05 * np.sin(0.5 * phase), scale=scale
     )
     pose.legs = _place_legs(person, pose, legs)
-    pose.arms = _place_arms(person, pose, beat, time)
-    _spoil(person, pose, beat, time)
+    pose.arms = _place_arms(person, pose, phase, time)
+    _add_anomaly(person, pose, phase, time)
     return pose
 
 
-def _beat(person, time):
+def _phase_at(person, time):
     """Return the phase of the walk, or of a standing person's slow sway."""
     if person.gait == "walk":
         return person.phase + 2 * np.pi * abs(person.speed) / 0.7 * time
     return person.phase + 2 * np.pi * (0.9 if person.gait == "front" else 0.35) * time
 
 
-def _leg_angles(person, beat):
+def _leg_angles(person, phase):
     """Return (thigh's angle, shank's angle, factor of the shank's length) of each leg."""
     if person.gait == "walk":
         facing = np.sign(person.turn)
         swing = 0.32 + 0.1 * abs(person.turn)
         out = []
         for offset in (0.0, np.pi):
-            thigh = swing * np.sin(beat + offset) + 0.05
-            bend = 0.12 + 0.6 * max(0.0, np.cos(beat + offset)) ** 1.5
+            thigh = swing * np.sin(phase + offset) + 0.05
+            bend = 0.12 + 0.6 * max(0.0, np.cos(phase + offset)) ** 1.5
             out.append((facing * thigh, facing * (thigh - bend), 1.0))
         return out
     splay = 0.1 + 0.035 * np.sin(3.1 * person.phase)
     if person.gait == "front":
         return [
-            (side * 0.08, side * 0.05, 1 - 0.28 * max(0.0, side * np.sin(beat))) for side in (-1, 1)
+            (side * 0.08, side * 0.05, 1 - 0.28 * max(0.0, side * np.sin(phase)))
+            for side in (-1, 1)
         ]
     return [(side * splay, side * splay * 0.6, 1.0) for side in (-1, 1)]
 
@@ -122,7 +123,7 @@ def _place_legs(person, pose, angles):
     return legs
 
 
-def arm_angles(person, settings, side, beat, time):
+def arm_angles(person, settings, side, phase, time):
     """Return the angles of upper arm, forearm and hand; `side`: -1 at image left, 1 at right."""
     facing = 1.0 if person.turn >= 0 else -1.0
     lift, flex = settings["lift"], settings["flex"]
@@ -132,17 +133,17 @@ def arm_angles(person, settings, side, beat, time):
         fore = side * (2.75 + 0.35 * flex) + swing
         return upper, fore, fore + 0.35 * swing + settings["twist"]
     if settings["mode"] == "out":
-        upper = side * (0.3 + 0.45 * lift) + 0.04 * np.sin(beat)
+        upper = side * (0.3 + 0.45 * lift) + 0.04 * np.sin(phase)
         # A walker's arm that is held out behind stays straight, as elbows do not bend backwards.
         behind = abs(person.turn) > 0.45 and side != facing
         fore = upper + side * (0.15 * flex if behind else 0.2 + 0.6 * flex)
         return upper, fore, fore + settings["twist"]
     if person.gait == "walk":
         offset = np.pi if side < 0 else 0.0
-        upper = facing * 0.42 * np.sin(beat + offset) + side * 0.1 * (1 - 0.6 * abs(person.turn))
+        upper = facing * 0.42 * np.sin(phase + offset) + side * 0.1 * (1 - 0.6 * abs(person.turn))
         fore = upper + facing * (0.15 + 0.45 * flex)
         return upper, fore, fore + facing * 0.1 + settings["twist"]
-    upper = side * (0.2 + 0.15 * lift) + 0.05 * np.sin(beat + side)
+    upper = side * (0.2 + 0.15 * lift) + 0.05 * np.sin(phase + side)
     fore = upper - side * 0.12 * flex
     return upper, fore, fore + settings["twist"] * 0.6
 
@@ -161,18 +162,18 @@ def shoulder_at(person, pose, side):
     return pose.neck + pose.scale * np.array([reach, 0.03])
 
 
-def _place_arms(person, pose, beat, time):
+def _place_arms(person, pose, phase, time):
     arms = []
     for index, (side, settings) in enumerate(zip((-1, 1), person.arms, strict=True)):
         shoulder = shoulder_at(person, pose, side)
-        angles = arm_angles(person, settings, side, beat, time)
+        angles = arm_angles(person, settings, side, phase, time)
         elbow, wrist, hand = _bend(shoulder, angles, pose.scale, person.size["arm"])
         front = abs(person.turn) < 0.45 or side * person.turn < 0
         arms.append(Arm(shoulder, elbow, wrist, hand, index, front, settings))
     return arms
 
 
-def _spoil(person, pose, beat, time):
+def _add_anomaly(person, pose, phase, time):
     """Change the pose as the person's anomaly of the body demands."""
     kind = person.kind_of("human")
     if kind is None:
@@ -183,7 +184,7 @@ def _spoil(person, pose, beat, time):
     elif kind == "missing_lower_leg":
         pose.legs[odd["leg"]].missing = 0.45 + 0.3 * odd["u"][0]
     elif kind == "bent_wrong":
-        _bend_wrong(person, pose, odd, beat)
+        _bend_wrong(person, pose, odd, phase)
     else:
         _detach(pose, odd)
 
@@ -204,7 +205,7 @@ def _add_third_arm(person, pose, odd, time):
     pose.arms.append(Arm(shoulder, elbow, wrist, hand, 2, True, settings, role="extra"))
 
 
-def _bend_wrong(person, pose, odd, beat):
+def _bend_wrong(person, pose, odd, phase):
     """Bend one knee to the front."""
     scale, u = pose.scale, odd["u"]
     facing = 1.0 if person.turn >= 0 else -1.0
@@ -212,7 +213,7 @@ def _bend_wrong(person, pose, odd, beat):
     along = leg.knee - leg.hip
     thigh = np.arctan2(along[0], along[1])
     side = facing if abs(person.turn) > 0.45 else (-1, 1)[odd["leg"]]
-    leg.shank = thigh + side * (1.2 + 0.5 * u[1] + 0.08 * np.sin(beat))
+    leg.shank = thigh + side * (1.2 + 0.5 * u[1] + 0.08 * np.sin(phase))
     length = scale * (person.size["leg"] - FOOT) * SHANK
     leg.ankle = leg.knee + length * direction(leg.shank)
     leg.role, leg.toe = "odd", side

@@ -9,7 +9,6 @@ of it that are unique. Where these names hold a folder, the folder is the model,
 ranked too.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -21,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from models.benchmark.results import SCORES, first_five, mean_interval, read_scores
-from utils import UsageError, run_main, write_json
+from utils import UsageError, command_parser, run_main, write_json
 
 COLUMNS = ("video_a", "video_b", "winner")
 SIGN = {"a": 1, "tie": 0, "b": -1}
@@ -258,11 +257,7 @@ def _cell(share: dict) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.benchmark.agreement",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "models.benchmark.agreement")
     parser.add_argument("scores", nargs="+", type=Path, help="scores.json, or its folder")
     parser.add_argument("--preferences", type=Path, required=True, help="CSV or JSON of pairs")
     parser.add_argument("--samples", type=int, default=1000, help="bootstrap samples (1000)")

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +78,11 @@ class Remembered:
         self.on_device = detector.on_device
         self._found: dict[bytes, FrameDetections] = {}
 
-    def detect(self, frames: Sequence) -> list[FrameDetections]:
+    def detect(self, frames: Sequence, run: Callable = map) -> list[FrameDetections]:
         """Return what `PartDetector.detect` does."""
         keys = [_digest(frame) for frame in frames]
         new = {k: f for k, f in zip(keys, frames, strict=True) if k not in self._found}
-        self._found |= zip(new, self.detector.detect(list(new.values())), strict=True)
+        self._found |= zip(new, self.detector.detect(list(new.values()), run), strict=True)
         return [self._found[key] for key in keys]
 
     def forget(self) -> None:

@@ -7,7 +7,6 @@ are compared by file name. In the benchmark's naming (`<prompt>-<index>.mp4`) th
 whole prompts, because videos of one prompt are not independent.
 """
 
-import argparse
 from pathlib import Path
 
 from configs.defaults import flatten
@@ -20,7 +19,7 @@ from models.benchmark.results import (
     mean_known,
     read_scores,
 )
-from utils import UsageError, run_main, write_json
+from utils import UsageError, command_parser, run_main, write_json
 
 # These differ between any two runs and do not change scores.
 _NOT_SETTINGS = ("device", "batch_size", "output", "seconds")
@@ -123,7 +122,7 @@ def format_table(result: dict, most: int | None = None) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "models.benchmark.compare")
     parser.add_argument("a", type=Path, help="scores.json, or the folder that holds it")
     parser.add_argument("b", type=Path, help="the other one; differences are b - a")
     parser.add_argument("--score", choices=SCORES, default=SCORES[0], help="which score to compare")

@@ -16,7 +16,7 @@ from models.benchmark.evaluation import PUBLISHED, VIDEOS, format_result, write_
 from models.benchmark.results import read_scores
 from models.benchmark.vbench2 import RunError, evaluate, run_script
 from models.weights import RELEASE_CONFIG, ROOT, WEIGHTS, release_files
-from utils import UsageError, run_main
+from utils import UsageError, command_parser, run_main
 
 CLIP = "people are walking.-1.mp4"
 CLIP_SCORE, CLIP_NORMAL, CLIP_PEOPLE = 0.9463087248322147, 141, 149
@@ -58,21 +58,12 @@ def _release_flags(root: Path) -> list[str]:
     return flags + [word for part in PARTS for word in (f"--{part}-model", str(files[part]))]
 
 
-def find_clip(given: Path | None, folders: list[Path]) -> Path | None:
-    """Return the example clip: the one given, else the first of its name below `folders`."""
-    if given is not None:
-        return given if given.is_file() else None
-    for folder in folders:
-        if folder.is_dir() and (found := next(folder.rglob(CLIP), None)):
-            return found
-    return None
-
-
 def clip_item(args: argparse.Namespace) -> Item:
     """The example clip's score."""
-    clip = find_clip(args.clip, [args.data, *([args.videos] if args.videos else [])])
+    folders = [folder for folder in (args.data, args.videos) if folder and folder.is_dir()]
+    clip = args.clip or next((path for folder in folders for path in folder.rglob(CLIP)), None)
     missing = _weights_missing(("detector", *PARTS), args.root)
-    if clip is None:
+    if clip is None or not clip.is_file():
         where = args.clip or f"'{CLIP}' below {args.data}"
         missing.append(f"the example clip, {where} (1920x1080, 173 frames; --clip FILE)")
 
@@ -172,7 +163,7 @@ def reproduce(items: list[Item], *, dry_run: bool = False) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "models.benchmark.reproduce")
     parser.add_argument(
         "--data", type=Path, default=ROOT / "VBench-2.0_human_anomaly", help="the public data set"
     )

@@ -51,17 +51,14 @@ def read_scores(path: str | Path) -> dict:
 def by_name(rows: list[dict]) -> dict[str, dict]:
     """Return rows by the path of their video below the folder that all of them share."""
     paths = [row["video_path"].replace("\\", "/") for row in rows]
-    if not paths:
-        return {}
-    common = os.path.commonpath([os.path.dirname(p) or "." for p in paths]) if _alike(paths) else ""
+    try:
+        common = os.path.commonpath([os.path.dirname(p) or "." for p in paths]) or "."
+    except ValueError:  # no paths, or absolute and relative ones
+        common = "."
     return {
-        os.path.relpath(p, common) if common not in ("", ".") else p: row
+        os.path.relpath(p, common) if common != "." else p: row
         for p, row in zip(paths, rows, strict=True)
     }
-
-
-def _alike(paths: list[str]) -> bool:
-    return len({p.startswith("/") for p in paths}) == 1
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:

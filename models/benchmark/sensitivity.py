@@ -23,6 +23,7 @@ from models.benchmark.results import SCORES, mean_interval, mean_known
 from models.weights import choose_weights
 from utils import (
     UsageError,
+    command_parser,
     quiet_libraries,
     read_jsonl,
     run_main,
@@ -122,13 +123,7 @@ def format_table(table: Sequence[dict]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    first, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m models.benchmark.sensitivity",
-        description=first,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "models.benchmark.sensitivity")
     add = parser.add_argument
     add("--videos", type=Path, required=True, metavar="DIR", help="folder of videos")
     add("--most", type=int, metavar="N", help="score the first N videos only")

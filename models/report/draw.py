@@ -44,7 +44,7 @@ class Plates:
 
     def add(self, text: str, box: tuple[int, int, int, int], colour: tuple) -> None:
         """Place `text` at a corner of `box` (x1, y1, x2, y2) where no other plate lies."""
-        h, w = (side + 4 for side in _words(text, self.size).shape)
+        h, w = (side + 8 for side in _words(text, self.size).shape)
         x1, y1, x2, y2 = box
         corners = [(x1, y1 - h), (x1, y2), (x2 - w, y1 - h), (x2 - w, y2), (x1, y1), (x2 - w, y1)]
         corners += [(x1, y1 + h), (x1, y2 + h)]
@@ -69,7 +69,7 @@ class Plates:
         """Draw all plates into `image` (H, W, 3) BGR."""
         for (x1, y1, x2, y2), text, colour in self._placed:
             cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), colour, -1)
-            write_words(image, text, x1 + 2, y1 + 2, self.size)
+            write_words(image, text, x1 + 4, y1 + 4, self.size)
 
 
 def draw_row(

@@ -29,7 +29,7 @@ from models.training import recipe
 from models.training.metrics import measure, predict
 from models.training.report import describe_origin, write_report
 from models.training.run_folder import save
-from utils import UsageError, rank, run_main, setup_logging
+from utils import UsageError, command_parser, rank, run_main, setup_logging
 
 logger = logging.getLogger(__name__)
 
@@ -187,13 +187,7 @@ def choose_output(args: argparse.Namespace) -> Path:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    first, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m models.training.calibrate",
-        description=first,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "models.training.calibrate")
     add = parser.add_argument
     add("checkpoint", type=Path, help="the classifier's file, which is not changed")
     add("--val-path", required=True, metavar="JSONL", help="labelled crops it was not trained on")

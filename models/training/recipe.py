@@ -21,7 +21,7 @@ from data.transforms import (
     build_train_transform,
     smallest_useful_side,
 )
-from models.classifier import build_classifier, load_pretrained
+from models.classifier import AnomalyClassifier, load_pretrained, shape_of
 from models.training.run_folder import TrainingState
 from utils import UsageError, rank, world_size
 
@@ -160,7 +160,7 @@ def build_state(config, crops_count: int, device: torch.device) -> TrainingState
     train = config.TRAIN
     images, steps = count_steps(crops_count, config.DATA.BATCH_SIZE, train.ACCUMULATION_STEPS)
     torch.manual_seed(config.SEED)  # the same new weights in every process
-    model = build_classifier(config)
+    model = AnomalyClassifier(**shape_of(config))
     if config.PRETRAINED:
         new = load_pretrained(model, config.PRETRAINED)
         logger.info(f"loaded {config.PRETRAINED}; new: {', '.join(new)}")

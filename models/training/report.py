@@ -101,24 +101,14 @@ def write_report(
 def write_predictions(path: Path, manifest: Manifest, logits: np.ndarray, threshold: float) -> None:
     """Write one CSV row per crop, in the order of the JSONL."""
     p = probabilities(logits)
+    flagged = (p > threshold).astype(int)
+    correct = (flagged == manifest.targets).astype(int)
+    columns = (manifest.names, manifest.labels, manifest.targets, p, logits, flagged, correct)
     with atomic_write(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "label", "abnormal", "p_abnormal", "logit", "flagged", "correct"])
-        for name, label, target, score, logit in zip(
-            manifest.names, manifest.labels, manifest.targets, p, logits, strict=True
-        ):
-            flagged = int(score > threshold)
-            table.writerow(
-                [
-                    name,
-                    label,
-                    target,
-                    f"{score:.6f}",
-                    f"{logit:.6f}",
-                    flagged,
-                    int(flagged == target),
-                ]
-            )
+        for *crop, score, logit, flag, right in zip(*columns, strict=True):
+            table.writerow([*crop, f"{score:.6f}", f"{logit:.6f}", flag, right])
 
 
 def worst_mistakes(

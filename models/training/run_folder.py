@@ -43,7 +43,7 @@ class TrainingState:
 
 
 # Settings that may change when a run goes on: results stay the same, except for rounding.
-FREE = {
+MAY_CHANGE = {
     "BASE",
     "OUTPUT",
     "TAG",
@@ -91,7 +91,7 @@ def find_conflict(folder: Path, config) -> str:
             "choose another folder, or --overwrite to delete them"
         )
     changed = differences(config, get_config(saved))
-    changed = {key: pair for key, pair in changed.items() if key not in FREE}
+    changed = {key: pair for key, pair in changed.items() if key not in MAY_CHANGE}
     if not changed:
         return ""
     listed = ", ".join(f"{key} {old!r}, now {new!r}" for key, (old, new) in changed.items())

@@ -46,7 +46,8 @@ def build_model(config: Config) -> nn.Module:
     from mmyolo.registry import MODELS
 
     model = ConfigDict(config.model.to_dict() if hasattr(config.model, "to_dict") else config.model)
-    return MODELS.build(model)
+    # Under torchrun mmyolo would turn batch norms into synchronised ones, and say so.
+    return MODELS.build({**model, "use_syncbn": False})
 
 
 def split_state(state: State) -> tuple[State, State]:

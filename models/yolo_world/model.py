@@ -24,8 +24,11 @@ class YOLOWorldDetector(YOLODetector):
 
         `text` holds embeddings (B or 1, N, 512). In evaluation mode the outputs are, per level,
         logits (B, N, h, w) and box distances (B, 4, h, w): left, top, right, bottom, in strides.
+        The head may compute in float32 while backbone and neck compute in 16 bits.
         """
-        return self.bbox_head.head_module(self.neck(self.backbone(image), text), text)
+        features = self.backbone(image)
+        features = self.neck(features, text.to(features[0].dtype))
+        return self.bbox_head.head_module([x.to(text.dtype) for x in features], text)
 
 
 @MODELS.register_module()

@@ -1,10 +1,10 @@
 """Finding the boxes of one prompt set in many images: letterbox, batch, network, boxes."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from data.stream import batched
+from models.device import Stopwatch
 from models.yolo_world.build import load_detector
 from models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
-from utils import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,9 @@ class Predictor:
     """Finds boxes with a YOLO-World checkpoint; several threads may call it.
 
     `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. Boxes need a score
-    above `score_thr`. `threads` resize images at the same time. `dtype` is the convolutions' type;
-    float32 gives the reference values. With `to_aspect`, images are padded less than to a square.
-    With `on_device`, images are tensors on the device and are resized there. `compile` takes about
-    a minute at the start. Raises CheckpointError where `config` or `weights` cannot be used.
+    above `score_thr`. `threads` resize images at the same time. With `on_device`, images are
+    tensors on the device and are resized there. `compile` takes about a minute at the start. Raises
+    CheckpointError where `config` or `weights` cannot be used.
     """
 
     def __init__(
@@ -57,28 +57,38 @@ class Predictor:
         score_thr: float,
         batch_size: int,
         threads: int,
-        dtype: torch.dtype = torch.float32,
-        to_aspect: bool = False,
         on_device: bool = False,
         compile: bool = False,
         clock: Stopwatch | None = None,
     ):
         model, model_config, self.embeddings = load_detector(config, weights, texts)
-        self.device, self.dtype = torch.device(device), dtype
+        self.device = torch.device(device)
         self.clock = clock or Stopwatch()
-        self.model = _optimise(model, dtype).to(self.device)
+        self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
         self.embeddings = self.embeddings.to(self.device)
         # The threshold can be applied before NMS: a weaker box never suppresses a stronger one.
         self.model.bbox_head.test_cfg.score_thr = score_thr
         self.on_device = on_device
-        # Each shape costs a compilation, or a batch of its own on a GPU: there, allow only a few.
-        step = max(model_config.img_scale) // 5 if compile or self.device.type != "cpu" else 32
         kind = DeviceLetterbox if on_device else Letterbox
-        self.letterbox = kind(model_config.img_scale, to_aspect=to_aspect, step=step)
+        self.letterbox = kind(model_config.img_scale)
         self.batch_size, self.fill = batch_size, compile
         self._raw = _compiled(self.model.raw) if compile else self.model.raw
         in_threads = threads > 1 and not on_device
         self._map = ThreadPoolExecutor(threads, "letterbox").map if in_threads else map
+
+    def converted(self, dtype: torch.dtype) -> "Predictor":
+        """Return a predictor of the same weights whose backbone and neck compute in `dtype`.
+
+        The first convolution and the head stay in float32: in 16 bits they move boxes most.
+        """
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        other.model.backbone.to(dtype)
+        other.model.neck.to(dtype)
+        stem = other.model.backbone.image_model.stem.float()
+        stem.register_forward_hook(lambda module, inputs, output: output.to(dtype))
+        other._raw = _compiled(other.model.raw) if self.fill else other.model.raw
+        return other
 
     def __call__(
         self,
@@ -94,35 +104,18 @@ class Predictor:
         batches at the same time.
         """
 
-        def find(batch: Sequence[int]) -> list[Detections]:
+        def find(batch: Sequence[Image]) -> list[Detections]:
             with self.clock.stage("resize"):
-                prepared = list(self._map(self.letterbox, (images[i] for i in batch)))
+                prepared = list(self._map(self.letterbox, batch))
             return self._boxes(prepared, texts, stage)
 
-        # A batch holds images of one padded shape. Without `to_aspect` there is only one.
-        batches = list(self._batches(images))
-        results: list[Detections | None] = [None] * len(images)
-        for batch, found in zip(batches, run(find, batches), strict=True):
-            for i, detections in zip(batch, found, strict=True):
-                results[i] = detections
-        return results
-
-    def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
-        """Yield the images' numbers, grouped by padded shape, at most `batch_size` at once."""
-
-        def shape(i: int) -> tuple[int, int]:
-            return self.letterbox.shape(images[i])
-
-        for _, group in groupby(sorted(range(len(images)), key=shape), key=shape):
-            numbers = list(group)
-            for start in range(0, len(numbers), self.batch_size):
-                yield numbers[start : start + self.batch_size]
+        return list(chain.from_iterable(run(find, batched(images, self.batch_size))))
 
     @torch.inference_mode()
     def _boxes(
         self, prepared: Sequence[tuple[Image, dict]], texts: Tensor, stage: str
     ) -> list[Detections]:
-        """Return the boxes of images that are letterboxed to one shape."""
+        """Return the boxes of images that are letterboxed."""
         with self.clock.stage("copy"):
             batch = self.batch([image for image, _ in prepared])
         with self.clock.stage(stage):
@@ -137,20 +130,20 @@ class Predictor:
             return [_to_numpy(boxes) for boxes in found]
 
     def batch(self, images: Sequence[Image]) -> Tensor:
-        """Return (B, 3, H, W) RGB in 0..1 of letterboxed images (H, W, 3) uint8 BGR of one shape.
+        """Return (B, 3, H, W) RGB in 0..1 of letterboxed images (H, W, 3) uint8 BGR.
 
         With `compile` the batch is filled up, so it may hold more than the images.
         """
         missing = self.batch_size - len(images) if self.fill else 0
-        images = [*images, *[images[-1]] * missing]  # one batch size: compiled once per shape
+        images = [*images, *[images[-1]] * missing]  # one batch size: compiled once
         batch = torch.stack(images) if self.on_device else torch.from_numpy(np.stack(images))
         batch = batch.to(self.device, non_blocking=True)
-        batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255).to(self.dtype)
+        batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255)
         return batch.contiguous(memory_format=torch.channels_last)
 
     def raw(self, batch: Tensor, texts: Tensor) -> tuple[list[Tensor], ...]:
         """Return `YOLOWorldDetector.raw` of a `batch` and texts with embeddings (1, N, 512)."""
-        return self._raw(batch, texts.to(self.dtype))
+        return self._raw(batch, texts)
 
 
 def _compiled(function):
@@ -168,8 +161,8 @@ def _to_numpy(found) -> Detections:
     )
 
 
-def _optimise(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Fold each batch norm into the convolution before it, and store weights channels last.
+def _fold(model: nn.Module) -> nn.Module:
+    """Fold each batch norm into the convolution before it; return the model.
 
     The fold is computed in float64 and rounded once: boxes then deviate less.
     """
@@ -186,7 +179,4 @@ def _optimise(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             module.conv.weight = nn.Parameter(weight.float(), requires_grad=False)
             module.conv.bias = nn.Parameter(bias.float(), requires_grad=False)
             setattr(module, module.norm_name, nn.Identity())
-    model.to(dtype)
-    model.bbox_head.head_module.cls_contrasts.float()
-    model.bbox_head.head_module.proj = model.bbox_head.head_module.proj.float()
-    return model.to(memory_format=torch.channels_last)
+    return model

@@ -23,8 +23,9 @@ import torch
 from configs.defaults import PARTS, get_config
 from demo.paths import CONFIG as DEMO_CONFIG
 from demo.paths import DETECTOR_CONFIG, WEIGHTS
+from models.device import Stopwatch
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
-from utils import Stopwatch, cores_per_process, quiet_libraries
+from utils import cores_per_process, quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("serial", "exact", "compile", "fast", "fast+compile")
@@ -162,12 +163,15 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
         )
     fast = mode.startswith("fast")
     dtype = fast_dtype(device) if fast else torch.float32
-    options = {"dtype": dtype, "to_aspect": fast, "compile": "compile" in mode, "clock": clock}
+    options = {"dtype": dtype, "compile": "compile" in mode}
     options["on_device"] = fast and device.type == "cuda"  # as inference.py --fast
     set_matmul_precision("fp32")
     workers, threads = share_cores(device)
     detector = PartDetector(*files, device, batch_size=args.batch_size, threads=threads, **options)
-    detector.predictor = FixedPredictor(detector.predictor, fixed)
+    for name in ("predictor", "part_predictor"):
+        predictor = getattr(detector, name)
+        predictor.clock = clock
+        setattr(detector, name, FixedPredictor(predictor, fixed))
     batching = {"batch_size": args.batch_size, "workers": workers, "threads": threads}
     scorer = VideoScorer(detector, models, config, dtype=dtype, **batching)
     if getattr(args, "call", "score") == "score":
@@ -234,13 +238,13 @@ def operations(args: argparse.Namespace) -> float:
     """Return the operations of a frame at 640x640: one pass, one per person, four crops each."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.classifier import build_classifier
+    from models.classifier import AnomalyClassifier, shape_of
     from models.yolo_world.build import build_model, read_config, register
 
     register()
     with torch.device("meta"), FlopCounterMode(display=False) as count:
         size = config_of(args).DATA.IMG_SIZE
-        build_classifier(config_of(args))(torch.empty(1, 3, size, size))
+        AnomalyClassifier(**shape_of(config_of(args)))(torch.empty(1, 3, size, size))
     classifier = count.get_total_flops()
     with torch.device("meta"), FlopCounterMode(display=False) as count, torch.no_grad():
         model_config = read_config(detector_files(args)[0])

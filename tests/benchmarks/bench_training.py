@@ -23,7 +23,7 @@ from PIL import Image
 
 from configs.defaults import get_config
 from data.dataset import read_manifest
-from models.classifier import build_classifier
+from models.classifier import AnomalyClassifier, shape_of
 from models.device import fast_dtype, set_matmul_precision
 from models.training import recipe
 from models.training.engine import train_step
@@ -77,7 +77,7 @@ def count_operations(config) -> float:
     """Return the operations of one image's forward and backward pass (a product counts two)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = build_classifier(config)
+    model = AnomalyClassifier(**shape_of(config))
     size = config.DATA.IMG_SIZE
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, 3, size, size)).sum().backward()

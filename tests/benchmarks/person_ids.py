@@ -9,20 +9,30 @@ errors. Hidden: every person is taken out of 4 scored frames in 12.
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
-from configs.defaults import get_config
+from data.stream import batched
+from data.video import FrameReader, Source
 from demo.evaluate import FIRST_SEED
-from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
+from demo.paths import DETECTOR_CONFIG, ROOT, WEIGHTS
 from demo.truth import match
 from demo.world.files import draw_videos
-from models.scorer import VideoScorer
+from models.detector import PartDetector
 from models.tracks import Tracker
+
+
+def find_people(detector: PartDetector, path: Path) -> Iterator[dict]:
+    """Yield rows of a video's frames with the people's boxes and detector scores only."""
+    for frames in batched(FrameReader(Source(path, path.stem)), 4):
+        images = [frame.image for frame in frames]
+        for found in detector.predictor(images, detector.people_texts, "detect people"):
+            boxes = zip(found.xyxy.tolist(), found.scores.tolist(), strict=True)
+            yield {"people": [{"bbox": box, "detector_score": score} for box, score in boxes]}
 
 
 def hide(row: Mapping, index: int) -> dict:
@@ -46,7 +56,7 @@ class Identities:
             by_id = {person["id"]: person for person in reversed(row["people"])}
             matches = match(
                 [person["bbox"] for person in by_id.values()],
-                [person["parts"][0]["detector_score"] for person in by_id.values()],
+                [person["detector_score"] for person in by_id.values()],
                 [person["human"] for person in people],
             )
             pairs.update((t, i) for t, i in zip(matches, by_id, strict=True) if t is not None)
@@ -76,16 +86,10 @@ def main() -> None:
     truth = draw_videos(args.work, range(FIRST_SEED, FIRST_SEED + args.videos), workers=2)
     # The truth leaves out whom nobody can see: then the order no longer says who is who.
     whole = {v: frames for v, frames in truth.items() if len(set(map(len, frames))) == 1}
-    scorer = VideoScorer.from_files(
-        DETECTOR_CONFIG,
-        WEIGHTS / "detector.pth",
-        {"human": WEIGHTS / "human.pth"},  # for the boxes' detector scores
-        get_config(CONFIG),
-        device="cpu",
-    )
+    detector = PartDetector(DETECTOR_CONFIG, WEIGHTS / "detector.pth")
     found = {(stride, hidden): Identities() for stride in (1, 4) for hidden in (False, True)}
     for video, people in tqdm(whole.items()):
-        all_rows = scorer.score(args.work / video).frames
+        all_rows = list(find_people(detector, args.work / video))
         for (stride, hidden), counts in found.items():
             rows = all_rows[::stride]
             rows = [hide(r, i) for i, r in enumerate(rows)] if hidden else [dict(r) for r in rows]

@@ -16,9 +16,9 @@ from data.transforms import build_eval_transform
 from data.video import FrameReader, Source
 from models.checkpoint import pick_state, read_checkpoint
 from models.detector import PART_TEXTS, PEOPLE_TEXTS
+from models.device import Stopwatch
 from models.yolo_world.build import load_detector, load_text_tower, split_state
 from models.yolo_world.predictor import Letterbox
-from utils import Stopwatch
 
 
 class SerialDetector:
