@@ -258,7 +258,6 @@ KINDS = {"videos": videos, "checkpoints": checkpoints, "names": names, "states":
 
 def attempt(kind: str, number: int) -> str:
     """Make one try, from its number alone; return what came of it."""
-    cv2.setLogLevel(0)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         try:
             KINDS[kind](Path(folder), random.Random(f"{kind} {number}"))
