@@ -36,7 +36,7 @@ reproduce: .venv
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q --upgrade pip
 	.venv/bin/pip install -q -r requirements.txt 'pytest>=8,<10' 'ruff>=0.9,<1' \
-		'selenium>=4.20,<5' 'ray[data]>=2.60,<2.61'
+		'selenium>=4.20,<5' 'ray[data]>=2.60,<2.61' 'hypothesis>=6.100,<7'
 	@touch .venv
 
 lint: .venv
