@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from configs.defaults import PARTS, ConfigError, differences, get_config, thresholds
+from configs.defaults import PARTS, differences, get_config, thresholds
 from utils import (
     be_the_only_process,
     decide_in_first,
@@ -296,4 +296,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, (ConfigError,))
+    run_main(main)

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from configs.defaults import ConfigError, get_config
+from configs.defaults import get_config
 from utils import (
     UsageError,
     be_the_only_process,
@@ -263,4 +263,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, (ConfigError,))
+    run_main(main)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.defaults import PARTS, ConfigError, get_config
+from configs.defaults import PARTS, get_config
 from data.cropping.crop_lists import list_crops
 from data.cropping.label_page import PROBABILITIES_FILE, read_probabilities
 from data.dataset import read_image
@@ -102,4 +102,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, (ConfigError,))
+    run_main(main)

@@ -106,7 +106,7 @@ def choose_weights(
             {part: chosen[part] for part in parts},
         )
     if not any(named):
-        logger.info("no weights given: using the demo's, which know drawn people only")
+        logger.info("no weights given: using the demo's, which can judge drawings only")
         demo = root / "demo" / "weights"
         return Weights(
             cfg or str(root / "configs" / "demo" / "demo.yaml"),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configs.defaults import PARTS, ConfigError, get_config
+from configs.defaults import PARTS, get_config
 from data.video import VideoError, find_sources
 from models.benchmark.changes import Bench, changes_of
 from models.benchmark.results import SCORES, mean_interval, mean_known
@@ -177,4 +177,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, (ConfigError, OSError))
+    run_main(main, (OSError,))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.defaults import PARTS, ConfigError, get_config, thresholds
+from configs.defaults import PARTS, get_config, thresholds
 from data.checks import check_images, read_data
 from data.dataset import Manifest
 from models.checkpoint import CheckpointError, State, pick_state, read_checkpoint
@@ -242,4 +242,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, (ConfigError, OSError))
+    run_main(main, (OSError,))

@@ -20,9 +20,8 @@ socket.getaddrinfo = socket.gethostbyname = socket.create_connection = no_lookup
 sys.path.insert(0, ".")
 import importlib
 from utils import run_main
-from configs.defaults import ConfigError
 script = importlib.import_module(sys.argv[1])
-run_main(lambda: script.main(sys.argv[2:]), (ConfigError,))
+run_main(lambda: script.main(sys.argv[2:]))
 """
 DETECTOR = ["--detector-config", "configs/demo/yolo_world_demo.py"]
 DETECTOR += ["--detector-weights", "demo/weights/detector.pth"]
