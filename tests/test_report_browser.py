@@ -108,6 +108,19 @@ def test_the_first_page_sorts_filters_and_finds(browser, report):
     assert "<script>alert(1)" in browser.find_element("css selector", "h1").text
 
 
+def test_the_table_is_downloaded_by_a_click(browser, report, tmp_path):
+    browser.get(report.as_uri())
+    allow = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", allow)
+    browser.find_element("css selector", "a[download]").click()
+    got = tmp_path / "scores.csv"
+    for _ in range(100):
+        if got.exists():
+            break
+        time.sleep(0.05)
+    assert got.read_text() == (report.parent / "scores.csv").read_text()
+
+
 def test_a_crop_of_the_gallery_leads_to_its_moment_and_person(browser, report):
     browser.get(report.as_uri())
     browser.find_element("css selector", ".gallery a").click()
