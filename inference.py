@@ -20,6 +20,7 @@ from pathlib import Path
 from configs.defaults import PARTS, differences, get_config, thresholds
 from utils import (
     be_the_only_process,
+    command_parser,
     decide_in_first,
     gather_objects,
     plain,
@@ -38,10 +39,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    first, _, rest = __doc__.partition("\n\n")
-    p = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = command_parser(__doc__)
     add = p.add_argument
     add("--video", nargs="+", metavar="PATH", help="files, folders, globs (the demo's videos)")
     add("--output", metavar="DIR", help="folder for results (results/<name of the input>)")
@@ -173,11 +171,11 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
     failed = [{"video_path": path, "error": error} for path, error in unusable]
     failed += [row for row in rows if "error" in row]
     videos = [row for row in rows if "error" not in row]
-    dtypes = sorted({row.get("dtype", "float32") for row in videos})  # --fast chooses by machine
+    dtypes = sorted({row["dtype"] for row in videos})  # --fast chooses by machine
     scores = {
         "version": 1,
         "settings": settings | {"dtype": ", ".join(dtypes)},
-        "mean": {key: mean_known([row.get(key) for row in videos]) for key in SCORES},
+        "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
         "videos": videos,
         "failed": failed,
     }

@@ -23,6 +23,7 @@ from configs.defaults import get_config
 from utils import (
     UsageError,
     be_the_only_process,
+    command_parser,
     cores_per_process,
     decide_in_first,
     gather_objects,
@@ -38,10 +39,7 @@ logger = logging.getLogger("preprocess")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    first, _, rest = __doc__.partition("\n\n")
-    p = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = command_parser(__doc__)
     add = p.add_argument
     inputs = "videos, images, folders, globs; a folder of images is one video"
     label = "label of all crops of these inputs: 0 normal (real videos), 1 abnormal (default: none)"

@@ -49,6 +49,7 @@ class _Worker:
                     result = self.work(item)
         except Exception as raised:
             error = _in_a_line(raised)
+        # In one value, because Ray would make tables of its own of an item's fields.
         return {"done": pickle.dumps((item, result, error, self.cannot_start))}
 
 

@@ -16,7 +16,7 @@ from demo.paths import ROOT, WEIGHTS, load_scorer
 from demo.truth import abnormal_part, match, true_parts
 from demo.views import Views, confidence
 from models.benchmark.results import SCORES, mean_known
-from utils import UsageError, run_main, write_json
+from utils import UsageError, command_parser, run_main, write_json
 
 FIRST_SEED = 900_000  # training draws from 0 on
 AT_LEAST = {
@@ -35,11 +35,7 @@ AT_MOST = {"false_people_per_frame": 0.1, "normal_views_flagged": 0.05}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "demo.evaluate")
     parser.add_argument("--videos", type=int, default=200, help="how many to draw (default 200)")
     parser.add_argument(
         "--seed",

@@ -10,7 +10,7 @@ from pathlib import Path
 from configs.defaults import PARTS
 from demo.paths import ROOT, VIDEOS
 from demo.truth import abnormal_part, read_truth
-from utils import UsageError, run_main
+from utils import UsageError, command_parser, run_main
 
 EXPLANATION = """\
 What to expect: the two normal videos score higher than the two with an anomaly, and an anomaly
@@ -21,7 +21,7 @@ These weights were trained on drawings: their scores on other video mean nothing
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m demo.show", description=__doc__)
+    parser = command_parser(__doc__, "demo.show")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "results/demo", help="folder for the results"
     )

@@ -15,7 +15,15 @@ from pathlib import Path
 
 from configs.defaults import PARTS
 from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
-from utils import UsageError, atomic_write, cores_per_process, read_jsonl, run_main, write_jsonl
+from utils import (
+    UsageError,
+    atomic_write,
+    command_parser,
+    cores_per_process,
+    read_jsonl,
+    run_main,
+    write_jsonl,
+)
 
 STILLS, DETECTOR_STILLS = 3000, 2000  # the detector is trained on the first of the stills
 EPOCHS = {"human": 18, "face": 7, "hand": 8}  # bodies are the hardest to learn
@@ -27,11 +35,7 @@ HELD_OUT = 0.1  # share of the stills on which the classifiers are measured whil
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "demo.train")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "build/demo", help="folder for stills, crops and runs"
     )

@@ -8,13 +8,18 @@ import numpy as np
 from configs.defaults import PARTS
 
 BOOTSTRAP_DRAWS = 1000
-NEAR_THRESHOLD = 0.05  # a p so near says little about the side it is on
+MARGIN = 0.05  # a p this close to its threshold says little about the side it is on
 SURELY_NORMAL = 0.2  # a median p up to here is far from flagging
 
 
 def is_abnormal(parts: Iterable[Mapping], thresholds: Mapping[str, float]) -> bool:
     """Return the any-of-three rule: a person is abnormal if one part's p is above its threshold."""
     return any(part["p_abnormal"] > thresholds[part["part"]] for part in parts)
+
+
+def is_near(part: Mapping, thresholds: Mapping[str, float]) -> bool:
+    """Return whether a part's p lies within MARGIN of its threshold."""
+    return abs(part["p_abnormal"] - thresholds[part["part"]]) <= MARGIN + 1e-9
 
 
 def frame_score(people: Sequence[Mapping]) -> float | None:
@@ -51,16 +56,15 @@ def why_unreliable(rows: Iterable[Mapping], thresholds: Mapping[str, float]) -> 
     Either nobody was found, or a part that flags people has most of its p so near its threshold
     that a little noise turns the verdicts.
     """
-    found: dict[str, list[float]] = {}
     people = [person for row in rows for person in row["people"]]
-    for person in people:
-        for part in person["parts"]:
-            found.setdefault(part["part"], []).append(part["p_abnormal"])
-    for name, values in found.items():
-        p, threshold = np.array(values), thresholds[name]
-        near = float(np.mean(np.abs(p - threshold) <= NEAR_THRESHOLD))
-        if (p > threshold).any() and np.median(p) > SURELY_NORMAL and near > 0.5:
-            return f"{name}: {near:.0%} of p are within {NEAR_THRESHOLD} of the threshold"
+    found: dict[str, list[Mapping]] = {}
+    for part in (part for person in people for part in person["parts"]):
+        found.setdefault(part["part"], []).append(part)
+    for name, parts in found.items():
+        median = np.median([part["p_abnormal"] for part in parts])
+        near = float(np.mean([is_near(part, thresholds) for part in parts]))
+        if is_abnormal(parts, thresholds) and median > SURELY_NORMAL and near > 0.5:
+            return f"{name}: {near:.0%} of p are within {MARGIN} of the threshold"
     return None if people else "no people"
 
 

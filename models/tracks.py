@@ -45,16 +45,10 @@ class Tracker:
 
     def _follow(self, boxes: np.ndarray) -> list[int]:
         """Return the numbers of the people in `boxes` (N, 4), and move their tracks there."""
-        from scipy.optimize import linear_sum_assignment  # takes a while to import
-
         self._frame += 1
         self._tracks = [t for t in self._tracks if self._frame - t.seen <= GAP + 1]
         expected = [t.box + t.speed * (self._frame - t.seen) for t in self._tracks]
-        iou = overlaps(boxes, expected)
-        found = {}
-        for i, j in zip(*linear_sum_assignment(iou, maximize=True), strict=True):
-            if iou[i, j] >= MIN_IOU:
-                found[i] = self._tracks[j]
+        found = {i: self._tracks[j] for i, j in pair(boxes, expected, MIN_IOU)}
         for i, box in enumerate(boxes):
             if i not in found:
                 found[i] = _Track(self._people, box, self._frame, np.zeros(4))
@@ -67,6 +61,18 @@ class Tracker:
             track.speed = (track.speed + np.tile(centre, 2)) / 2
             track.box, track.seen = box, self._frame
         return [found[i].id for i in range(len(boxes))]
+
+
+def pair(a: Sequence, b: Sequence, least: float) -> list[tuple[int, int]]:
+    """Return the pairs (index in a, index in b) of boxes (N, 4) and (M, 4) that belong together.
+
+    All are assigned at once, so that the sum of overlaps is largest; pairs below `least` are left.
+    """
+    from scipy.optimize import linear_sum_assignment  # takes a while to import
+
+    iou = overlaps(a, b)
+    pairs = zip(*linear_sum_assignment(iou, maximize=True), strict=True)
+    return [(i, j) for i, j in pairs if iou[i, j] >= least]
 
 
 def overlaps(a: Sequence, b: Sequence) -> np.ndarray:

@@ -20,9 +20,10 @@ from report_results import (
 )
 
 from models.report.evidence import Evidence
-from models.report.facts import MARGIN, fragile_views, histogram_path, video_facts
+from models.report.facts import fragile_views, histogram_path, video_facts
 from models.report.page import build_report, judged_thresholds, scoring_settings
 from models.report.timeline import COLUMNS, timeline
+from models.scores import MARGIN
 from utils import UsageError, write_json, write_jsonl
 
 # The figures of a video.

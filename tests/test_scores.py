@@ -3,7 +3,7 @@
 import pytest
 
 from models.scores import (
-    NEAR_THRESHOLD,
+    MARGIN,
     SURELY_NORMAL,
     Tally,
     frame_score,
@@ -99,15 +99,15 @@ def test_each_person():
 def test_what_is_unreliable():
     assert why_unreliable([], THRESHOLDS) == "no people"
     assert why_unreliable([row()], THRESHOLDS) == "no people"
-    near = [row(person(0, hand=0.32 + sign * NEAR_THRESHOLD / 2)) for sign in (1, 1, -1)]
+    near = [row(person(0, hand=0.32 + sign * MARGIN / 2)) for sign in (1, 1, -1)]
     assert why_unreliable(near, THRESHOLDS) == (
-        f"hand: 100% of p are within {NEAR_THRESHOLD} of the threshold"
+        f"hand: 100% of p are within {MARGIN} of the threshold"
     )
     clear = [row(person(0, hand=p)) for p in (0.9, 0.95, 0.01)]
     assert why_unreliable(clear, THRESHOLDS) is None
     half = [row(person(0, hand=p)) for p in (0.33, 0.99)]
     assert why_unreliable(half, THRESHOLDS) is None  # not most of them
-    unflagged = [row(person(0, hand=0.32 - NEAR_THRESHOLD / 2))]
+    unflagged = [row(person(0, hand=0.32 - MARGIN / 2))]
     assert why_unreliable(unflagged, THRESHOLDS) is None
     low = {"human": SURELY_NORMAL / 2}
     assert why_unreliable([row(person(0, human=SURELY_NORMAL))], low) is None

@@ -208,7 +208,7 @@ def agree(
     return result | {
         "without_ties": _share(decided, samples),
         "with_ties": _share(with_ties, samples) | {"threshold": tie},
-        "models": rank_models(pairs, videos, score, min(samples, 1000)),
+        "models": rank_models(pairs, videos, score, samples),
     }
 
 
@@ -229,8 +229,8 @@ def format_table(results: Sequence[dict]) -> str:
             lines.append(f"| {row['score']} | 0 | - | - | - |")
             continue
         ties, models = row["with_ties"], row["models"]
-        limit = "never" if ties["threshold"] < 0 else f"{ties['threshold']:.4f}"
-        cells = [_cell(row["without_ties"]), f"{_cell(ties)} ({limit})"]
+        threshold = "never" if ties["threshold"] < 0 else f"{ties['threshold']:.4f}"
+        cells = [_cell(row["without_ties"]), f"{_cell(ties)} ({threshold})"]
         cells.append(
             "-"
             if models is None

@@ -17,7 +17,7 @@ from data.video import FrameReader, Source, VideoError
 from models.detector import FrameDetections, PartDetector
 from models.scorer import VideoScorer
 from models.scores import Tally, frame_score, is_abnormal
-from models.tracks import Tracker, overlaps
+from models.tracks import Tracker, pair
 
 EXACT = {"HUMAN": 0.4545454545454546, "FACE": 0.30303030303030304, "HAND": 0.3232}
 ROUNDED = {"HUMAN": 0.45, "FACE": 0.3, "HAND": 0.32}
@@ -224,10 +224,6 @@ def compare_people(before: list[dict], after: list[dict], scale: float) -> tuple
 
 def match_people(before: list[dict], after: list[dict], scale: float = 1.0):
     """Yield the pairs of people whose boxes overlap, each person at most once."""
-    from scipy.optimize import linear_sum_assignment
-
     one, other = (np.reshape([p["bbox"] for p in people], (-1, 4)) for people in (before, after))
-    iou = overlaps(one, other / scale)
-    for i, j in zip(*linear_sum_assignment(-iou), strict=True):
-        if iou[i, j] >= SAME_PERSON:
-            yield before[i], after[j]
+    for i, j in pair(one, other / scale, SAME_PERSON):
+        yield before[i], after[j]

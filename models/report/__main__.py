@@ -1,14 +1,13 @@
 """Build the report of a folder of results again: `python -m models.report results/demo`."""
 
-import argparse
 from pathlib import Path
 
 from models.report.page import build_report
-from utils import run_main
+from utils import command_parser, run_main
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.report", description=__doc__)
+    parser = command_parser(__doc__, "models.report")
     parser.add_argument("folder", type=Path, help="the folder that inference.py wrote into")
     print(f"report: {build_report(parser.parse_args().folder)}")
     return 0

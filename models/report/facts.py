@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from configs.defaults import PARTS
+from models.scores import MARGIN, is_abnormal, is_near
 
-MARGIN = 0.05  # a p this close to its threshold makes a verdict fragile
 FRAGILE_SHARE = 0.2  # from this share of fragile views on, the report warns
 BINS = 40
 
@@ -15,21 +15,13 @@ def _score(
     """Return the share of normal views with every threshold moved by `shift`."""
     if not people:
         return None
-    normal = sum(
-        not any(p["p_abnormal"] > thresholds[p["part"]] + shift for p in person["parts"])
-        for person in people
-    )
-    return normal / len(people)
-
-
-def near(part: Mapping, thresholds: Mapping[str, float]) -> bool:
-    """Return whether a part's p lies within MARGIN of its threshold."""
-    return abs(part["p_abnormal"] - thresholds[part["part"]]) <= MARGIN + 1e-9
+    moved = {part: threshold + shift for part, threshold in thresholds.items()}
+    return sum(not is_abnormal(person["parts"], moved) for person in people) / len(people)
 
 
 def fragile_views(people: Sequence[Mapping], thresholds: Mapping[str, float]) -> int:
     """Return how many person views have a part whose p lies within MARGIN of its threshold."""
-    return sum(any(near(p, thresholds) for p in person["parts"]) for person in people)
+    return sum(any(is_near(p, thresholds) for p in person["parts"]) for person in people)
 
 
 def video_facts(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict:
@@ -52,7 +44,7 @@ def video_facts(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dic
                 ),
                 "highest": max(values[part], default=None),
                 "threshold": thresholds[part],
-                "near": sum(near(p, thresholds) for p in crops),
+                "near": sum(is_near(p, thresholds) for p in crops),
                 "bars": histogram_path(values[part]),
             }
         )

@@ -15,9 +15,10 @@ from configs.defaults import PARTS, flatten
 from configs.values import SCORING_KEYS
 from models.benchmark.results import by_name, read_scores
 from models.report.evidence import Evidence, read_evidence
-from models.report.facts import FRAGILE_SHARE, MARGIN, histogram_path, near, video_facts
+from models.report.facts import FRAGILE_SHARE, histogram_path, video_facts
 from models.report.heatmap import WORDS
 from models.report.timeline import timeline
+from models.scores import MARGIN, is_near
 from utils import UsageError, atomic_write, read_jsonl
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -90,7 +91,7 @@ def _worst(evidence: Mapping | None, thresholds: Mapping[str, float]) -> list[di
     rows = []
     for row in evidence["worst"] if evidence else ():
         if row["part"] in thresholds:
-            more = {"threshold": thresholds[row["part"]], "near": near(row, thresholds)}
+            more = {"threshold": thresholds[row["part"]], "near": is_near(row, thresholds)}
             rows.append({"heat": None, **row, **more})
     return rows
 

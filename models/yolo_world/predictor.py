@@ -100,8 +100,7 @@ class Predictor:
         """Return per image (H, W, 3) uint8 BGR the boxes of texts with embeddings (1, N, 512).
 
         `stage` names the network's share of the time in `clock`; the others are "resize", "copy"
-        and "nms". `run` is like `map`, and may do
-        batches at the same time.
+        and "nms". `run` is like `map`, and may do batches at the same time.
         """
 
         def find(batch: Sequence[Image]) -> list[Detections]:
