@@ -1,6 +1,6 @@
 """Numbers of people over the frames of a video."""
 
-from models.tracks import GAP, Tracker
+from models.tracks import Tracker
 
 
 def numbers(frames):
@@ -30,7 +30,7 @@ def test_all_people_of_a_frame_are_assigned_at_once():
 
 
 def test_who_walks_behind_something_keeps_the_number_for_so_many_frames():
-    for gap, last in ((GAP, [0]), (GAP + 1, [1])):
+    for gap, last in ((4, [0]), (5, [1])):
         seen = [[walker(40 * i)] for i in range(6)]
         again = [[walker(40 * (6 + gap))]]  # far from the last box: the speed tells where
         assert numbers([*seen, *[[]] * gap, *again])[-1] == last, gap
