@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     cores = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
     add("--actor-cores", type=int, metavar="N", help=cores)
-    add("--split-frames", type=int, metavar="N", help="with --ray: share videos of more frames")
+    add("--split-frames", type=int, metavar="N", help="share videos of more frames too")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
     args = p.parse_args(argv)
     for name in ("batch_size", "frame_stride", "actor_cores", "split_frames"):
@@ -131,6 +131,24 @@ def score_here(worker, sources: Sequence, frames: dict, stride: int) -> None:
                 bar.write(plain(f"failed: {row['video_path']}: {row['error']}"), file=sys.stderr)
 
 
+def share_stretches(worker, jobs, frames: dict, most: int) -> None:
+    """Compute what is in the videos `frames` of more than `most` frames, together with the others.
+
+    What was found is kept, so that scoring a video afterwards only reads it.
+    """
+    from tqdm import tqdm
+
+    from data.video import VideoError
+    from models.worker import join, split
+
+    stretches = split(frames, most, worker.scorer.batch_size * worker.scorer.stride)
+    for stretch in tqdm(stretches[rank() :: world_size()], unit="stretch", disable=rank() != 0):
+        with suppress(VideoError):  # it is told when the video is scored
+            worker.keep(stretch)
+    gather_objects([])  # wait for the others
+    decide_in_first(lambda: join(stretches, jobs))
+
+
 def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]:
     """Score the videos `frames` in a Ray cluster's actors; return what could not be written."""
     from tqdm import tqdm
@@ -144,9 +162,7 @@ def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]
         options |= {"device": actors.device, "batch_size": batch_size, "cores": actors.cores}
         logger.info(f"{actors.count} actors of the Ray cluster score {len(frames)} videos")
         if args.split_frames:
-            per_batch = batch_size * args.frame_stride
-            batches = max(args.split_frames // per_batch, 1)
-            stretches = worker.split(list(frames), frames, batches, per_batch)
+            stretches = worker.split(frames, args.split_frames, batch_size * args.frame_stride)
             make = partial(worker.ray_stretch_worker, options, jobs)
             for _ in tqdm(actors.map(make, stretches, jobs), total=len(stretches)):
                 pass  # what could not be read is told when its video is scored
@@ -245,9 +261,11 @@ def run(args: argparse.Namespace, weights, config) -> int:
         frames = decide_in_first(begin)
         if args.ray and frames:
             lost += score_on_ray(args, options, jobs, evidence, frames)
-        elif todo := share(frames):
+        elif frames:
             worker = VideoWorker(scorer, jobs, evidence)
-            score_here(worker, todo, frames, args.frame_stride)
+            if args.split_frames and world_size() > 1:
+                share_stretches(worker, jobs, frames, args.split_frames)
+            score_here(worker, share(frames), frames, args.frame_stride)
         if unseen:
             evidence.explain = explainer(scorer)
         for source in unseen[rank() :: world_size()]:

@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -80,6 +80,15 @@ class VideoWorker:
     def _batches(self, source: Source) -> Batches:
         return Batches(self.jobs.batches_path(source), self.head(source))
 
+    def keep(self, stretch: "Stretch") -> None:
+        """Keep what is in the batches of a stretch, for `join`.
+
+        Raises VideoError where its video cannot be read.
+        """
+        head = self.head(stretch.source)
+        found = self.scorer.score_stretch(stretch.source, stretch.first, stretch.count)
+        write_jsonl(stretch.path(self.jobs), chain([head], found))
+
     def head(self, source: Source) -> dict:
         """Return what the batches of a video depend on."""
         return {
@@ -128,21 +137,17 @@ class Stretch:
 
 def ray_stretch_worker(options: dict, jobs: JobFolder):
     """Return what one of Ray's actors does with a stretch: it keeps what is in its batches."""
-    worker = VideoWorker(VideoScorer.from_files(**options), jobs)
-
-    def score(stretch: Stretch) -> None:
-        head = worker.head(stretch.source)
-        found = worker.scorer.score_stretch(stretch.source, stretch.first, stretch.count)
-        write_jsonl(stretch.path(jobs), chain([head], found))
-
-    return score
+    return VideoWorker(VideoScorer.from_files(**options), jobs).keep
 
 
-def split(sources: Sequence[Source], frames: Mapping[Source, int], batches: int, per_batch: int):
-    """Return the stretches of `batches` batches of those videos that have more than one."""
-    stretches = []
-    for source in sources:
-        count = -(-frames[source] // per_batch)
+def split(frames: Mapping[Source, int], most: int, per_batch: int) -> list[Stretch]:
+    """Return the stretches of about `most` frames of those videos in `frames` that have more.
+
+    `per_batch` is how many frames of a video a batch covers; stretches hold whole batches.
+    """
+    stretches, batches = [], max(most // per_batch, 1)
+    for source, length in frames.items():
+        count = -(-length // per_batch)
         if count > batches:
             stretches += [Stretch(source, i, batches) for i in range(0, count, batches)]
     return stretches
