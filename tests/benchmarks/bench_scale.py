@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def score(videos: list[Path], output: Path, flags: list[str], *, processes=1, cores=None, split=None):
+def score(videos: list[Path], output: Path, flags: list[str], *, processes=1, cores=None, split=0):
     """Run the command; return (wall seconds, seconds of the videos, their frames)."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launch if processes > 1 else []), ROOT / "inference.py"]
