@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TO_MEET = timedelta(minutes=10)
+
 T = TypeVar("T")
 
 
@@ -147,8 +149,14 @@ def process_group(backend: str = "gloo", **options) -> Iterator[None]:
         raise UsageError("several processes: start them with torchrun (or srun torchrun)")
     import torch.distributed as dist
 
-    wait = timedelta(days=365)
-    dist.init_process_group(backend, rank=rank(), world_size=world_size(), timeout=wait, **options)
+    try:
+        # Not for long: where torchrun was killed meanwhile, nobody ever answers.
+        store, *_ = next(dist.rendezvous("env://", rank(), world_size(), timeout=TO_MEET))
+    except dist.DistError as error:
+        raise UsageError("several processes: they do not find each other") from error
+    store.set_timeout(wait := timedelta(days=365))
+    place = {"store": store, "rank": rank(), "world_size": world_size()}
+    dist.init_process_group(backend, timeout=wait, **place, **options)
     try:
         yield
     finally:

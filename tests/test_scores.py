@@ -8,6 +8,7 @@ from models.scores import (
     Tally,
     frame_score,
     is_abnormal,
+    is_near,
     per_person,
     why_unreliable,
 )
@@ -69,7 +70,7 @@ def test_a_video_without_people(no_person):
     tally = Tally(no_person, ["hand"])
     tally.add(row(), THRESHOLDS)
     scores = tally.scores()
-    for key in ("video_results", "score_frame_mean", "score_soft"):
+    for key in ("video_results", "score_frame_mean", "score_soft", "score_people"):
         assert scores[key] == no_person
     assert scores["ci95"] is None
     assert scores["score_clean_frames"] == 1
@@ -109,5 +110,40 @@ def test_what_is_unreliable():
     assert why_unreliable(half, THRESHOLDS) is None  # not most of them
     unflagged = [row(person(0, hand=0.32 - MARGIN / 2))]
     assert why_unreliable(unflagged, THRESHOLDS) is None
-    low = {"human": SURELY_NORMAL / 2}
+    low = {"human": SURELY_NORMAL - MARGIN / 2}
     assert why_unreliable([row(person(0, human=SURELY_NORMAL))], low) is None
+
+
+def test_near_is_up_to_the_margin():
+    for p, expected in ((0.27, True), (0.37, True), (0.2699, False), (0.3701, False)):
+        assert is_near({"part": "hand", "p_abnormal": p}, THRESHOLDS) is expected
+
+
+def test_one_person_in_one_frame():
+    tally = Tally()
+    tally.add(row(person(0, hand=0.5)), THRESHOLDS)
+    scores = tally.scores()
+    assert (scores["video_results"], scores["ci95"], scores["score_people"]) == (0, [0, 0], 0)
+    assert scores["abnormal_by_part"] == {"human": 0, "face": 0, "hand": 1}
+
+
+def test_at_the_threshold_no_part_flags():
+    tally = Tally()
+    tally.add(row(person(0, human=0.45, face=0.3, hand=0.32)), THRESHOLDS)
+    assert tally.scores()["abnormal_by_part"] == {"human": 0, "face": 0, "hand": 0}
+
+
+def test_a_person_of_whom_nothing_was_judged_is_normal():
+    tally, rows = Tally(), [row(person(0))]
+    tally.add(rows[0], THRESHOLDS)
+    assert tally.scores()["score_soft"] == 1
+    assert per_person(rows)[0]["soft"] == 1
+
+
+def test_the_interval_to_the_digit():
+    """Its draws and percentiles are part of the published file: the same on every machine."""
+    tally = Tally()
+    for number in range(30):
+        p = [0.9 if (number + i) % 5 < 2 else 0.1 for i in range(1 + number % 4)]
+        tally.add(row(*(person(i, human=value) for i, value in enumerate(p))), THRESHOLDS)
+    assert tally.scores()["ci95"] == pytest.approx([0.507042254, 0.693361111], abs=1e-8)

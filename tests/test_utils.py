@@ -55,3 +55,22 @@ def test_ctrl_c_is_one_line_and_status_130():
     os.kill(run.pid, signal.SIGINT)
     err = run.communicate()[1].decode().strip()
     assert (run.returncode, err) == (130, "interrupted; the same command goes on from here")
+
+
+def test_a_process_whose_torchrun_is_gone_ends():
+    """It slept for a year in the rendezvous; port 1 is one at which nobody answers."""
+    place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    code = (
+        "import datetime, utils; utils.TO_MEET = datetime.timedelta(seconds=1)\n"
+        "utils.run_main(utils.process_group().__enter__)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **place, "TORCHELASTIC_USE_AGENT_STORE": "True"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "error: several processes: they do not find each other" in ended.stderr

@@ -22,12 +22,13 @@ from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import av
 import cv2
 import numpy as np
 import torch
+from clips import damage, damaged_clip, write_clip
 
 from configs.defaults import ConfigError, get_config
 from data.batches import Batches
@@ -46,45 +47,8 @@ class Lost(Exception):
     """The code went on with damaged data, or did what a file told it to."""
 
 
-def damage(data: bytes, rng: random.Random) -> bytes:
-    """Return `data` cut, overwritten, repeated, with bits flipped, or replaced."""
-    data, at = bytearray(data), rng.randrange(len(data))
-    match rng.randrange(7):
-        case 0:
-            return bytes(data[:at])
-        case 1:
-            for _ in range(rng.choice((1, 10, 1000))):
-                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        case 2:
-            data[at : at + 64] = rng.randbytes(64)
-        case 3:
-            data[at : at + 4] = rng.choice((b"\xff" * 4, b"\x7f\xff\xff\xff", bytes(4)))
-        case 4:
-            data[at:at] = data[: rng.randrange(len(data))]
-        case 5:
-            del data[at : at + rng.randrange(1, 4096)]
-        case 6:
-            data[: rng.choice((4, 64, 1024))] = b"" if rng.random() < 0.5 else bytes(64)
-    return bytes(data)
-
-
-def write_clip(path: Path, frames: int = 12) -> Path:
-    """Write a small video; its codec goes with the container."""
-    codec = {".mp4": "mpeg4", ".webm": "libvpx", ".avi": "mjpeg"}[path.suffix]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height = 96, 64
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        for i in range(frames):
-            image = np.random.default_rng(i).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
-        container.mux(stream.encode())
-    return path
-
-
 def videos(folder: Path, rng: random.Random) -> None:
-    path = write_clip(folder / f"a{rng.choice(('.mp4', '.webm', '.avi'))}")
-    path.write_bytes(damage(path.read_bytes(), rng))
+    path = damaged_clip(folder, rng)
     sources, failed = find_sources([path])
     assert not failed
     count_frames(sources[0])

@@ -22,9 +22,9 @@ def short_video(path, frames: int):
     return Source(path, path.stem)
 
 
-def scored(source: Source, batch_size: int) -> list[dict]:
+def demo_scorer(batch_size: int) -> VideoScorer:
     weights = ROOT / "demo/weights"
-    scorer = VideoScorer.from_files(
+    return VideoScorer.from_files(
         ROOT / "configs/demo/yolo_world_demo.py",
         weights / "detector.pth",
         {part: weights / f"{part}.pth" for part in ("human", "face", "hand")},
@@ -32,7 +32,10 @@ def scored(source: Source, batch_size: int) -> list[dict]:
         device="cpu",
         batch_size=batch_size,
     )
-    return scorer.score(source).frames
+
+
+def scored(source: Source, batch_size: int) -> list[dict]:
+    return demo_scorer(batch_size).score(source).frames
 
 
 def verdicts(rows: list[dict]) -> list:
