@@ -25,8 +25,8 @@ from utils import (
     write_jsonl,
 )
 
-STILLS, DETECTOR_STILLS = 3000, 2000  # the detector is trained on the first of the stills
-EPOCHS = {"human": 18, "face": 7, "hand": 8}  # bodies are the hardest to learn
+STILLS, DETECTOR_STILLS = 6000, 2000  # the detector is trained on the first of the stills
+EPOCHS = {"human": 30, "face": 4, "hand": 4}  # bodies are the hardest to learn
 # Stills that only calibrate: no training and no evaluation draws these seeds.
 CALIBRATION = range(100_000, 101_000)
 DETECTOR_CALIBRATION = 300  # of them suffice for the detector
