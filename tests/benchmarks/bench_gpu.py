@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.device = torch.device("cpu" if args.cpu else "cuda")
     args.size = "demo" if args.cpu else "xl"
     args.weights = ROOT / "build" / "bench"
-    args.people = 2
+    args.people = [2]
     return args
 
 

@@ -72,7 +72,7 @@ class Costs:
 
 def load_detector(args: argparse.Namespace) -> tuple:
     """Return preprocess.py's detector and workers, the detector answering with fixed people."""
-    people = FixedPeople(args.people)
+    people = FixedPeople([args.people])
 
     class FixedDetector(models.detector.PartDetector):
         def __init__(self, *files, **options):
