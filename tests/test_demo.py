@@ -10,6 +10,7 @@ import torch
 from configs.defaults import PARTS, ConfigError, get_config
 from data.video import FrameReader, Source
 from demo import evaluate
+from demo.choose import typical
 from demo.detector_calibration import shift_for, shifted
 from demo.evaluate import Detections, TrueCrops, auroc, right_part, score_aurocs
 from demo.paths import CONFIG, ROOT, VIDEOS, WEIGHTS, load_scorer
@@ -35,6 +36,13 @@ def shipped_truth() -> dict[str, str | None]:
     """Return {video: the part that its truth calls abnormal} of the shipped videos."""
     frames = read_truth(ROOT / "demo/truth.jsonl")
     return {video: abnormal_part(people) for video, people in frames.items()}
+
+
+def test_typical_videos_are_nearest_to_the_median_and_of_small_seeds():
+    scores = {7: 0.2, 3: 0.5, 9: 0.5, 4: 0.6, 8: 0.9, 5: 0.0, 6: 1.0}
+    assert typical(scores, 1) == [3]
+    assert typical(scores, 2) == [3, 9]
+    assert typical(scores, 3) == [3, 4, 9]
 
 
 def test_the_shipped_weights_order_two_videos_and_name_the_part():
