@@ -45,8 +45,12 @@ def test_same_seed_same_video_and_other_seed_another():
 
 def test_the_truth_is_that_of_the_shipped_videos():
     rows = [json.loads(line) for line in (ROOT / "demo/truth.jsonl").read_text().splitlines()]
-    for name, seed in (("normal_2", 950_002), ("hand_fused", 950_014)):
-        frame, people = World(seed).render(3)
+    for name, seed, kind in (
+        ("normal_2", 950_001, None),
+        ("hand_fused", 950_001, "fused_fingers"),
+        ("body_third_arm", 950_016, "third_arm"),
+    ):
+        frame, people = World(seed, kind).render(3)
         (row,) = [r for r in rows if r["video"] == f"{name}.mp4" and r["frame"] == 3]
         assert row["people"] == people
         reader = cv2.VideoCapture(str(ROOT / f"demo/videos/{name}.mp4"))
