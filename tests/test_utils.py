@@ -49,7 +49,12 @@ def test_ctrl_c_is_one_line_and_status_130():
     main = "lambda: (print(1, flush=True), time.sleep(60))"
     code = f"import time; from utils import run_main; run_main({main})"
     run = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Tests that run in the background inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     run.stdout.readline()
     os.kill(run.pid, signal.SIGINT)
