@@ -46,9 +46,8 @@ class PartDetector:
     """Finds people in frames, then faces and hands in each person's crop.
 
     `config` and `weights` are YOLO-World's config file and checkpoint. With `keep_padding_class`,
-    boxes of the padding text count as people, as in the released code. `dtype` is the second pass's
-    number type; float32 gives the reference values. The other options are explained in `Predictor`.
-    Raises CheckpointError where a file cannot be used.
+    boxes of the padding text count as people, as in the released code. The other options are
+    explained in `Predictor`. Raises CheckpointError where a file cannot be used.
     """
 
     def __init__(
@@ -61,9 +60,7 @@ class PartDetector:
         keep_padding_class: bool = True,
         batch_size: int = 4,
         threads: int = 1,
-        dtype: torch.dtype = torch.float32,
-        on_device: bool = False,
-        compile: bool = False,
+        **options,
     ):
         self.predictor = Predictor(
             config,
@@ -73,12 +70,8 @@ class PartDetector:
             score_thr=score_thr,
             batch_size=batch_size,
             threads=threads,
-            on_device=on_device,
-            compile=compile,
+            **options,
         )
-        # A person's box says what every further network sees, so the first pass stays exact.
-        exact = dtype == torch.float32
-        self.part_predictor = self.predictor if exact else self.predictor.converted(dtype)
         self.device, self.on_device = self.predictor.device, self.predictor.on_device
         self.people_texts = self.predictor.embeddings[: len(PEOPLE_TEXTS)][None]
         self.part_texts = self.predictor.embeddings[len(PEOPLE_TEXTS) :][None]
@@ -109,7 +102,7 @@ class PartDetector:
                         continue
                     crops.append(crop)
                 people_of.setdefault((i, corners), []).append(person)
-        found_parts = self.part_predictor(crops, self.part_texts, "detect parts", run)
+        found_parts = self.predictor(crops, self.part_texts, "detect parts", run)
         for ((i, corners), people), parts in zip(people_of.items(), found_parts, strict=True):
             for person in people:
                 self._add_parts(frames[i], results[i], person, corners[:2], parts)

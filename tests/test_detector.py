@@ -75,23 +75,21 @@ def test_nobody_and_no_frames(monkeypatch):
     assert found.people == [] and found.skipped == 0
 
 
-def test_sixteen_bits_leave_people_and_the_outermost_layers_exact():
+def test_sixteen_bits_leave_the_outermost_layers_exact():
     reader = cv2.VideoCapture(str(VIDEOS / "normal_1.mp4"))
     frame = reader.read()[1]
     reader.release()
     files = DETECTOR_CONFIG, WEIGHTS / "detector.pth"
     exact = detector.PartDetector(*files)
     fast = detector.PartDetector(*files, dtype=torch.bfloat16)
-    model = fast.part_predictor.model
+    model = fast.predictor.model
     types = {module: {p.dtype for p in module.parameters()} for module in model.children()}
     assert types[model.neck] == {torch.bfloat16} and types[model.bbox_head] == {torch.float32}
     assert model.backbone.image_model.stem.conv.weight.dtype == torch.float32
-    assert {p.dtype for p in fast.predictor.model.parameters()} == {torch.float32}
     (one,), (other,) = exact.detect([frame]), fast.detect([frame])
     assert len(one.people) == len(other.people) > 0
     moved = []
     for a, b in zip(one.people, other.people, strict=True):
-        assert a.parts[0] == b.parts[0]
         assert [p.part for p in a.parts] == [p.part for p in b.parts]
         moved += [
             np.abs(np.subtract(p.bbox, q.bbox)).max() for p, q in zip(a.parts, b.parts, strict=True)

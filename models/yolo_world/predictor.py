@@ -43,7 +43,8 @@ class Predictor:
 
     `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. Boxes need a score
     above `score_thr`. `threads` resize images at the same time. With `on_device`, images are
-    tensors on the device and are resized there. `compile` takes about a minute at the start. Raises
+    tensors on the device and are resized there. `dtype` is the number type of backbone and neck;
+    float32 gives the reference values. `compile` takes about a minute at the start. Raises
     CheckpointError where `config` or `weights` cannot be used.
     """
 
@@ -57,6 +58,7 @@ class Predictor:
         score_thr: float,
         batch_size: int,
         threads: int,
+        dtype: torch.dtype = torch.float32,
         on_device: bool = False,
         compile: bool = False,
         clock: Stopwatch | None = None,
@@ -65,6 +67,8 @@ class Predictor:
         self.device = torch.device(device)
         self.clock = clock or Stopwatch()
         self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
+        if dtype != torch.float32:
+            _compute_in(dtype, self.model)
         self.embeddings = self.embeddings.to(self.device)
         # The threshold can be applied before NMS: a weaker box never suppresses a stronger one.
         self.model.bbox_head.test_cfg.score_thr = score_thr
@@ -75,20 +79,6 @@ class Predictor:
         self._raw = _compiled(self.model.raw) if compile else self.model.raw
         in_threads = threads > 1 and not on_device
         self._map = ThreadPoolExecutor(threads, "letterbox").map if in_threads else map
-
-    def converted(self, dtype: torch.dtype) -> "Predictor":
-        """Return a predictor of the same weights whose backbone and neck compute in `dtype`.
-
-        The first convolution and the head stay in float32: in 16 bits they move boxes most.
-        """
-        other = copy.copy(self)
-        other.model = copy.deepcopy(self.model)
-        other.model.backbone.to(dtype)
-        other.model.neck.to(dtype)
-        stem = other.model.backbone.image_model.stem.float()
-        stem.register_forward_hook(lambda module, inputs, output: output.to(dtype))
-        other._raw = _compiled(other.model.raw) if self.fill else other.model.raw
-        return other
 
     def __call__(
         self,
@@ -158,6 +148,17 @@ def _to_numpy(found) -> Detections:
         found.scores.float().cpu().numpy(),
         found.labels.cpu().numpy(),
     )
+
+
+def _compute_in(dtype: torch.dtype, model: nn.Module) -> None:
+    """Let the backbone and neck of `model` compute in `dtype`.
+
+    The first convolution and the head stay in float32: in 16 bits they move boxes most.
+    """
+    model.backbone.to(dtype)
+    model.neck.to(dtype)
+    stem = model.backbone.image_model.stem.float()
+    stem.register_forward_hook(lambda module, inputs, output: output.to(dtype))
 
 
 def _fold(model: nn.Module) -> nn.Module:

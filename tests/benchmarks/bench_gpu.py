@@ -119,7 +119,7 @@ def passes(args) -> list[dict]:
     quiet_libraries()
     rows = []
     for name, detector in detectors(args):
-        predictor, texts = detector.part_predictor, detector.part_texts
+        predictor, texts = detector.predictor, detector.part_texts
         side = predictor.letterbox.size[0]
         image = torch.full((side, side, 3), 114, dtype=torch.uint8)
         image = image.to(args.device) if detector.on_device else image.numpy()

@@ -183,10 +183,8 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
     set_matmul_precision("fp32")
     workers, threads = share_cores(device)
     detector = PartDetector(*files, device, batch_size=args.batch_size, threads=threads, **options)
-    for name in ("predictor", "part_predictor"):
-        predictor = getattr(detector, name)
-        predictor.clock = clock
-        setattr(detector, name, FixedPredictor(predictor, fixed))
+    detector.predictor.clock = clock
+    detector.predictor = FixedPredictor(detector.predictor, fixed)
     batching = {"batch_size": args.batch_size, "workers": workers, "threads": threads}
     scorer = VideoScorer(detector, models, config, dtype=dtype, **batching)
     if getattr(args, "call", "score") == "score":
