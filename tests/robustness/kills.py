@@ -20,21 +20,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from scripts import SCRIPTS, command, results, run
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("script", choices=SCRIPTS)
-    parser.add_argument("kills", type=int)
-    args = parser.parse_args()
+def kill(script: str, kills: int) -> dict[str, int]:
+    """Return how many kills there were, and how many results were the "same" or "lost" after."""
     rng, outcomes = random.Random(0), {"kills": 0, "same": 0, "lost": 0}
     with tempfile.TemporaryDirectory() as folder:
         data, whole, cut = (Path(folder) / name for name in ("data", "whole", "cut"))
         start = time.perf_counter()
-        status, told = run(command(args.script, whole, data))
+        status, told = run(command(script, whole, data))
         assert status == 0, told
         length, expected = time.perf_counter() - start, results(whole)
         assert expected
-        while outcomes["kills"] < args.kills:
-            words = command(args.script, cut, data)
+        while outcomes["kills"] < kills:
+            words = command(script, cut, data)
             killed = run(words, rng.uniform(0.1, 0.95) * length)[0] < 0
             outcomes["kills"] += killed
             if killed and rng.random() < 0.5:  # half of the runs are killed several times
@@ -45,6 +42,15 @@ def main() -> int:
             if not same:
                 print(status, told[-2000:], sorted(results(cut)), file=sys.stderr)
             shutil.rmtree(cut)
+    return outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("script", choices=SCRIPTS)
+    parser.add_argument("kills", type=int)
+    args = parser.parse_args()
+    outcomes = kill(args.script, args.kills)
     print(json.dumps({"script": args.script, **outcomes}))
     return int(outcomes["lost"] > 0)
 
