@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from data.stream import batched
 from models.device import Stopwatch
+from models.yolo_world.boxes import find_boxes
 from models.yolo_world.build import load_detector
 from models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
 
@@ -110,11 +111,14 @@ class Predictor:
         with self.clock.stage(stage):
             outs = self.raw(batch, texts)
         outs = [[level[: len(prepared)] for level in levels] for levels in outs]
-        # The head stores the number of texts: each thread has its own head of the same tensors.
-        head = copy.copy(self.model.bbox_head)
-        head.num_classes = texts.shape[1]
+        metas = [meta for _, meta in prepared]
         with self.clock.stage("nms"):
-            metas = [meta for _, meta in prepared]
+            if self.on_device:
+                found = find_boxes(self.model.bbox_head, *outs, metas)
+                return [Detections(x[:, :4], x[:, 4], x[:, 5].astype(np.int64)) for x in found]
+            # The head stores the number of texts: each thread has its own head of the same tensors.
+            head = copy.copy(self.model.bbox_head)
+            head.num_classes = texts.shape[1]
             found = head.predict_by_feat(*outs, batch_img_metas=metas, rescale=True)
             return [_to_numpy(boxes) for boxes in found]
 
