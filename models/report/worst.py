@@ -38,7 +38,7 @@ class Suspect:
 
 
 class WorstParts:
-    """Keeps the flagged parts with the highest p of a video, each person's part once."""
+    """Keeps a video's flagged parts with the highest p, each part of a person once."""
 
     def __init__(self, thresholds: Mapping[str, float], most: int = WORST):
         self.thresholds, self.most = thresholds, most
@@ -71,9 +71,9 @@ class WorstParts:
     def save(self, folder: Path, explain: Explain | None) -> dict:
         """Write the pictures into `folder`; return what evidence.json says about them."""
         views = [suspect.view for suspect in self.kept]
-        for thumb in views[:1] or [self.first]:
-            if thumb is not None:
-                _write_jpeg(folder / "thumb.jpg", thumb)
+        thumb = views[0] if views else self.first
+        if thumb is not None:
+            _write_jpeg(folder / "thumb.jpg", thumb)
         heats = self._explain(explain) if explain else {}
         rows = []
         for rank, suspect in enumerate(self.kept):
