@@ -1,4 +1,4 @@
-"""What a process, or one of Ray's actors, does with each video: score it into the results."""
+"""How a process, or one of Ray's actors, scores a video into the folder of results."""
 
 import glob
 import json
@@ -80,7 +80,7 @@ class VideoWorker:
         write_jsonl(stretch.path(self.jobs), chain([self.head(stretch.source)], found))
 
     def head(self, source: Source) -> dict:
-        """Return what the contents of a video's batches depend on, besides the networks."""
+        """Return what a video's batches depend on: the first line of the file that keeps them."""
         return {
             "settings": self.jobs.digest,
             "identity": identity(source),
@@ -93,8 +93,7 @@ class VideoWorker:
 def ray_worker(options: dict, jobs: JobFolder, evidence: Evidence | None):
     """Return the function with which one of Ray's actors scores a video.
 
-    That function returns what evidence could not be written. `options` are those of
-    `VideoScorer.from_files`.
+    It returns what evidence could not be written. `options` are those of `VideoScorer.from_files`.
     """
     worker = VideoWorker(VideoScorer.from_files(**options), jobs, evidence)
 
@@ -146,7 +145,7 @@ def split(frames: Mapping[Source, int], most: int, per_batch: int) -> list[Stret
 
 
 def join(stretches: Iterable[Stretch], jobs: JobFolder) -> None:
-    """Join the stretches of each video to its batches, from which scoring it resumes.
+    """Keep the batches of a video's stretches as a killed run does, so that scoring resumes there.
 
     Only the stretches before the first missing one are used.
     """

@@ -223,15 +223,12 @@ def format_table(results: Sequence[dict]) -> str:
         if not row["pairs"]:
             lines.append(f"| {row['score']} | 0 | - | - | - |")
             continue
-        ties, models = row["with_ties"], row["models"]
+        ties, models, ranks = row["with_ties"], row["models"], "-"
         threshold = "never" if ties["threshold"] < 0 else f"{ties['threshold']:.4f}"
-        cells = [_cell(row["without_ties"]), f"{_cell(ties)} ({threshold})"]
-        cells.append(
-            "-"
-            if models is None
-            else f"{models['models']}: {models['spearman']:.3f} "
-            f"[{models['ci95'][0]:.3f}, {models['ci95'][1]:.3f}]"
-        )
+        if models is not None:
+            low, high = models["ci95"]
+            ranks = f"{models['models']}: {models['spearman']:.3f} [{low:.3f}, {high:.3f}]"
+        cells = [_cell(row["without_ties"]), f"{_cell(ties)} ({threshold})", ranks]
         lines.append(f"| {row['score']} | {row['pairs']} | {' | '.join(cells)} |")
     lines += [
         "",

@@ -36,35 +36,24 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     schedule,
     *,
-    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    device: torch.device,
-    precision: str,
-    clip_grad: float,
     accumulation: int,
     epoch: int,
     steps: int,
     log: "StepLog",
+    **options,
 ) -> float:
     """Take the `steps` optimiser steps of `epoch`; return their mean loss.
 
     `batches` gives this process's (images (B, H, W, 3) uint8 RGB, targets (B,) 1 for abnormal, rows
-    (B,) of the crops in their list); each step takes `accumulation` of them. A loss or gradient
-    that is not finite ends the run with UsageError.
+    (B,) of the crops in their list); each step takes `accumulation` of them. `options` are the
+    keywords of `train_step`. A loss or gradient that is not finite ends the run with UsageError.
     """
     network.train()
     log.begin(epoch)
     for step in range(steps):
         micro_batches = list(itertools.islice(batches, accumulation))
-        loss, norm = train_step(
-            network,
-            criterion,
-            [(images, targets) for images, targets, _ in micro_batches],
-            optimizer,
-            augment=augment,
-            device=device,
-            precision=precision,
-            clip_grad=clip_grad,
-        )
+        crops = [(images, targets) for images, targets, _ in micro_batches]
+        loss, norm = train_step(network, criterion, crops, optimizer, **options)
         schedule.step_update(epoch * steps + step)
         rows = torch.cat([rows for _, _, rows in micro_batches])
         log.add(step, loss, norm, rows, lr=optimizer.param_groups[-1]["lr"])
