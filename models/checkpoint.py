@@ -3,8 +3,8 @@
 Files from others hold configuration objects beside their tensors. torch's restricted unpickler
 reads them, with a short allow-list that maps those objects to stand-ins that do nothing.
 
-Tensors are mapped from disk, which checks no checksum. So a file's checksums and numbers are read
-once, and `~/.cache/human_anomaly/checked_weights.json` remembers which files were good.
+Mapping tensors from disk verifies no checksum. So a file's checksums and numbers are checked once,
+and `~/.cache/human_anomaly/checked_weights.json` remembers which files were good.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ State = dict[str, torch.Tensor]
 
 
 class CheckpointError(UsageError):
-    """A weight file that cannot be used; the message names it, what was expected, what came."""
+    """A weight file that cannot be used; the message says what was expected and what was found."""
 
 
 class _Inert:
@@ -38,22 +38,18 @@ class _Inert:
         pass
 
 
-class _PlainDict(dict):
-    """Stands in for a foreign mapping."""
-
-
 def _inert_call(*args):
     """Stand in for a foreign function, such as getattr: it is not called, the result is None."""
     return None
 
 
 def _allowed() -> list:
-    """Return what a file may name: plain data, and foreign names with their stand-ins."""
+    """Return the allow-list: plain data, and stand-ins for foreign names."""
     multiarray = np._core.multiarray
     dtypes = {type(np.dtype(code)) for code in "?bhilqBHILQefdOSU"}
     return [
         (OrderedDict, "yacs.config.CfgNode"),
-        (_PlainDict, "mmengine.config.config.ConfigDict"),
+        (OrderedDict, "mmengine.config.config.ConfigDict"),
         (_Inert, "mmengine.config.config.Config"),
         (_Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
         (_inert_call, "builtins.getattr"),
@@ -75,30 +71,11 @@ def _size(path: Path) -> str:
 def read_checkpoint(path: str | Path) -> dict:
     """Return the dict saved at `path`, tensors memory-mapped on the CPU where the format allows.
 
-    Raises CheckpointError for a file that is missing, truncated, damaged, not a checkpoint, that
-    names code outside the allow-list or holds weights that are not numbers.
+    Raises CheckpointError for a file that is missing, damaged or no checkpoint, that names code
+    outside the allow-list, or whose weights are no plain, finite numbers.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weight file")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read: {error.strerror}") from error
-    if not head:
-        raise CheckpointError(f"{path}: the file is empty (0 bytes); expected a checkpoint")
-    is_zip = head.startswith(b"PK")
-    if is_zip and not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path}: truncated, {_size(path)} found and the archive's end is missing "
-            "(a released anomaly detector has 346.8 MB); fetch it again"
-        )
-    if not is_zip and not head.startswith(b"\x80"):
-        kind = (
-            "a web page" if head.lstrip()[:1] == b"<" else f"a file that starts with {head[:8]!r}"
-        )
-        raise CheckpointError(f"{path}: expected a PyTorch checkpoint, found {kind}, {_size(path)}")
+    is_zip = _is_zip(path)
     mark = _mark(path)
     is_known = _known_marks().get(os.path.abspath(path)) == mark
     try:
@@ -129,8 +106,32 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
+def _is_zip(path: Path) -> bool:
+    """Return whether the file is an archive, else a pickle; raises CheckpointError for neither."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read: {error.strerror}") from error
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty (0 bytes); expected a checkpoint")
+    is_zip = head.startswith(b"PK")
+    if is_zip and not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path}: truncated, {_size(path)} found and the archive's end is missing "
+            "(a released anomaly detector has 346.8 MB); fetch it again"
+        )
+    if not is_zip and not head.startswith(b"\x80"):
+        is_page = head.lstrip()[:1] == b"<"
+        kind = "a web page" if is_page else f"a file that starts with {head[:8]!r}"
+        raise CheckpointError(f"{path}: expected a PyTorch checkpoint, found {kind}, {_size(path)}")
+    return is_zip
+
+
 def _mark(path: Path) -> list:
-    """Return size, time and a hash of the file's end, where an archive lists its checksums."""
+    """Return the file's size, time and a hash of its end, where an archive lists its checksums."""
     stat = path.stat()
     with path.open("rb") as file:
         file.seek(max(0, stat.st_size - 2**20))
@@ -150,7 +151,7 @@ def _known_marks() -> dict:
 
 
 def _remember(path: Path, mark: list) -> None:
-    """Note that the file is good, where there is a place to; files that are gone are forgotten."""
+    """Note that the file is good, if the cache can be written; forget files that are gone."""
     marks = {known: mark for known, mark in _known_marks().items() if os.path.exists(known)}
     with suppress(OSError, ValueError, RuntimeError):
         _marks_path().parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +159,7 @@ def _remember(path: Path, mark: list) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise CheckpointError where a checksum is wrong, or a record would grow when it is read."""
+    """Raise CheckpointError where a checksum is wrong or a record is compressed."""
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             if record.compress_type != zipfile.ZIP_STORED:
@@ -179,7 +180,7 @@ def _tensors(content: Mapping) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _check_numbers(content: Mapping, path: Path) -> None:
-    """Raise CheckpointError, which names the first one, for a tensor with NaN or infinity."""
+    """Raise CheckpointError, which names the first tensor that is not plain, finite numbers."""
     for name, tensor in _tensors(content):
         if (problem := _oddity(tensor)) is not None:
             raise CheckpointError(f"{path}: {name}: expected a plain tensor, found {problem}")
@@ -190,7 +191,7 @@ def _check_numbers(content: Mapping, path: Path) -> None:
 
 
 def _oddity(tensor: torch.Tensor) -> str | None:
-    """Return what keeps a tensor from being plain numbers in memory, or None."""
+    """Return why a tensor is not plain numbers in memory, or None."""
     is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not is_plain or tensor.is_quantized or tensor.is_nested:
         return f"one of kind {tensor.layout}, {tensor.dtype} on {tensor.device}"
@@ -220,33 +221,30 @@ def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
 
 
 def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Path) -> None:
-    """Raise CheckpointError where names, shapes or kinds differ; the message tells the first ones.
+    """Raise CheckpointError where names, shapes or kinds differ; the message has the first ones.
 
-    A weight has to be of floating point; a count may be either.
+    Where floating point is expected, the number must be of floating point too.
     """
     missing = [k for k in expected if k not in state]
     extra = [k for k in state if k not in expected]
     both = [k for k in expected if k in state]
     wrong = [k for k in both if state[k].shape != expected[k].shape]
     other = [k for k in both if expected[k].is_floating_point() and state[k].dtype not in FLOATS]
-    if not (missing or extra or wrong or other):
-        return
     found = []
     if missing:
         found.append(f"{len(missing)} missing (first: {', '.join(missing[:3])})")
     if extra:
         found.append(f"{len(extra)} unexpected (first: {', '.join(extra[:3])})")
-    if wrong:
-        k = wrong[0]
+    for k in wrong[:1]:
         shapes = f"{k} is {tuple(state[k].shape)}, expected {tuple(expected[k].shape)}"
         found.append(f"{len(wrong)} of another shape (first: {shapes})")
-    if other:
-        k = other[0]
+    for k in other[:1]:
         kinds = f"{k} is {state[k].dtype}, expected {expected[k].dtype}"
         found.append(f"{len(other)} of another type (first: {kinds})")
-    raise CheckpointError(
-        f"{path}: other architecture than the settings describe: " + "; ".join(found)
-    )
+    if found:
+        raise CheckpointError(
+            f"{path}: other architecture than the settings describe: {'; '.join(found)}"
+        )
 
 
 def assign_state(module: torch.nn.Module, state: State, path: str | Path) -> None:

@@ -26,7 +26,7 @@ class AnomalyClassifier(Beit):
     """ViT with relative position bias and mean pooling: (B, 3, S, S) to (B,) abnormal logits."""
 
     def __init__(self, *, head_hidden: int = 0, conv_stem: bool = False, **beit):
-        # By default Beit scales a new head by 0.001, too small for a network trained from scratch.
+        # Beit scales a new head by 0.001, which is too small for a network trained from scratch.
         scale = {"head_init_scale": 1.0} if conv_stem else {}
         super().__init__(num_classes=1, global_pool="avg", **scale, **beit)
         if conv_stem:
@@ -46,7 +46,7 @@ class AnomalyClassifier(Beit):
 def build_conv_stem(patch_size: int, embed_dim: int) -> nn.Sequential:
     """Return 3x3 convolutions and poolings: (B, 3, S, S) to one position per patch.
 
-    They can be trained on a few thousand images, too few for the usual cut into patches
+    They can be trained on a few thousand images, which are too few for a linear patch embedding
     (arXiv 2106.14881).
     """
     steps = int(math.log2(patch_size))
@@ -90,6 +90,16 @@ def shape_of(config) -> dict:
     }
 
 
+def input_of(config) -> dict:
+    """Return the keywords that say how crops of video frames are fed to a classifier."""
+    return {
+        "size": config.DATA.IMG_SIZE,
+        "crop": config.TEST.CROP,
+        "interpolation": config.DATA.INTERPOLATION,
+        "channels": config.TEST.CHANNELS,
+    }
+
+
 def convert_finetuned(state: State, abnormal_index: int = 0) -> State:
     """Drop index buffers and fold a two-logit head into the abnormal logit.
 
@@ -110,17 +120,15 @@ def convert_pretrained(state: State, model: nn.Module) -> State:
     Pre-training shares one bias table among all blocks: it is copied to each, and interpolated
     where `model` has another patch grid.
     """
-    if any(k.startswith("encoder.") for k in state):
-        state = {
-            k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")
-        }
-    shared = state.pop("rel_pos_bias.relative_position_bias_table", None)
-    dropped = ("mask_token", "norm.weight", "norm.bias")
+    prefix = "encoder." if any(k.startswith("encoder.") for k in state) else ""
     state = {
-        k: v
+        k.removeprefix(prefix): v
         for k, v in state.items()
-        if k not in dropped and not k.endswith("relative_position_index")
+        if k.startswith(prefix) and not k.endswith("relative_position_index")
     }
+    shared = state.pop("rel_pos_bias.relative_position_bias_table", None)
+    for name in ("mask_token", "norm.weight", "norm.bias"):
+        state.pop(name, None)
     for name, table in model.named_parameters():
         if not name.endswith("relative_position_bias_table"):
             continue

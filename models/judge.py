@@ -17,15 +17,15 @@ from models.detector import PartBox
 from models.device import Stopwatch
 
 CROPS_PER_BATCH = 32
-CROPS_PER_CPU_BATCH = 8  # costs as much per crop, and keeps all cores busy to the end
+CROPS_PER_CPU_BATCH = 8  # takes as long per crop, and keeps all cores busy to the end
 
 
 class CropJudge:
     """Gives p(abnormal) of crops: `judge("hand", [crop, ...])` for (h, w, 3) uint8 BGR.
 
-    `classifiers` maps parts to modules from (B, 3, size, size) to (B,) logits on `device`. `crop`
-    says whether the centre is cut after resizing, `channels` is the order (rgb or bgr) that the
-    classifiers are fed. Crops may be tensors on the device; they are then resized there.
+    `classifiers` maps parts to modules from (B, 3, size, size) to (B,) logits on `device`. With
+    `crop` the centre is cut after resizing. `channels` is the order (rgb or bgr) in which the
+    classifiers get a crop. Crops may be tensors on the device; they are then resized there.
     """
 
     def __init__(
@@ -51,8 +51,7 @@ class CropJudge:
     @torch.inference_mode()
     def __call__(self, part: str, crops: Sequence[np.ndarray | Tensor]) -> list[float]:
         probabilities: list[float] = []
-        for start in range(0, len(crops), self.batch_size):
-            chunk = crops[start : start + self.batch_size]
+        for chunk in batched(crops, self.batch_size):
             with self.clock.stage("resize"):
                 pixels = torch.stack(list(self._map(self._pixels, chunk)))
             with self.clock.stage("classify"):
@@ -69,10 +68,10 @@ class CropJudge:
         boxes: Sequence[Sequence[PartBox]],
         run: Callable[..., Iterable] = map,
     ) -> dict[str, dict[tuple, float]]:
-        """Return by part {(image's number, square): p} of the boxes in each of `images`.
+        """Return, by part, {(image's number, square): p} of the boxes in each of `images`.
 
         A square that several boxes share is judged once; parts without a classifier are left out.
-        `run` is like `map`, and may do several batches at the same time.
+        `run` is like `map`, and may judge several batches at the same time.
         """
         found: dict[str, dict] = {part: {} for part in self.classifiers}
         for number, of_image in enumerate(boxes):
@@ -94,7 +93,7 @@ class CropJudge:
         return found
 
     def _pixels(self, crop: np.ndarray | Tensor) -> Tensor:
-        """Return the crop (size, size, 3) uint8, in the order that the classifiers are fed."""
+        """Return the resized crop (size, size, 3) uint8, its channels in the classifiers' order."""
         if isinstance(crop, Tensor):
             return self.transform.pixels_on_device(crop.flip(2) if self._rgb else crop)
         fed = np.ascontiguousarray(crop[:, :, ::-1] if self._rgb else crop)

@@ -3,8 +3,8 @@
     python -m models.score_crops crops --hand-model checkpoint/hand/ckpt29.pth
     python -m data.label crops --page
 
-Writes crops/p_abnormal.json. It is a command of its own because data/ knows no networks: crops can
-be judged where a GPU is, and labelled anywhere.
+Writes crops/p_abnormal.json. It is a separate command, so that crops can be judged on a machine
+that has a GPU and labelled on another one.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from data.cropping.crop_lists import list_crops
 from data.cropping.label_page import PROBABILITIES_FILE, read_probabilities
 from data.dataset import read_image
 from data.stream import batched
-from models.classifier import load_classifier
+from models.classifier import input_of, load_classifier
 from models.device import choose_device
 from models.judge import CropJudge
 from utils import UsageError, command_parser, cores_per_process, run_main, setup_logging, write_json
@@ -48,7 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def score_files(judge: CropJudge, part: str, files: Sequence[Path], batch: int) -> list[float]:
-    """Return each image's p(abnormal); NaN, and a warning, where it cannot be read."""
+    """Return each image's p(abnormal), or NaN and a warning where it cannot be read."""
 
     def read(file: Path) -> np.ndarray | None:
         try:
@@ -82,10 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = [args.folder / part / place for place in places]
         judge = CropJudge(
             {part: load_classifier(model, config, device)},
-            size=config.DATA.IMG_SIZE,
-            crop=config.TEST.CROP,
-            interpolation=config.DATA.INTERPOLATION,
-            channels=config.TEST.CHANNELS,
+            **input_of(config),
             device=device,
             threads=cores_per_process(),
         )

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from configs.defaults import thresholds
 from data.stream import batched, clip_frames, map_ahead, prefetch
 from data.video import Frame, FrameReader, Source
-from models.classifier import load_classifier
-from models.detector import FrameDetections, PartDetector, Person
+from models.classifier import input_of, load_classifier
+from models.detector import PartDetector, Person
 from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
 from models.judge import CropJudge
 from models.scores import Tally, VideoResult, frame_score, is_abnormal
@@ -30,11 +30,11 @@ from utils import keep_to_one_core
 class VideoScorer:
     """Scores videos with a detector and one classifier per part.
 
-    `classifiers` maps "human", "face" and "hand" to modules from (B, 3, S, S) to (B,) logits; with
-    fewer of them, the other parts are not judged. `config` comes from `get_config`. `workers`
-    batches of the detector or a classifier are computed at once, on CPU each on one core; `threads`
-    help each of them to cut and resize. What is in a batch depends on the frames alone, and so do
-    the results. `mix_clips` lets `score_frames` fill batches with frames of several clips.
+    `classifiers` maps "human", "face" and "hand" to modules from (B, 3, S, S) to (B,) logits; a
+    part without one is not judged. `config` comes from `get_config`. `workers` batches of the
+    networks are computed at once, on CPU each on one core; `threads` cut and resize the crops of a
+    batch. Neither changes the results, because the frames alone decide what is in a batch. With
+    `mix_clips`, `score_frames` fills batches with frames of several clips.
     """
 
     def __init__(
@@ -59,18 +59,15 @@ class VideoScorer:
         self.thresholds = thresholds(config)
         self.judge = CropJudge(
             self.classifiers,
-            size=config.DATA.IMG_SIZE,
-            crop=config.TEST.CROP,
-            interpolation=config.DATA.INTERPOLATION,
-            channels=config.TEST.CHANNELS,
+            **input_of(config),
             device=detector.device,
             dtype=dtype,
             threads=1 if detector.on_device else threads,
             clock=self.clock,
         )
         self.workers, self.mix_clips = workers, mix_clips
-        # Networks run in one pool. Threads of the other wait for them, one per batch of frames:
-        # twice as many, so that a frame with few people leaves no worker idle.
+        # One pool runs the networks. The other has a thread per batch of frames, which waits for
+        # them: twice as many, so that a frame with few people leaves no worker idle.
         self._networks = ThreadPoolExecutor(workers, "networks", keep_to_one_core)
         self.in_flight = 2 * workers
         self._batches_ahead = ThreadPoolExecutor(self.in_flight, "frames", keep_to_one_core)
@@ -94,13 +91,16 @@ class VideoScorer:
         """Load the detector and the classifiers; `models` maps parts to files.
 
         `batch_size` is frames per detector batch (2 on CPU, else 8); `fast` and `compile` are
-        inference.py's; `cores` bounds the CPU cores in use. Raises CheckpointError for a file that
-        cannot be used, UsageError for a device that is not there.
+        inference.py's; `cores` is how many CPU cores may be used. Raises CheckpointError for a file
+        that cannot be used, UsageError for a device that is not there.
         """
         device = choose_device(str(device))
         workers, threads = share_cores(device, cores)
-        batch_size = batch_size or (2 if device.type == "cpu" else 8)
-        dtype = fast_dtype(device) if fast else torch.float32
+        shared = {
+            "batch_size": batch_size or (2 if device.type == "cpu" else 8),
+            "threads": threads,
+            "dtype": fast_dtype(device) if fast else torch.float32,
+        }
         set_matmul_precision("fp32")
         classifiers = {p: load_classifier(path, config, device) for p, path in models.items()}
         detector = PartDetector(
@@ -109,24 +109,12 @@ class VideoScorer:
             device,
             score_thr=config.DETECTOR.SCORE_THR,
             keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
-            batch_size=batch_size,
-            threads=threads,
-            dtype=dtype,
             on_device=fast and device.type == "cuda",
             compile=compile,
+            **shared,
         )
-        return cls(
-            detector,
-            classifiers,
-            config,
-            batch_size=batch_size,
-            stride=stride,
-            fps=fps,
-            workers=workers,
-            threads=threads,
-            dtype=dtype,
-            mix_clips=fast,
-        )
+        options = {"stride": stride, "fps": fps, "workers": workers, "mix_clips": fast}
+        return cls(detector, classifiers, config, **shared, **options)
 
     def score(
         self,
@@ -137,11 +125,12 @@ class VideoScorer:
         kept: Iterable[dict] = (),
         keep_frames: bool = True,
     ) -> VideoResult:
-        """Return the scores of a video; `on_frame` sees each frame and its row in order.
+        """Return the scores of a video.
 
-        `on_batch` sees what was found in each batch, in order, plain JSON. Given back as `kept`,
-        with the same batch size, the first batches are not computed again. Raises VideoError where
-        no frame can be decoded.
+        `on_frame` gets each frame and its row, `on_batch` what was found in each new batch (plain
+        JSON), both in order. The first batches are not computed again where `kept` has what
+        `on_batch` got for them, with the same batch size. Raises VideoError where no frame can be
+        decoded.
         """
         start = time.perf_counter()
         if not isinstance(source, Source):
@@ -149,14 +138,14 @@ class VideoScorer:
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
         tally, tracker = Tally(self.config.SCORE.NO_PERSON, self.classifiers), Tracker()
         rows, skipped = [], 0
-        for frames, found, is_new in self._batches(reader, iter(kept)):
-            if not is_new:  # the time that the run before took counts too
+        for frames, found, is_new in self._batches(reader, kept):
+            if not is_new:  # the time of the earlier run counts too
                 start = time.perf_counter() - found["seconds"]
             elif on_batch is not None:
                 on_batch(found | {"seconds": time.perf_counter() - start})
             skipped += sum(found["skipped"])
             for frame, row in zip(frames, found["rows"], strict=True):
-                tracker.number(row)  # here all rows come in order, whoever computed them
+                tracker.number(row)  # here, because all rows come in order, kept ones too
                 tally.add(row, self.thresholds)
                 if keep_frames:
                     rows.append(row)
@@ -181,17 +170,17 @@ class VideoScorer:
         frames = self.batch_size * self.stride  # of the source, in a batch
         bounds = {"start": first * frames, "stop": (first + count) * frames}
         reader = FrameReader(source, stride=self.stride, fps=self.fps, **bounds)
-        for _, found, _ in self._batches(reader, iter(())):
+        for _, found, _ in self._batches(reader):
             yield found | {"seconds": time.perf_counter() - start}
 
     def score_frames(
         self, clips: np.ndarray | Tensor | Sequence[np.ndarray | Tensor]
     ) -> VideoResult | list[VideoResult]:
-        """Return the scores of frames in memory, a result for each clip of a list.
+        """Return the scores of a clip in memory, or a list of results for a list of clips.
 
-        A clip is (T, H, W, 3) uint8 RGB, an array or a tensor on any device. The clips' batches
-        are worked on at once. Without `mix_clips` no batch holds frames of two clips, so that the
-        rows are those of `score` to the last bit. Raises ValueError for another shape or type.
+        A clip is (T, H, W, 3) uint8 RGB, an array or a tensor on any device. Batches of several
+        clips are computed at once. Without `mix_clips` no batch holds frames of two clips, so that
+        the rows are those of `score` to the last bit. Raises ValueError for another shape or type.
         """
         alone = not isinstance(clips, (list, tuple))
         clips = [clips] if alone else clips
@@ -225,40 +214,39 @@ class VideoScorer:
         return VideoResult(summary, [row for row, _ in found], self.thresholds)
 
     def _batches(
-        self, reader: FrameReader, kept: Iterator[dict]
+        self, reader: FrameReader, kept: Iterable[dict] = ()
     ) -> Iterator[tuple[list[Frame], dict, bool]]:
-        """Yield each batch of frames, what is in it, and whether it was computed now."""
+        """Yield each batch of frames, what was found in it, and whether that was computed now."""
+        # Frames are decoded while the networks compute, but not too many, so memory stays flat.
+        ahead = batched(prefetch(reader, self.batch_size), self.batch_size)
 
-        def asked() -> Iterator[tuple[list[Frame], dict | None]]:
-            for frames in ahead:
-                yield frames, next(kept, None)
+        def decode() -> list[Frame] | None:
+            with self.clock.stage("decode"):  # the time that the networks had to wait
+                return next(ahead, None)
 
         def find(batch: tuple[list[Frame], dict | None]) -> dict:
             frames, found = batch
             return self._score_batch(frames) if found is None else found
 
-        # Frames are made ahead while the model works, and bounded, so memory stays flat.
-        ahead = self._timed(batched(prefetch(reader, self.batch_size), self.batch_size))
-        for (frames, known), found in self._map_ahead(find, asked()):
+        batches = zip(iter(decode, None), chain(kept, repeat(None)), strict=False)
+        for (frames, known), found in self._map_ahead(find, batches):
             yield frames, found, known is None
 
     def _map_ahead(self, function: Callable, batches: Iterable) -> Iterator[tuple]:
         """Yield (batch, function(batch)) in order, several of them under way."""
         return map_ahead(self._batches_ahead, function, batches, self.in_flight - 1)
 
-    def _timed(self, ahead: Iterator[list[Frame]]) -> Iterator[list[Frame]]:
-        while True:
-            with self.clock.stage("decode"):  # what is not hidden behind the model
-                frames = next(ahead, None)
-            if frames is None:
-                return
-            yield frames
-
     def _score_batch(self, frames: Sequence[Frame]) -> dict:
         """Return the frames' "rows", and how many crops of each were "skipped"."""
         images = [self._place(frame.image) for frame in frames]
         found = self.detector.detect(images, self._networks.map)
-        rows = self._rows(frames, images, found)
+        boxes = [[box for person in one.people for box in person.parts] for one in found]
+        judged = self.judge.squares(images, boxes, self._networks.map)
+        rows = []
+        for i, (frame, detections) in enumerate(zip(frames, found, strict=True)):
+            people = [self._person_row(person, i, judged) for person in detections.people]
+            row = {"frame": frame.index, "time": frame.time, "score": frame_score(people)}
+            rows.append(row | {"people": people})
         return {"rows": rows, "skipped": [one.skipped for one in found]}
 
     def _place(self, image: np.ndarray | Tensor) -> np.ndarray | Tensor:
@@ -267,17 +255,6 @@ class VideoScorer:
             return image
         image = torch.from_numpy(image) if isinstance(image, np.ndarray) else image
         return image.to(self.detector.device, non_blocking=True)
-
-    def _rows(self, frames: Sequence[Frame], images, found: Sequence[FrameDetections]):
-        """Return the frames' rows: judge the squares of `images`, then flag people."""
-        boxes = [[box for person in one.people for box in person.parts] for one in found]
-        judged = self.judge.squares(images, boxes, self._networks.map)
-        rows = []
-        for i, (frame, detections) in enumerate(zip(frames, found, strict=True)):
-            people = [self._person_row(person, i, judged) for person in detections.people]
-            row = {"frame": frame.index, "time": frame.time, "score": frame_score(people)}
-            rows.append(row | {"people": people})
-        return rows
 
     def _person_row(self, person: Person, frame: int, judged: Mapping[str, dict]) -> dict:
         parts = [

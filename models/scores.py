@@ -13,7 +13,7 @@ SURELY_NORMAL = 0.2  # a median p up to here is far from flagging
 
 
 def is_abnormal(parts: Iterable[Mapping], thresholds: Mapping[str, float]) -> bool:
-    """Return the any-of-three rule: a person is abnormal if one part's p is above its threshold."""
+    """Return whether a person is abnormal: one part's p above its threshold is enough."""
     return any(part["p_abnormal"] > thresholds[part["part"]] for part in parts)
 
 
@@ -23,49 +23,10 @@ def is_near(part: Mapping, thresholds: Mapping[str, float]) -> bool:
 
 
 def frame_score(people: Sequence[Mapping]) -> float | None:
-    """Return the share of normal people in a frame, None without people."""
+    """Return the share of normal people, None without people."""
     if not people:
         return None
     return sum(not person["abnormal"] for person in people) / len(people)
-
-
-def per_person(rows: Iterable[Mapping]) -> list[dict]:
-    """Return the people of a video's frames in the order of their ids.
-
-    Each has "id", "views" (frames it is in; twice in one that two boxes show it in), "normal" (the
-    share of normal views) and "soft" (1 - the mean over views of the highest p).
-    """
-    views: dict[int, list[Mapping]] = {}
-    for row in rows:
-        for person in row["people"]:
-            views.setdefault(person["id"], []).append(person)
-    return [
-        {
-            "id": number,
-            "views": len(seen),
-            "normal": sum(not view["abnormal"] for view in seen) / len(seen),
-            "soft": 1 - float(np.mean([_highest(view) for view in seen])),
-        }
-        for number, seen in sorted(views.items())
-    ]
-
-
-def why_unreliable(rows: Iterable[Mapping], thresholds: Mapping[str, float]) -> str | None:
-    """Return why a video's scores say little, None where they do.
-
-    Either nobody was found, or a part that flags people has most of its p so near its threshold
-    that a little noise turns the verdicts.
-    """
-    people = [person for row in rows for person in row["people"]]
-    found: dict[str, list[Mapping]] = {}
-    for part in (part for person in people for part in person["parts"]):
-        found.setdefault(part["part"], []).append(part)
-    for name, parts in found.items():
-        median = np.median([part["p_abnormal"] for part in parts])
-        near = float(np.mean([is_near(part, thresholds) for part in parts]))
-        if is_abnormal(parts, thresholds) and median > SURELY_NORMAL and near > 0.5:
-            return f"{name}: {near:.0%} of p are within {MARGIN} of the threshold"
-    return None if people else "no people"
 
 
 def _highest(person: Mapping) -> float:
@@ -73,9 +34,10 @@ def _highest(person: Mapping) -> float:
 
 
 class Tally:
-    """Sums the frames' rows into the video's scores. "People" counts person views.
+    """Sums the frames' rows into the video's scores.
 
-    Somebody who is seen in 100 frames is 100 views, but one of the "tracks".
+    "people" counts person views: somebody who is seen in 100 frames is 100 views, but one of the
+    "tracks".
     """
 
     def __init__(self, no_person: float | None = None, judged: Iterable[str] = PARTS):
@@ -83,9 +45,9 @@ class Tally:
         self.people: list[int] = []  # per frame
         self.normal: list[int] = []
         self.frame_scores: list[float] = []
-        self.highest = 0.0  # sum over people of their highest p
+        self.highest = 0.0  # sum over views of the highest p
         self.views: dict[int, list[bool]] = {}  # by person: is the view normal?
-        self.flagged = dict.fromkeys(judged, 0)  # people that the part flags
+        self.flagged = dict.fromkeys(judged, 0)  # by part: how many views it flags
 
     def add(self, row: dict, thresholds: Mapping[str, float]) -> None:
         people = row["people"]
@@ -95,13 +57,12 @@ class Tally:
             self.frame_scores.append(row["score"])
         for person in people:
             self.views.setdefault(person["id"], []).append(not person["abnormal"])
-            parts = person["parts"]
             self.highest += _highest(person)
-            for name in {p["part"] for p in parts if p["p_abnormal"] > thresholds[p["part"]]}:
+            for name in {p["part"] for p in person["parts"] if is_abnormal([p], thresholds)}:
                 self.flagged[name] += 1
 
     def scores(self) -> dict:
-        """Return the four scores, the interval of the first and the counts."""
+        """Return the scores, the interval of the first one, and the counts."""
         people, normal = sum(self.people), sum(self.normal)
         clean = sum(p == n for p, n in zip(self.people, self.normal, strict=True))
         some = people > 0
@@ -117,12 +78,11 @@ class Tally:
             "people": people,
             "tracks": len(shares),
             "abnormal_people": people - normal,
-            "abnormal_by_part": {part: self._flagged_by(part, people) for part in PARTS},
+            "abnormal_by_part": {  # None: the part is not judged
+                part: self.flagged[part] / max(people, 1) if part in self.flagged else None
+                for part in PARTS
+            },
         }
-
-    def _flagged_by(self, part: str, people: int) -> float | None:
-        """Return the share of the person views that a part flags, None where it is not judged."""
-        return self.flagged[part] / max(people, 1) if part in self.flagged else None
 
     def _interval(self) -> list[float]:
         """Return the 95% bootstrap interval of the share of normal people, over frames."""
@@ -140,9 +100,9 @@ class Tally:
 class VideoResult:
     """A video's row of scores.json, and its frames' rows of frames.jsonl where they are kept.
 
-    The properties are for rewards. `micro` counts views (video_results), `macro` people, each by
-    the share of their normal views (score_people), `soft` moves when no verdict does (score_soft);
-    all are None, or SCORE.NO_PERSON, without people.
+    The properties are for rewards. `micro` is the share of normal views (video_results), `macro`
+    the mean over people of their share of normal views (score_people), `soft` changes even when no
+    verdict does (score_soft). Without people all three are SCORE.NO_PERSON.
     """
 
     summary: dict
@@ -163,10 +123,39 @@ class VideoResult:
 
     @property
     def people(self) -> list[dict]:
-        """Return each person's id, views, share of normal ones ("normal") and soft score."""
-        return per_person(self.frames)
+        """The people in the order of their ids.
+
+        Each has "id", "views" (two in a frame where two boxes show the person), "normal" (the share
+        of normal views) and "soft" (1 - the mean over views of the highest p).
+        """
+        views: dict[int, list[Mapping]] = {}
+        for row in self.frames:
+            for person in row["people"]:
+                views.setdefault(person["id"], []).append(person)
+        return [
+            {
+                "id": number,
+                "views": len(seen),
+                "normal": frame_score(seen),
+                "soft": 1 - float(np.mean([_highest(view) for view in seen])),
+            }
+            for number, seen in sorted(views.items())
+        ]
 
     @property
     def unreliable(self) -> str | None:
-        """Return why the scores say little, None where they do."""
-        return why_unreliable(self.frames, self.thresholds)
+        """Why the scores say little, or None.
+
+        Either nobody was found, or a part that flags people has most of its p so near its threshold
+        that a little noise changes the verdicts.
+        """
+        people = [person for row in self.frames for person in row["people"]]
+        found: dict[str, list[Mapping]] = {}
+        for part in (part for person in people for part in person["parts"]):
+            found.setdefault(part["part"], []).append(part)
+        for name, parts in found.items():
+            median = np.median([part["p_abnormal"] for part in parts])
+            near = float(np.mean([is_near(part, self.thresholds) for part in parts]))
+            if is_abnormal(parts, self.thresholds) and median > SURELY_NORMAL and near > 0.5:
+                return f"{name}: {near:.0%} of p are within {MARGIN} of the threshold"
+        return None if people else "no people"

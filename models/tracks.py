@@ -1,9 +1,9 @@
 """Numbers the people of a video, so that the same person has the same number in every frame.
 
-A detected box belongs to the known person whose box, moved on at its last speed, it overlaps most;
-all people of a frame are assigned at once (the Hungarian algorithm). Boxes are all that is
-compared: after a cut, or longer than GAP scored frames out of sight, a person gets a new number,
-and people who cross while they hide each other may swap theirs.
+Each known person's box is moved on at its last speed. The boxes of a frame are assigned to the
+people whose boxes they overlap most, all at once (the Hungarian algorithm). Nothing but boxes is
+compared. So a person gets a new number after a cut or after more than GAP scored frames out of
+sight, and two people may swap numbers when one hides the other.
 """
 
 from collections.abc import MutableMapping, Sequence
@@ -13,8 +13,8 @@ import numpy as np
 
 GAP = 4  # scored frames that a person may be out of sight
 MIN_IOU = 0.2  # a box that overlaps less is somebody else
-# Boxes of one frame that overlap more than this are one person, found twice: by both of the
-# detector's texts, or by one text just below the 0.7 at which the detector drops a second box.
+# Two boxes of one frame that overlap more than this are one person, found twice: by both texts of
+# the detector, or by one text with an overlap just below the 0.7 at which NMS drops a box.
 SAME_IOU = 0.6
 
 
@@ -66,7 +66,8 @@ class Tracker:
 def pair(a: Sequence, b: Sequence, least: float) -> list[tuple[int, int]]:
     """Return the pairs (index in a, index in b) of boxes (N, 4) and (M, 4) that belong together.
 
-    All are assigned at once, so that the sum of overlaps is largest; pairs below `least` are left.
+    The assignment has the largest sum of overlaps; pairs that overlap less than `least` are left
+    out.
     """
     from scipy.optimize import linear_sum_assignment  # takes a while to import
 

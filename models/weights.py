@@ -1,11 +1,11 @@
-"""Real weights in one command: found on this machine or fetched, checked, tried, put in place.
+"""The released weights in one command: found on this machine or fetched, checked, put in place.
 
     python -m models.weights scoring                      # detector, human, face, hand
     python -m models.weights all                          # SimMIM's for training too
-    python -m models.weights human --mirror https://.../  # from a server that has the same names
+    python -m models.weights human --mirror https://.../  # from a server, by the same file names
     python -m models.weights all --mirror /mnt/weights    # from a folder
 
-Run it again to continue. A file that is there already is checked and kept.
+After an interruption, run it again. A file that is there already is checked and kept.
 """
 
 import argparse
@@ -37,9 +37,9 @@ RELEASE_DETECTOR_CONFIG = (
 
 @dataclass(frozen=True)
 class Weight:
-    """One public file: where it goes (below the project's folder), and what is known of it."""
+    """One public file, and what is known of it."""
 
-    path: Path
+    path: Path  # below the project's folder
     drive_id: str
     hub_repo: str = ""
     sha256: str = ""
@@ -70,7 +70,7 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Weights:
-    """The files that a run scores with; `models` maps each judged part to its checkpoint."""
+    """The files with which a run scores; `models` maps each judged part to its checkpoint."""
 
     cfg: str | None
     detector_config: str
@@ -88,10 +88,11 @@ def choose_weights(
     release: bool = False,
     root: Path = ROOT,
 ) -> Weights:
-    """Return the files to judge `parts` with: those given, the released ones, or the demo's.
+    """Return the files with which to judge `parts`: those given, the released ones, or the demo's.
 
-    `models` maps parts to checkpoints, or to None where none is given. The demo's are taken where
-    no weights are named at all. Raises UsageError naming missing flags or missing released files.
+    `models` maps parts to checkpoints, or to None where none is given. Without `release`, the
+    demo's are used where no weights are given at all. Raises UsageError, which names missing flags
+    or missing released files.
     """
     given = {part: models.get(part) for part in parts}
     named = [detector_config, detector_weights, *given.values()]
@@ -124,10 +125,7 @@ def choose_weights(
 
 
 def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Return the released files of these `names` (detector, human, face, hand) on this machine.
-
-    Raises UsageError naming those that are missing and the command that fetches them.
-    """
+    """Return where the released files `names` are; raises UsageError, which names missing ones."""
     paths = {name: find_weight(name, root) for name in names}
     missing = [name for name, path in paths.items() if path is None]
     if missing:
@@ -140,7 +138,7 @@ def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def find_weight(name: str, root: Path = ROOT) -> Path | None:
-    """Return the file `name` of this machine: the project's, else VBench-2.0's if it is good."""
+    """Return the project's file `name`, else VBench-2.0's if that is good, else None."""
     path = root / WEIGHTS[name].path
     return path if path.is_file() else _good_shared_file(name, root)
 
@@ -149,13 +147,13 @@ def _shared_file(name: str) -> Path | None:
     """Return VBench-2.0's own copy of the file `name`, or None."""
     folder = Path(os.environ.get("VBENCH2_CACHE_DIR") or "~/.cache/vbench2").expanduser()
     files = sorted(folder.glob("anomaly_detector/*.pth"))
-    by_name = {p: [part for part in PARTS if part in p.stem.lower()] for p in files}
-    by_name[folder / "YOLO-World" / WEIGHTS["detector"].path.name] = ["detector"]
-    return next((p for p, names in by_name.items() if names == [name] and p.is_file()), None)
+    names = {path: [part for part in PARTS if part in path.stem.lower()] for path in files}
+    names[folder / "YOLO-World" / WEIGHTS["detector"].path.name] = ["detector"]
+    return next((p for p, found in names.items() if found == [name] and p.is_file()), None)
 
 
 def _good_shared_file(name: str, root: Path) -> Path | None:
-    """Return VBench-2.0's copy if it passes the checks; a file that did so is not checked again."""
+    """Return VBench-2.0's copy if it passes the checks; the lock file remembers that it did."""
     path = _shared_file(name)
     if path is None:
         return None
@@ -186,7 +184,7 @@ def _read_lock(root: Path) -> dict:
 
 
 def _record(root: Path, found: dict) -> None:
-    """Add `found` to the lock file; a project folder that is read-only goes without."""
+    """Add `found` to the lock file, or warn where the project's folder cannot be written."""
     try:
         (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
         write_json(root / LOCK, {**_read_lock(root), **found})
@@ -195,9 +193,9 @@ def _record(root: Path, found: dict) -> None:
 
 
 def check_bytes(path: Path, weight: Weight, locked: dict | None) -> dict:
-    """Return {"bytes", "sha256"} of `path`; raises FetchError where size or hash is another.
+    """Return {"bytes", "sha256"} of `path`; raises FetchError where the size or hash is wrong.
 
-    `locked` is what an earlier success recorded, or None.
+    `locked` is what the lock file recorded for an earlier good file, or None.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -213,13 +211,13 @@ def check_bytes(path: Path, weight: Weight, locked: dict | None) -> dict:
     if locked and sha != locked["sha256"]:
         raise FetchError(
             f"SHA-256 is {sha[:16]}.. ({size:,} bytes), {LOCK} recorded {locked['sha256'][:16]}.. "
-            f"({locked['bytes']:,} bytes); delete its entry there if the file was published anew"
+            f"({locked['bytes']:,} bytes); delete its entry there if a new file was published"
         )
     return {"bytes": size, "sha256": sha}
 
 
 def verify(name: str, path: Path, locked: dict | None) -> dict:
-    """Return what `check_bytes` does, once `path` was loaded as scoring and training would.
+    """Check `path`, then load it as scoring and training do; return what `check_bytes` does.
 
     Raises FetchError where any check fails.
     """
@@ -243,9 +241,9 @@ def verify(name: str, path: Path, locked: dict | None) -> dict:
 
 
 def get_weight(name: str, mirror: str | None = None, root: Path = ROOT) -> str:
-    """Have the file `name` on this machine, checked, and return one line on what was done.
+    """Find or fetch the file `name` and check it; return one line that says what was done.
 
-    Raises FetchError; what was in place before is then there still.
+    Raises FetchError, and then leaves in place what was there before.
     """
     weight = WEIGHTS[name]
     target, locked = root / weight.path, _read_lock(root).get(name)
@@ -266,7 +264,7 @@ def get_weight(name: str, mirror: str | None = None, root: Path = ROOT) -> str:
 
 
 def by_hand(name: str, root: Path) -> str:
-    """Return how a person without a working download gets the file in place."""
+    """Return how to put the file in place where the download does not work."""
     weight = WEIGHTS[name]
     where = f"https://drive.google.com/file/d/{weight.drive_id}/view"
     if weight.hub_repo:

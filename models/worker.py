@@ -1,4 +1,4 @@
-"""What a process, or one of Ray's actors, does with each video: score it into the results."""
+"""How a process, or one of Ray's actors, scores a video into the folder of results."""
 
 import glob
 import json
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data.batches import Batches
 from data.jobs import JobFolder, identity
 from data.video import Frame, Source, VideoError
+from models.classifier import input_of
 from models.report.evidence import Evidence
 from models.report.heatmap import Explainer
 from models.scorer import VideoScorer
@@ -21,15 +22,8 @@ from utils import atomic_write, read_jsonl, write_jsonl
 
 
 def explainer(scorer: VideoScorer) -> Explainer:
-    """Return what draws the heatmaps of the scorer's classifiers."""
-    config = scorer.config
-    return Explainer(
-        scorer.classifiers,
-        size=config.DATA.IMG_SIZE,
-        crop=config.TEST.CROP,
-        interpolation=config.DATA.INTERPOLATION,
-        channels=config.TEST.CHANNELS,
-    )
+    """Return what makes the heatmaps of the scorer's classifiers."""
+    return Explainer(scorer.classifiers, **input_of(scorer.config))
 
 
 class VideoWorker:
@@ -41,7 +35,7 @@ class VideoWorker:
             evidence.explain = explainer(scorer)
 
     def __call__(self, source: Source, bar: tqdm | None = None) -> dict:
-        """Score a video, or go on within it; `bar` is told of each frame."""
+        """Score a video, or resume one that a killed run left; `bar` counts the frames."""
         row = self._score(source, bar)
         files = [row["frames_file"]] if "frames_file" in row else []
         self.jobs.finish(source, row, files)
@@ -62,7 +56,7 @@ class VideoWorker:
 
         try:
             with (
-                self._batches(source) as batches,
+                Batches(self.jobs.batches_path(source), self.head(source)) as batches,
                 self.evidence.watch(source) if self.evidence else nullcontext() as watch,
                 atomic_write(self.jobs.folder / frames_file) as lines,
             ):
@@ -77,20 +71,16 @@ class VideoWorker:
             return {"video_path": str(source.path), "error": " ".join(str(error).split())}
         return {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
 
-    def _batches(self, source: Source) -> Batches:
-        return Batches(self.jobs.batches_path(source), self.head(source))
-
     def keep(self, stretch: "Stretch") -> None:
-        """Keep what is in the batches of a stretch, for `join`.
+        """Score the batches of a stretch and keep what was found in them, for `join`.
 
-        Raises VideoError where its video cannot be read.
+        Raises VideoError where the video cannot be read.
         """
-        head = self.head(stretch.source)
         found = self.scorer.score_stretch(stretch.source, stretch.first, stretch.count)
-        write_jsonl(stretch.path(self.jobs), chain([head], found))
+        write_jsonl(stretch.path(self.jobs), chain([self.head(stretch.source)], found))
 
     def head(self, source: Source) -> dict:
-        """Return what the batches of a video depend on."""
+        """Return what a video's batches depend on: the first line of the file that keeps them."""
         return {
             "settings": self.jobs.digest,
             "identity": identity(source),
@@ -101,14 +91,14 @@ class VideoWorker:
 
 
 def ray_worker(options: dict, jobs: JobFolder, evidence: Evidence | None):
-    """Return what one of Ray's actors does with a video; it returns what could not be written.
+    """Return the function with which one of Ray's actors scores a video.
 
-    `options` are those of `VideoScorer.from_files`.
+    It returns what evidence could not be written. `options` are those of `VideoScorer.from_files`.
     """
     worker = VideoWorker(VideoScorer.from_files(**options), jobs, evidence)
 
     def score(source: Source) -> list[str]:
-        if jobs.row(source) is None:  # else an actor that died after it had come this far
+        if jobs.row(source) is None:  # it may be scored already, by an actor that died afterwards
             worker(source)
         lost = list(evidence.failed) if evidence else []
         if evidence:
@@ -131,19 +121,20 @@ class Stretch:
         return f"{self.source.stem}.{self.first:09d}"
 
     def path(self, jobs: JobFolder) -> Path:
-        """Return where what was found in the stretch is kept until the video is scored."""
+        """Return the file that keeps what was found in the stretch until the video is scored."""
         return jobs.state / f"stretch.{self.stem}.jsonl"
 
 
 def ray_stretch_worker(options: dict, jobs: JobFolder):
-    """Return what one of Ray's actors does with a stretch: it keeps what is in its batches."""
+    """Return the function with which one of Ray's actors scores a stretch: `VideoWorker.keep`."""
     return VideoWorker(VideoScorer.from_files(**options), jobs).keep
 
 
 def split(frames: Mapping[Source, int], most: int, per_batch: int) -> list[Stretch]:
-    """Return the stretches of about `most` frames of those videos in `frames` that have more.
+    """Split the videos that are longer than `most` frames; return their stretches.
 
-    `per_batch` is how many frames of a video a batch covers; stretches hold whole batches.
+    `frames` maps each video to its length. A batch covers `per_batch` frames of a video, and a
+    stretch holds whole batches, about `most` frames.
     """
     stretches, batches = [], max(most // per_batch, 1)
     for source, length in frames.items():
@@ -154,9 +145,9 @@ def split(frames: Mapping[Source, int], most: int, per_batch: int) -> list[Stret
 
 
 def join(stretches: Iterable[Stretch], jobs: JobFolder) -> None:
-    """Keep what was found in the stretches as a killed run's batches, with which scoring goes on.
+    """Keep the batches of a video's stretches as a killed run does, so that scoring resumes there.
 
-    A stretch that is missing ends what is kept of its video.
+    Only the stretches before the first missing one are used.
     """
     for source, parts in groupby(stretches, key=lambda stretch: stretch.source):
         seconds, batches = 0.0, None

@@ -12,7 +12,7 @@ from torch import nn
 
 from data.dataset import read_manifest
 from models.training.metrics import best_threshold, measure, predict, probabilities
-from models.training.report import check_report, describe_origin, worst_mistakes, write_report
+from models.training.report import check_report, worst_mistakes, write_report
 from utils import UsageError
 
 
@@ -118,7 +118,7 @@ def test_report_files(tmp_path):
     row = {"epoch": 0, "train_loss": 0.7, "val": metrics}
     step = {"epoch": 0, "step": 0, "at": 0.5, "loss": 0.7}
     folder = tmp_path / "report"
-    write_report(folder, manifest, logits, metrics, history=[step, row], origin={"part": "hand"})
+    write_report(folder, Path("a.pth"), manifest, logits, metrics, history=[step, row])
     assert sorted(path.name for path in folder.iterdir()) == [
         "calibration.png",
         "curves.png",
@@ -128,7 +128,13 @@ def test_report_files(tmp_path):
         "scores.png",
         "val_predictions.csv",
     ]
-    assert json.loads((folder / "metrics.json").read_text()) == {"part": "hand", "metrics": metrics}
+    assert json.loads((folder / "metrics.json").read_text()) == {
+        "checkpoint": "a.pth",
+        "val_path": str(manifest.path),
+        "part": "hand",
+        "abnormal_label": 0,
+        "metrics": metrics,
+    }
     with (folder / "val_predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[3] == {
@@ -153,6 +159,5 @@ def test_report_of_something_else(tmp_path):
     metrics = measure(crops.targets, logits, 0.5)
     with pytest.raises(UsageError, match=r"report of val_path None, not .*hand_test\.jsonl"):
         check_report(tmp_path, Path("a.pth"), crops, overwrite=False)
-    origin = describe_origin(Path("a.pth"), crops)
-    write_report(tmp_path, crops, logits, metrics, origin=origin)
+    write_report(tmp_path, Path("a.pth"), crops, logits, metrics)
     check_report(tmp_path, Path("a.pth"), crops, overwrite=False)

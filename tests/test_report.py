@@ -20,7 +20,7 @@ from report_results import (
 )
 
 from models.report.evidence import Evidence
-from models.report.facts import fragile_views, histogram_path, video_facts
+from models.report.facts import histogram_path, video_facts
 from models.report.page import build_report, judged_thresholds, scoring_settings
 from models.report.timeline import COLUMNS, timeline
 from models.scores import MARGIN
@@ -36,7 +36,6 @@ def test_fragile_views_and_moved_thresholds():
         person(part("human", [0, 0, 9, 9], 0.51)),  # abnormal either way
         person(part("face", [0, 0, 9, 9], 0.1)),  # normal either way
     ]
-    assert fragile_views(people, THRESHOLDS) == 2
     facts = video_facts([frame_row(0, *people[:2]), frame_row(1, *people[2:])], THRESHOLDS)
     assert facts["fragile"] == 2
     assert facts["strict"] == 1 / 4 and facts["lenient"] == 3 / 4

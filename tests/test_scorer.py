@@ -152,8 +152,7 @@ def frames():
 
 def _judge(frames, people, classifiers, opts=()):
     scorer = VideoScorer(_FakeDetector(people), classifiers, get_config(None, opts), batch_size=2)
-    images = [frame.image for frame in frames]
-    return scorer._rows(frames, images, scorer.detector.detect(images))
+    return scorer._score_batch(frames)["rows"]
 
 
 def test_each_square_is_judged_once(frames):

@@ -6,11 +6,10 @@ from models.scores import (
     MARGIN,
     SURELY_NORMAL,
     Tally,
+    VideoResult,
     frame_score,
     is_abnormal,
     is_near,
-    per_person,
-    why_unreliable,
 )
 
 THRESHOLDS = {"human": 0.45, "face": 0.3, "hand": 0.32}
@@ -23,6 +22,10 @@ def person(number: int, **p: float) -> dict:
 
 def row(*people: dict) -> dict:
     return {"score": frame_score(people), "people": list(people)}
+
+
+def result(*rows: dict, thresholds=THRESHOLDS) -> VideoResult:
+    return VideoResult({}, list(rows), thresholds)
 
 
 @pytest.mark.parametrize(
@@ -91,27 +94,26 @@ def test_the_interval_is_over_frames_and_always_the_same():
 
 def test_each_person():
     rows = [row(person(1, human=0.9), person(0, human=0.1)), row(person(1, human=0.2))]
-    assert per_person(rows) == [
+    assert result(*rows).people == [
         {"id": 0, "views": 1, "normal": 1.0, "soft": pytest.approx(0.9)},
         {"id": 1, "views": 2, "normal": 0.5, "soft": pytest.approx(0.45)},
     ]
 
 
 def test_what_is_unreliable():
-    assert why_unreliable([], THRESHOLDS) == "no people"
-    assert why_unreliable([row()], THRESHOLDS) == "no people"
+    assert result().unreliable == "no people"
+    assert result(row()).unreliable == "no people"
     near = [row(person(0, hand=0.32 + sign * MARGIN / 2)) for sign in (1, 1, -1)]
-    assert why_unreliable(near, THRESHOLDS) == (
-        f"hand: 100% of p are within {MARGIN} of the threshold"
-    )
+    assert result(*near).unreliable == f"hand: 100% of p are within {MARGIN} of the threshold"
     clear = [row(person(0, hand=p)) for p in (0.9, 0.95, 0.01)]
-    assert why_unreliable(clear, THRESHOLDS) is None
+    assert result(*clear).unreliable is None
     half = [row(person(0, hand=p)) for p in (0.33, 0.99)]
-    assert why_unreliable(half, THRESHOLDS) is None  # not most of them
+    assert result(*half).unreliable is None  # not most of them
     unflagged = [row(person(0, hand=0.32 - MARGIN / 2))]
-    assert why_unreliable(unflagged, THRESHOLDS) is None
+    assert result(*unflagged).unreliable is None
     low = {"human": SURELY_NORMAL - MARGIN / 2}
-    assert why_unreliable([row(person(0, human=SURELY_NORMAL))], low) is None
+    rows = row(person(0, human=SURELY_NORMAL))
+    assert result(rows, thresholds=low).unreliable is None
 
 
 def test_near_is_up_to_the_margin():
@@ -137,7 +139,7 @@ def test_a_person_of_whom_nothing_was_judged_is_normal():
     tally, rows = Tally(), [row(person(0))]
     tally.add(rows[0], THRESHOLDS)
     assert tally.scores()["score_soft"] == 1
-    assert per_person(rows)[0]["soft"] == 1
+    assert result(*rows).people[0]["soft"] == 1
 
 
 def test_the_interval_to_the_digit():

@@ -3,10 +3,9 @@
     python -m models.benchmark.agreement results/a/scores.json results/b/scores.json \\
         --preferences preferences.csv
 
-The preferences are CSV with the columns video_a,video_b,winner (winner: a, b or tie), or JSON with
-a list of the same, as objects or as lists of three. Videos are named by path, or by the last parts
-of it that are unique. Where these names hold a folder, the folder is the model, and models are
-ranked too.
+The preferences are CSV with the columns video_a,video_b,winner (winner: a, b or tie), or a JSON
+list of such objects or of lists of three. A video is named by its path, or by the last parts of it
+if only one path ends in them. If the names have a folder, it is the model, and models are ranked.
 """
 
 import csv
@@ -39,7 +38,7 @@ class Preference:
 
 
 def read_preferences(path: Path) -> list[Preference]:
-    """Return the pairs in a CSV or JSON file; UsageError names the place, and what was found."""
+    """Return the pairs in a CSV or JSON file; raises UsageError, which names the wrong place."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -85,7 +84,7 @@ def _preference(place: str, row: object) -> Preference:
 
 
 class Videos:
-    """The scored videos, found by their path or by the last parts of it."""
+    """The scored videos, by their path or the last parts of it."""
 
     def __init__(self, rows: Sequence[dict]):
         self._by_ending = defaultdict(list)
@@ -108,7 +107,7 @@ def _parts(path: str) -> tuple[str, ...]:
 
 
 def _model(name: str) -> str | None:
-    """Return the folder in a video's name, None without one."""
+    """Return the folder in a video's name, or None."""
     return _parts(name)[-2] if len(_parts(name)) > 1 else None
 
 
@@ -123,9 +122,8 @@ def _known(value: object) -> bool:
 
 
 def best_tie_threshold(differences: np.ndarray, signs: np.ndarray) -> float:
-    """Return the difference up to which calling a pair a tie agrees with most of `signs`."""
-    cuts = np.unique(np.abs(differences))
-    cuts = np.concatenate([[-1.0], cuts])  # below 0: no ties at all
+    """Return the largest difference of a tie with which calling ties fits `signs` best."""
+    cuts = np.concatenate([[-1.0], np.unique(np.abs(differences))])  # below 0: no ties at all
     hits = [np.mean(_called(differences, cut) == signs) for cut in cuts]
     return float(cuts[int(np.argmax(hits))])
 
@@ -135,9 +133,10 @@ def _called(differences: np.ndarray, tie: float) -> np.ndarray:
 
 
 def pair_accuracy(differences: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Return, of the pairs that people did not call ties, 1 where the scores agree, 0.5 if equal.
+    """Return a value per pair that people did not call a tie.
 
-    `differences` (N,) are scores of a less those of b, `signs` (N,) what people said.
+    It is 1 where the scores agree with people, 0.5 where they are equal, else 0. `differences` (N,)
+    are the scores of a less those of b, `signs` (N,) what people said.
     """
     decided = signs != 0
     return (np.sign(differences) * signs)[decided] / 2 + 0.5
@@ -148,8 +147,8 @@ def rank_models(
 ) -> dict | None:
     """Return Spearman's correlation between models' share of wins and mean score.
 
-    A tie is half a win. The interval is over pairs. None with fewer than three models, and where
-    all have the same mean score.
+    A tie is half a win. The interval is over pairs. Returns None for fewer than three models, and
+    if all have the same mean score.
     """
     known = [p for p in pairs if _model(p.video_a) and _model(p.video_b)]
     scores = defaultdict(list)
@@ -161,27 +160,23 @@ def rank_models(
     if len(models) < 3 or np.ptp(means) == 0:
         return None
     number = {model: i for i, model in enumerate(models)}
-    known = [p for p in known if _model(p.video_a) in number and _model(p.video_b) in number]
-    left, right = (
-        np.array([number[_model(n)] for n in names])
-        for names in zip(*((p.video_a, p.video_b) for p in known), strict=True)
-    )
-    signs = np.array([p.sign for p in known])
+    duels = [(number.get(_model(p.video_a)), number.get(_model(p.video_b)), p.sign) for p in known]
+    duels = np.array([duel for duel in duels if None not in duel])
 
     def correlation(drawn: np.ndarray) -> float:
         from scipy.stats import spearmanr
 
-        a, b, won = left[drawn], right[drawn], signs[drawn] / 2 + 0.5
-        count = len(models)
+        a, b, signs = duels[drawn].T
+        won, count = signs / 2 + 0.5, len(models)
         wins = np.bincount(a, won, count) + np.bincount(b, 1 - won, count)
         pairs_of = np.bincount(a, minlength=count) + np.bincount(b, minlength=count)
         seen = pairs_of > 0
         return float(spearmanr(wins[seen] / pairs_of[seen], means[seen]).statistic)
 
     rng = np.random.default_rng(0)
-    draws = [correlation(rng.integers(len(known), size=len(known))) for _ in range(samples)]
+    draws = [correlation(rng.integers(len(duels), size=len(duels))) for _ in range(samples)]
     low, high = np.nanpercentile(draws, [2.5, 97.5])
-    value = correlation(np.arange(len(known)))
+    value = correlation(np.arange(len(duels)))
     return {"models": len(models), "spearman": value, "ci95": [float(low), float(high)]}
 
 
@@ -190,7 +185,7 @@ def agree(
 ) -> dict:
     """Return how well `score` of the videos' `rows` agrees with `pairs`; intervals are over pairs.
 
-    Pairs without both scores are counted in "left_out".
+    "left_out" counts the pairs that lack a score.
     """
     videos = Videos(rows)
     found = []
@@ -219,7 +214,7 @@ def _share(values: np.ndarray, samples: int) -> dict:
 
 
 def format_table(results: Sequence[dict]) -> str:
-    """Return a Markdown table, a row per score, and the line on people among themselves."""
+    """Return a Markdown table with a row per score, and how to read it."""
     lines = [
         "| score | pairs | agree, without ties | agree, with ties (tie up to) | models, Spearman |",
         "|---|---|---|---|---|",
@@ -228,22 +223,19 @@ def format_table(results: Sequence[dict]) -> str:
         if not row["pairs"]:
             lines.append(f"| {row['score']} | 0 | - | - | - |")
             continue
-        ties, models = row["with_ties"], row["models"]
+        ties, models, ranks = row["with_ties"], row["models"], "-"
         threshold = "never" if ties["threshold"] < 0 else f"{ties['threshold']:.4f}"
-        cells = [_cell(row["without_ties"]), f"{_cell(ties)} ({threshold})"]
-        cells.append(
-            "-"
-            if models is None
-            else f"{models['models']}: {models['spearman']:.3f} "
-            f"[{models['ci95'][0]:.3f}, {models['ci95'][1]:.3f}]"
-        )
+        if models is not None:
+            low, high = models["ci95"]
+            ranks = f"{models['models']}: {models['spearman']:.3f} [{low:.3f}, {high:.3f}]"
+        cells = [_cell(row["without_ties"]), f"{_cell(ties)} ({threshold})", ranks]
         lines.append(f"| {row['score']} | {row['pairs']} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"Two annotators agree on {HUMAN_CEILING:.1%} of raw pairs (arXiv 2605.03475): more than",
-        "that cannot be expected of a score on such pairs. The tie threshold is the best one on",
-        "these pairs, so the column with ties is a little too high. Intervals resample pairs: they",
-        "are too narrow where many pairs share a video.",
+        f"Two annotators agree on {HUMAN_CEILING:.1%} of raw pairs (arXiv 2605.03475), so a score",
+        "cannot be expected to agree on more. The tie threshold is the best one on these pairs, so",
+        "the column with ties is a little too high. Intervals resample pairs: they are too narrow",
+        "where many pairs share a video.",
     ]
     return "\n".join(lines)
 

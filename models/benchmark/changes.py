@@ -1,4 +1,4 @@
-"""The changes of `sensitivity.py`, and one video scored under each of them."""
+"""The changes that `sensitivity.py` makes, and the scores of a video under each of them."""
 
 import copy
 import hashlib
@@ -27,7 +27,7 @@ FRAMES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Change:
-    """One change: settings, every how many frames, fast mode, resolution, or H.264's CRF."""
+    """One change: of settings, frame stride, fast mode, resolution, or H.264's CRF."""
 
     name: str
     opts: tuple = ()  # KEY VALUE ... over the unchanged settings
@@ -38,7 +38,7 @@ class Change:
 
 
 def changes_of(config, stride: int, *, can_encode: bool) -> list[Change]:
-    """Return the changes of the settings `config`; the first changes nothing."""
+    """Return the changes to the settings `config`; the first changes nothing."""
     bgr = config.TEST.CHANNELS == "bgr"
     crop, padding = config.TEST.CROP, config.DETECTOR.KEEP_PADDING_CLASS
     exact = dict(config.SCORE.THRESHOLDS) == EXACT
@@ -71,7 +71,7 @@ def changes_of(config, stride: int, *, can_encode: bool) -> list[Change]:
 
 
 class Remembered:
-    """A detector that searches no picture twice, until `forget` is called."""
+    """A detector that remembers what it found in each picture, until `forget` is called."""
 
     def __init__(self, detector: PartDetector):
         self.detector = detector
@@ -126,7 +126,7 @@ class Bench:
 
     @staticmethod
     def _needs_scorer(change: Change) -> bool:
-        """Return whether the change is in what the networks see, not in what is made of it."""
+        """Return whether the networks have to run again: not for scoring rules."""
         keys = change.opts[::2]
         return change.fast or any(not key.startswith("SCORE.") for key in keys)
 
@@ -148,9 +148,9 @@ class Bench:
         )
 
     def score(self, source: Source) -> dict[str, dict]:
-        """Return {name of the change: the video's scores and counts}, and what verdicts changed.
+        """Return {name of the change: the video's scores and counts}.
 
-        "matched" people are found with and without the change, "changed" ones have another verdict.
+        "matched" people are found with and without the change; "changed" ones have another verdict.
         """
         self.base.detector.forget()
         before = self.base.score(source).frames
@@ -185,7 +185,7 @@ def _judged_again(row: dict, rules: dict[str, float]) -> dict:
 
 
 def _scaled_rows(scorer: VideoScorer, source: Source, scale: float) -> list[dict]:
-    """Return the rows of the video's frames, made `scale` times as large."""
+    """Return the rows of the video with its frames resized by `scale`."""
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     rows, tracker = [], Tracker()
     for frames in batched(FrameReader(source, stride=scorer.stride), FRAMES_AT_ONCE):
@@ -193,12 +193,12 @@ def _scaled_rows(scorer: VideoScorer, source: Source, scale: float) -> list[dict
         found = scorer.score_frames(np.stack(scaled)[..., ::-1]).frames
         rows += [{**row, "frame": f.index} for f, row in zip(frames, found, strict=True)]
     for row in rows:
-        tracker.number(row)  # through the whole video, not only FRAMES_AT_ONCE
+        tracker.number(row)  # again, through the whole video instead of FRAMES_AT_ONCE frames
     return rows
 
 
 def reencode(source: Source, target: Path, crf: int) -> Path:
-    """Write the video as H.264 of quality `crf` by ffmpeg; VideoError where that fails."""
+    """Write the video as H.264 of quality `crf` by ffmpeg; raises VideoError where that fails."""
     even = "crop=trunc(iw/2)*2:trunc(ih/2)*2"  # this pixel format has no odd sides
     command = ["ffmpeg", "-v", "error", "-i", str(source.path.absolute()), "-an", "-vf", even]
     command += ["-c:v", "libx264", "-crf", str(crf), "-pix_fmt", "yuv420p", str(target)]

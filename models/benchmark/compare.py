@@ -3,8 +3,8 @@
     python -m models.benchmark.compare results/before/scores.json results/after/scores.json
 
 Videos are matched by their path below each set's own folder, so two models' outputs in two folders
-are compared by file name. In the benchmark's naming (`<prompt>-<index>.mp4`) the bootstrap draws
-whole prompts, because videos of one prompt are not independent.
+are compared by file name. Where all names are the benchmark's (`<prompt>-<index>.mp4`), the
+bootstrap draws whole prompts, because videos of one prompt are not independent.
 """
 
 from pathlib import Path
@@ -21,9 +21,6 @@ from models.benchmark.results import (
 )
 from utils import UsageError, command_parser, run_main, write_json
 
-# These differ between any two runs and do not change scores.
-_NOT_SETTINGS = ("device", "batch_size", "output", "seconds")
-
 
 def pair_videos(a: list[dict], b: list[dict]) -> tuple[list[tuple], list[str], list[str]]:
     """Return [(name, row of a, row of b)] sorted by name, and the names in one set only."""
@@ -37,7 +34,7 @@ def pair_videos(a: list[dict], b: list[dict]) -> tuple[list[tuple], list[str], l
 
 
 def _prompts(names: list[str]) -> list[str] | None:
-    """Return the prompt of each name, None where not all are in the benchmark's naming."""
+    """Return the prompt of each name, None unless all are the benchmark's names."""
     parsed = [prompt_and_index(name) for name in names]
     return [prompt for prompt, _ in parsed] if all(parsed) else None
 
@@ -52,10 +49,8 @@ def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_00
         if left.get(score) is None or right.get(score) is None:
             no_score.append(name)
         else:
-            difference = right[score] - left[score]
-            rows.append(
-                {"video": name, "a": left[score], "b": right[score], "difference": difference}
-            )
+            row = {"video": name, "a": left[score], "b": right[score]}
+            rows.append(row | {"difference": row["b"] - row["a"]})
     differences = [row["difference"] for row in rows]
     interval = mean_interval(differences, _prompts([row["video"] for row in rows]), samples)
     return {
@@ -77,7 +72,7 @@ def _differing_settings(a: dict, b: dict) -> dict[str, list]:
     return {
         key: [a.get(key), b.get(key)]
         for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key) and key not in _NOT_SETTINGS
+        if a.get(key) != b.get(key)
     }
 
 
@@ -91,7 +86,7 @@ def _verdict(result: dict) -> str:
 
 
 def format_table(result: dict, most: int | None = None) -> str:
-    """Return the comparison as text; `most` keeps the videos that changed most."""
+    """Return the comparison as text, with the `most` videos that changed most (None: all)."""
     rows = sorted(result["videos"], key=lambda row: (-abs(row["difference"]), row["video"]))
     lines = [f"{result['score']:<18}{'A':>8}{'B':>9}{'B - A':>9}  video, largest change first"]
     lines += [

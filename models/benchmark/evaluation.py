@@ -1,4 +1,4 @@
-"""What VBench-2.0 makes of a scores.json: mean, result file, and rank among published scores."""
+"""VBench-2.0's result for a scores.json: mean, result file, and rank among published scores."""
 
 import json
 from dataclasses import dataclass, field
@@ -44,10 +44,6 @@ class Evaluation:
         """The mean over videos, 0 to 1; None without videos."""
         values = [row["video_results"] for row in self.rows]
         return sum(values) / len(values) if values else None
-
-    @property
-    def expected(self) -> int:
-        return len(self.rows) + len(self.missing) + len(self.failed)
 
 
 def collect(
@@ -97,14 +93,14 @@ def benchmark_score(row: dict) -> float:
 
 
 def write_result(result: Evaluation, output: Path) -> Path:
-    """Write and return `<name>_eval_results.json` in the shape that the benchmark writes.
+    """Write `<name>_eval_results.json` as the benchmark does; return its path.
 
-    Where videos are missing or failed, a second key says which.
+    A second key says which videos are missing or failed, if any.
     """
     content: dict = {DIMENSION: [result.mean, result.rows]}
     if result.missing or result.failed:
         content["incomplete"] = {
-            "expected": result.expected,
+            "expected": len(result.rows) + len(result.missing) + len(result.failed),
             "missing": result.missing,
             "failed": result.failed,
         }
@@ -114,7 +110,7 @@ def write_result(result: Evaluation, output: Path) -> Path:
 
 
 def format_result(result: Evaluation) -> str:
-    """Return the result as text: what to know about it, and the score as the last line."""
+    """Return the result as text: what qualifies it, and the score as the last line."""
     lacking = (("missing", result.missing), ("failed", result.failed))
     lines = [
         f"{word}: {len(names)} ({first_five(names)})"
@@ -135,22 +131,19 @@ def format_result(result: Evaluation) -> str:
         last += f"; not ranked: {first}"
         last += f" (and {count(len(others), 'reason')} above)" if others else ""
     else:
-        lines += rank_table(result.name, score)
+        table = [*PUBLISHED.items(), (f"{result.name} (here)", score)]
+        table.sort(key=lambda row: -row[1])
+        lines.append("Human Anatomy (VBench-2.0)")
+        lines += [f"{value:7.2f}  {model}" for model, value in table]
         rank = 1 + sum(published > score for published in PUBLISHED.values())
         last += f"; rank {rank} of {len(PUBLISHED) + 1}"
     return "\n".join([*lines, last])
 
 
-def rank_table(name: str, score: float) -> list[str]:
-    """Return the lines of the published table with this model's `score` (percent) in its place."""
-    table = sorted([*PUBLISHED.items(), (f"{name} (here)", score)], key=lambda row: -row[1])
-    return ["Human Anatomy (VBench-2.0)", *(f"{value:7.2f}  {model}" for model, value in table)]
-
-
 def unlike_published(scores: dict) -> list[str]:
     """Return in words how weights, settings or frames of a scores.json differ from the published.
 
-    The weight files are read where the settings name them.
+    This reads the weight files that the settings name.
     """
     settings = scores.get("settings")
     if not isinstance(settings, dict) or not _group(settings, "thresholds"):
@@ -181,7 +174,7 @@ def _other_weights(settings: dict) -> list[str]:
             reasons.append(f"{name} weights cannot be checked: {file} is not here")
         else:
             parts_by_hash.setdefault(found["sha256"], []).append(name)
-    # The three released classifiers have the same size, so a copy under a wrong name is found here.
+    # The released classifiers have one size, so only this finds a copy under a wrong name.
     reasons += [
         f"the weights of {' and '.join(names)} are one and the same file"
         for names in parts_by_hash.values()

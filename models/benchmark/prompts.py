@@ -8,7 +8,7 @@ from pathlib import Path
 from utils import UsageError
 
 DIMENSION = "Human_Anatomy"
-MODES = STANDARD, CUSTOM = ("vbench_standard", "custom_input")  # which files are scored
+STANDARD, CUSTOM = "vbench_standard", "custom_input"  # the modes: which files are scored
 PER_PROMPT = 3
 _NAME_LENGTH = 180  # the benchmark cuts longer prompts in file names
 
@@ -23,8 +23,8 @@ def read_prompts(path: Path) -> list[str]:
     """Return the prompts of Human Anatomy in a file, in its order.
 
     The file is a text with a prompt per line, or JSON as the benchmark has it: a list of prompts,
-    a list of objects with `prompt_en`, or an object with prompts as keys. Objects that name their
-    `dimension` are taken if it is Human_Anatomy. Raises UsageError naming the file.
+    a list of objects with `prompt_en`, or an object with prompts as keys. Objects with another
+    `dimension` than Human_Anatomy are left out. Raises UsageError naming the file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -69,8 +69,8 @@ def _is_wanted(about: object) -> bool:
 def standard_names(present: Iterable[str], prompts: list[str] | None) -> list[str]:
     """Return the file names that the benchmark expects, in its order.
 
-    Without `prompts` they are those of the files `present`, sorted: a prompt without any video
-    cannot be named then.
+    Without `prompts`, the prompts are taken from the files `present` and sorted, which leaves out
+    a prompt without any video.
     """
     if prompts is None:
         parsed = [prompt_and_index(name) for name in present]

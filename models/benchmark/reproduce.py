@@ -1,4 +1,4 @@
-"""Runs what was published, prints both numbers side by side and names what is missing for it.
+"""Runs what was published, prints both numbers side by side, and names the files that are missing.
 
 python -m models.benchmark.reproduce                   # all that weights and data here allow
 python -m models.benchmark.reproduce --videos FOLDER   # FOLDER/HunyuanVideo/<prompt>-<0..2>.mp4
@@ -15,7 +15,7 @@ from configs.defaults import PARTS
 from models.benchmark.evaluation import PUBLISHED, VIDEOS, format_result, write_result
 from models.benchmark.results import read_scores
 from models.benchmark.vbench2 import RunError, evaluate, run_script
-from models.weights import RELEASE_CONFIG, ROOT, WEIGHTS, release_files
+from models.weights import RELEASE_CONFIG, ROOT, WEIGHTS, find_weight, release_files
 from utils import UsageError, command_parser, run_main
 
 CLIP = "people are walking.-1.mp4"
@@ -27,7 +27,7 @@ DATA_HINT = "`python -m data.vbench2 VBench-2.0_human_anomaly` says how to fetch
 
 @dataclass
 class Item:
-    """One published number: what it needs that is not here, and how to get ours."""
+    """One published number: which files are missing for ours, and how to compute it."""
 
     name: str
     published: str
@@ -42,13 +42,11 @@ def _run(script: str, *words: str | Path) -> None:
 
 
 def _weights_missing(names: tuple[str, ...], root: Path) -> list[str]:
-    missing = []
-    for name in names:
-        try:
-            release_files(root, [name])
-        except UsageError:
-            missing.append(f"{root / WEIGHTS[name].path} (python -m models.weights {name})")
-    return missing
+    return [
+        f"{root / WEIGHTS[name].path} (python -m models.weights {name})"
+        for name in names
+        if find_weight(name, root) is None
+    ]
 
 
 def _release_flags(root: Path) -> list[str]:
@@ -164,18 +162,14 @@ def reproduce(items: list[Item], *, dry_run: bool = False) -> int:
 
 def main() -> int:
     parser = command_parser(__doc__, "models.benchmark.reproduce")
-    parser.add_argument(
-        "--data", type=Path, default=ROOT / "VBench-2.0_human_anomaly", help="the public data set"
-    )
-    parser.add_argument("--clip", type=Path, help=f"the example clip, {CLIP}")
-    parser.add_argument("--videos", type=Path, help="folder with a folder of videos per model")
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "results/reproduce", help="folder for results"
-    )
-    parser.add_argument(
-        "--root", type=Path, default=ROOT, help="folder that has pretrain/ and checkpoint/release/"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only say what is there")
+    add = parser.add_argument
+    data, results = ROOT / "VBench-2.0_human_anomaly", ROOT / "results/reproduce"
+    add("--data", type=Path, default=data, help="the public data set")
+    add("--clip", type=Path, help=f"the example clip, {CLIP}")
+    add("--videos", type=Path, help="folder with a folder of videos per model")
+    add("--output", type=Path, default=results, help="folder for results")
+    add("--root", type=Path, default=ROOT, help="folder of pretrain/ and checkpoint/release/")
+    add("--dry-run", action="store_true", help="only say what would run")
     args = parser.parse_args()
     for name in ("data", "clip", "videos", "output"):
         if (value := getattr(args, name)) is not None:

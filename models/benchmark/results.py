@@ -70,10 +70,10 @@ def mean_known(values: Sequence[float | None]) -> float | None:
 def mean_interval(
     values: Sequence[float], groups: Sequence[str] | None = None, samples: int = 10_000
 ) -> tuple[float, float] | None:
-    """Return the 95% bootstrap interval of the mean of `values`, None where it cannot be told.
+    """Return the 95% bootstrap interval of the mean of `values`, None for fewer than two groups.
 
-    Each draw takes whole groups: values of one group are not independent. Without `groups` each
-    value is a group of its own. Fewer than two groups have no interval.
+    Draws are of whole groups, because values of one group are not independent. Without `groups`
+    each value is a group.
     """
     from scipy.stats import bootstrap  # takes a second to import
 

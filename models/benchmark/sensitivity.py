@@ -1,12 +1,12 @@
-"""What moves the score: the same videos under one change of the settings or pictures at a time.
+"""What moves the score: the same videos, with one change of settings or pictures at a time.
 
     python -m models.benchmark.sensitivity --videos DIR --release --output results/sensitivity
 
-Prints a table. Per change: the mean score, its difference to the unchanged one with a 95% interval
-over videos, and the share of people's verdicts that changed. Where DIR holds a truth.jsonl (drawn
-videos): how well the score tells abnormal from normal videos (AUROC), and the share of people views
-that are flagged in normal videos. The detector runs again only where the change touches it. After
-an interruption the same command continues.
+Prints a row per change: the mean score, its difference from the unchanged one with a 95% interval
+over videos, and the share of people's verdicts that changed. If DIR holds a truth.jsonl (drawn
+videos), also how well the score tells abnormal from normal videos (AUROC), and the share of people
+views that are flagged in normal videos. The detector runs again only if the change affects it. The
+same command resumes after an interruption.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from utils import (
 
 
 def read_labels(folder: Path) -> dict[str, bool]:
-    """Return {video: is it abnormal} by the folder's truth.jsonl, empty without one."""
+    """Return {video: is it abnormal} from the folder's truth.jsonl, empty without one."""
     path = folder / "truth.jsonl"
     labels: dict[str, bool] = {}
     for row in read_jsonl(path) if path.is_file() else ():
@@ -44,7 +44,7 @@ def read_labels(folder: Path) -> dict[str, bool]:
 
 
 def score_all(bench: Bench, videos: Path, most: int | None, output: Path) -> Iterator[dict]:
-    """Yield a row per video: its figures under every change; finished ones come from `output`."""
+    """Yield each video's figures under every change; finished videos are read from `output`."""
     sources, failed = find_sources([videos])
     for name, error in failed:
         print(f"failed: {name}: {error}")
@@ -127,9 +127,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--videos", type=Path, required=True, metavar="DIR", help="folder of videos")
     add("--most", type=int, metavar="N", help="score the first N videos only")
-    text = "folder for the figures of each video, from which a killed run continues"
+    text = "folder for the figures of each video, from which a killed run resumes"
     add("--output", type=Path, default=Path("results/sensitivity"), metavar="DIR", help=text)
-    add("--score", choices=SCORES, default=SCORES[0], help="which score to tell about")
+    add("--score", choices=SCORES, default=SCORES[0], help="which score to report")
     add("--cfg", metavar="FILE", help="YAML of the unchanged settings")
     add("--detector-config", metavar="FILE", help="YOLO-World's config")
     add("--detector-weights", metavar="FILE", help="YOLO-World's checkpoint")

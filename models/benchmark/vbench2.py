@@ -4,8 +4,8 @@
     python -m models.benchmark.vbench2 results/mymodel/scores.json
 
 The first command scores `<prompt>-<0..2>.mp4` with the released weights and writes
-results/mymodel/mymodel_eval_results.json as the benchmark does; run it again to continue after an
-interruption. The second reads what inference.py scored. Both end with the result.
+results/mymodel/mymodel_eval_results.json as the benchmark does; after an interruption, run it
+again. The second reads what inference.py scored. Both print the result last.
 """
 
 import argparse
@@ -18,14 +18,7 @@ from pathlib import Path
 
 from configs.defaults import PARTS
 from models.benchmark.evaluation import Evaluation, collect, format_result, write_result
-from models.benchmark.prompts import (
-    CUSTOM,
-    MODES,
-    STANDARD,
-    mp4_names,
-    read_prompts,
-    standard_names,
-)
+from models.benchmark.prompts import CUSTOM, STANDARD, mp4_names, read_prompts, standard_names
 from models.benchmark.results import count, first_five, read_scores
 from models.weights import ROOT
 from utils import UsageError, run_main, world_size
@@ -34,7 +27,7 @@ WEIGHT_FLAGS = ("--detector-config", "--detector-weights", *(f"--{part}-model" f
 
 
 class RunError(Exception):
-    """A script that ended badly: the message names its command, `status` is 2 for wrong use."""
+    """A script that failed; `status` is 2 for wrong use, else 1."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -44,7 +37,7 @@ class RunError(Exception):
 def run_script(script: str, *words: str | Path) -> int:
     """Run one of the three scripts with this interpreter and return its exit status.
 
-    Raises RunError for a status other than 0 and 1; with 1 a script tells that inputs failed.
+    Status 1 says that inputs failed; any other but 0 raises RunError.
     """
     command = [sys.executable, str(ROOT / script), *map(str, words)]
     shown = shlex.join(["python", script, *command[2:]])
@@ -68,9 +61,9 @@ def evaluate(
 ) -> Evaluation | None:
     """Score the benchmark's videos in the folder `videos` with inference.py into `output`.
 
-    `flags` are inference.py's; the released weights are used where none of them names weights.
-    Returns None in a process of torchrun that ends while others still score. Raises UsageError for
-    missing videos unless `allow_missing`, RunError where scoring ends badly.
+    `flags` are inference.py's; if none of them names weights, the released ones are used. Returns
+    None in a process of torchrun that ends while others still score. Raises UsageError for missing
+    videos unless `allow_missing`, RunError where scoring fails.
     """
     present = mp4_names(videos)
     wanted = present if mode == CUSTOM else standard_names(present, prompts)
@@ -80,18 +73,18 @@ def evaluate(
     if given.isdisjoint(WEIGHT_FLAGS):
         flags = ["--release", *flags]
     inputs = [videos / file for file in sorted(found)]
-    if mode == CUSTOM:  # a pattern: the names may be more than a command line holds
+    if mode == CUSTOM:  # a pattern, because a command line may not hold all names
         inputs = [f"{glob.escape(str(videos))}/*.mp4"]
     path = output / "scores.json"
     before = path.stat().st_mtime_ns if path.is_file() else None
     status = run_script("inference.py", *flags, "--output", output, "--video", *inputs)
     written = path.is_file() and path.stat().st_mtime_ns != before
-    if not written and status == 0 and world_size() > 1:
-        return None
-    if not written and status != 0:
+    if not written and status:
         raise RunError(
             status, f"inference.py ended with exit status {status} before it wrote {path}"
         )
+    if not written and world_size() > 1:
+        return None
     result = collect(read_scores(path), wanted, name=name, folder=videos, mode=mode)
     if unknown := sorted(found.intersection(result.missing)):
         raise RunError(
@@ -104,7 +97,7 @@ def evaluate(
 def _check_videos(
     videos: Path, mode: str, wanted: list[str], found: set[str], allow_missing: bool
 ) -> None:
-    """Raise UsageError where videos are missing, before any is scored."""
+    """Raise UsageError where videos are missing."""
     if not found and mode == CUSTOM:
         raise UsageError(f"--videos: expected .mp4 files directly in {videos}, found none")
     if not found:
@@ -121,7 +114,7 @@ def _check_videos(
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-    """Return this command's flags, and the other words: inference.py's flags or a scores.json."""
+    """Return this command's flags, and the rest: inference.py's flags, or a scores.json."""
     p = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         usage="python -m models.benchmark.vbench2 --videos DIR [flags of inference.py]\n"
@@ -130,22 +123,15 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[
         "released ones where none are named), --device, --overwrite, --opts and more.",
         allow_abbrev=False,  # a short form may be meant for inference.py
     )
-    p.add_argument("--videos", type=Path, metavar="DIR", help="folder with one model's videos")
-    p.add_argument("--output", type=Path, metavar="DIR", help="folder for results (results/NAME)")
-    p.add_argument(
-        "--mode",
-        choices=MODES,
-        default=STANDARD,
-        help="score videos named after prompts, or any .mp4 file (vbench_standard)",
-    )
-    p.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="FILE",
-        help="text or JSON with the prompts, to tell which videos are missing",
-    )
-    p.add_argument("--name", help="the model's name in results (the folder's name)")
-    p.add_argument("--allow-missing", action="store_true", help="go on where videos are missing")
+    add = p.add_argument
+    add("--videos", type=Path, metavar="DIR", help="folder with one model's videos")
+    add("--output", type=Path, metavar="DIR", help="folder for results (results/NAME)")
+    text = "score videos named after prompts, or any .mp4 file (vbench_standard)"
+    add("--mode", choices=(STANDARD, CUSTOM), default=STANDARD, help=text)
+    text = "text or JSON with the prompts, to know which videos are missing"
+    add("--prompts", type=Path, metavar="FILE", help=text)
+    add("--name", help="the model's name in results (the folder's name)")
+    add("--allow-missing", action="store_true", help="go on where videos are missing")
     args, rest = p.parse_known_args(argv)
     if args.videos is None:
         if len(rest) != 1 or rest[0].startswith("-"):

@@ -1,7 +1,7 @@
 """Annotated videos, written while a video is scored or from its results.
 
-VP9 in WebM, which browsers play, written by PyAV's FFmpeg. OpenCV's own writer was measured at 336
-ms a frame for VP9 (1280x720, two cores) and cannot be told to be faster; this takes 31.
+They are VP9 in WebM, which browsers play. PyAV encodes a frame in 31 ms (1280x720, two cores);
+OpenCV's writer takes 336 ms and has no option to be faster.
 """
 
 import os
@@ -47,8 +47,7 @@ class WebmWriter:
 
     `draw(image, frame, row)` returns the picture to show for a frame that was shrunk to `image`;
     without it the frames are shown as they are. The file appears at `path` all at once, when
-    `close` returns; `abort` leaves nothing. Frames keep their times, so a player's clock is the
-    source's.
+    `close` returns; `abort` leaves nothing. Frames keep the times of the source.
     """
 
     def __init__(self, path: str | Path, *, fps: float, draw: Callable | None = None):
@@ -61,12 +60,12 @@ class WebmWriter:
         self._thread.start()
 
     def add(self, frame: Frame, row: Mapping) -> None:
-        """Take a frame and its row of frames.jsonl; returns before it is encoded."""
+        """Queue a frame and its row of frames.jsonl for encoding."""
         if self._error is None:
             self._queue.put((frame, row))
 
     def close(self) -> None:
-        """Finish the file and move it in place; raises AnnotateError where writing failed."""
+        """Finish the file and move it into place; raises AnnotateError where writing failed."""
         self._end()
         if self._error is not None:
             self._part.unlink(missing_ok=True)
@@ -88,9 +87,9 @@ class WebmWriter:
         items = iter(self._queue.get, None)
         try:
             self._write(items)
-        except Exception as error:  # handed over to close(), whatever it is
+        except Exception as error:  # `close` raises it
             self._error = error
-        for _ in items:  # ends at once where the end was seen already: an error at closing
+        for _ in items:  # ends at once if the end was read already, before an error at closing
             pass
 
     def _write(self, items: Iterator[tuple[Frame, Mapping]]) -> None:
@@ -147,7 +146,7 @@ def replay(
 ) -> Iterator[tuple[Frame, Mapping]]:
     """Yield (Frame, row) of a video scored earlier, decoding it again.
 
-    Frames that have no row any more (a file that changed since) are left out.
+    Frames without a row are left out: the file has changed since it was scored.
     """
     by_frame = {row["frame"]: row for row in rows}
     for frame in FrameReader(source, stride=stride, fps=fps):
@@ -156,6 +155,6 @@ def replay(
 
 
 def probe(source: Source, *, stride: int = 1, fps: float = 25.0) -> tuple[float, int | None]:
-    """Return the frames per second after `stride`, and how many frames the container claims."""
+    """Return the frames per second after `stride`, and the container's number of frames, if any."""
     reader = FrameReader(source, stride=stride, fps=fps)
     return reader.fps / stride, reader.frames_expected

@@ -12,7 +12,7 @@ GRID, LINE = (78, 72, 68), (240, 200, 120)
 
 
 def text_size(width: int) -> int:
-    """Return the height of text in pixels, for a picture that is legible when 480 pixels wide."""
+    """Return the height of text in pixels that is legible if the picture is shown 480 wide."""
     return max(12, round(width * 28 / 1280))
 
 
@@ -29,14 +29,14 @@ def _words(text: str, size: int) -> np.ndarray:
 
 
 def write_words(image: np.ndarray, text: str, x: int, y: int, size: int, colour=WHITE) -> None:
-    """Write `text` into `image` (H, W, 3); (x, y) is its upper left corner, outside is cut off."""
+    """Write `text` into `image` (H, W, 3), cut at the edges; (x, y) is its upper left corner."""
     opacity = _words(text, size)[: max(image.shape[0] - y, 0), : max(image.shape[1] - x, 0), None]
     place = image[y : y + opacity.shape[0], x : x + opacity.shape[1]]
     place[:] = place * (1 - opacity) + np.float32(colour) * opacity
 
 
 class Plates:
-    """Words on coloured plates, which are drawn after all lines and do not cover each other."""
+    """Words on coloured plates that do not cover each other, to be drawn after all lines."""
 
     def __init__(self, width: int, height: int):
         self.width, self.height, self.size = width, height, text_size(width)
@@ -77,8 +77,8 @@ def draw_row(
 ) -> None:
     """Draw a frame's people into `image` (H, W, 3) BGR, which is `zoom` times the source frame.
 
-    Flagged parts are thick, red and named with their p; what is normal has a thin line, and people
-    have their number. `title` is written into the upper left corner.
+    Flagged parts get a thick red box, their name and their p. Other boxes are thin, and people get
+    their number. `title` is written into the upper left corner.
     """
     height, width = image.shape[:2]
     thin, thick = max(1, round(width / 800)), max(2, round(width / 320))
@@ -122,11 +122,11 @@ def strip_height(width: int) -> int:
 
 
 class ScoreStrip:
-    """The frame score over time, drawn one frame at a time; gaps where there are no people."""
+    """The frame score over time, drawn one frame at a time, with gaps where there are no people."""
 
     def __init__(self, width: int, expected: int | None):
         self.width, self.height, self.scores = width, strip_height(width), []
-        self.room = max(expected or 64, 2)  # frames that fit; doubled when there come more
+        self.room = max(expected or 64, 2)  # frames that fit; doubled when more come
         self.size = min(text_size(width), (self.height - 4) // 3)
         self.left = _words("score", self.size).shape[1] + 12
         self._clear()
@@ -148,7 +148,7 @@ class ScoreStrip:
         return round(self.height - edge - score * (self.height - 2 * edge))
 
     def add(self, score: float | None) -> np.ndarray:
-        """Return the strip (height, width, 3) up to and with this frame, with a line at it."""
+        """Return the strip (height, width, 3) up to this frame, which a vertical line marks."""
         self.scores.append(score)
         index = len(self.scores) - 1
         if index >= self.room:

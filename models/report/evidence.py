@@ -3,7 +3,7 @@
     with Evidence(folder, thresholds, report=True, explain=explainer).watch(source) as on_frame:
         scorer.score(source, on_frame=on_frame)
 
-One decoding serves both. A video that was scored earlier is decoded again by `Evidence.catch_up`.
+A video that was scored earlier is decoded again by `Evidence.catch_up`.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from utils import read_jsonl, write_json
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of evidence.json and the files that it names; evidence of another is made again
+FORMAT = 2  # of evidence.json and the files it names; evidence in another format is made again
 
 
 def safe_name(stem: str) -> str:
-    """Return a folder name that is harmless in a URL, in HTML and on any file system."""
+    """Return a folder name that is safe in a URL, in HTML and on any file system."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-")[:40]
     digest = hashlib.sha256(stem.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{words or 'video'}-{digest}"
@@ -36,10 +36,10 @@ def safe_name(stem: str) -> str:
 class Evidence:
     """The evidence of a run's videos, below the folder of results.
 
-    The annotated video is `<folder>/<stem>.annotated.webm`. With `report`, what the pages show is
-    kept in `<folder>/report/`: pictures of the worst parts, and the video without boxes, which the
-    page draws itself. `explain(part, crops)` gives the heatmaps of BGR crops. `stride` and `fps`
-    are those of the scoring. What could not be written is in `failed`.
+    The annotated video is `<folder>/<stem>.annotated.webm`. With `report`, `<folder>/report/` gets
+    what the pages show: pictures of the worst parts, and the video without boxes, because the page
+    draws them. `explain(part, crops)` gives the heatmaps of BGR crops. `stride` and `fps` are those
+    of the scoring. `failed` lists what could not be written.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Evidence:
         return self.folder / "report" / "videos" / safe_name(stem)
 
     def missing(self, source: Source) -> bool:
-        """Return whether a scored video lacks evidence, or has some of another scoring."""
+        """Return whether a scored video lacks evidence, or has that of another scoring."""
         annotated, rows = self.annotated(source.stem), self.rows(source.stem)
         if not annotated.is_file() or annotated.stat().st_mtime < rows.stat().st_mtime - 1:
             return True
@@ -77,10 +77,11 @@ class Evidence:
 
     @contextmanager
     def watch(self, source: Source) -> Iterator[Callable[[Frame, Mapping], None]]:
-        """Yield what takes each frame and its row; the result file must be whole at the end.
+        """Yield a function that takes each frame and its row.
 
-        On an error inside, nothing is left behind. Evidence that cannot be written is not worth
-        the scores: it is named in `failed`, and `missing` stays true.
+        At the end, the file of rows must be whole. On an error inside, nothing is left behind. If
+        evidence cannot be written, the scores are kept: `failed` names it, and `missing` stays
+        true.
         """
         rate, expected = probe(source, **self.timing)
         draw = Annotation(self.thresholds, expected)
@@ -105,7 +106,7 @@ class Evidence:
         self._finish(source, writers, worst, plain)
 
     def _finish(self, source: Source, writers: list[WebmWriter], worst, plain: Path) -> None:
-        """Close the videos and write the page's pictures; note in `failed` what went wrong."""
+        """Close the videos and write the page's pictures; add errors to `failed`."""
         errors = []
         for writer in writers:
             try:
@@ -118,7 +119,7 @@ class Evidence:
         except OSError as error:
             errors.append(str(error))
         plain.unlink(missing_ok=True)
-        if errors:  # both videos mostly fail for the same reason
+        if errors:  # the first is enough: both videos usually fail for the same reason
             self.failed.append(f"{source.path}: {errors[0]}")
             logger.error("%s: no evidence: %s", source.path, errors[0])
 
@@ -146,7 +147,7 @@ def _digest(path: Path) -> str:
 
 
 def read_evidence(page: Path, rows: Path) -> dict | None:
-    """Return the evidence.json in `page` if it was made of just these result rows, else None."""
+    """Return the evidence.json in `page` if it was made from this file of rows, else None."""
     try:
         content = json.loads((page / "evidence.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

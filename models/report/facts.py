@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from configs.defaults import PARTS
-from models.scores import MARGIN, is_abnormal, is_near
+from models.scores import MARGIN, frame_score, is_abnormal, is_near
 
-FRAGILE_SHARE = 0.2  # from this share of fragile views on, the report warns
+FRAGILE_SHARE = 0.2  # the report warns from this share of fragile views on
 BINS = 40
 
 
@@ -13,21 +13,15 @@ def _score(
     people: Sequence[Mapping], thresholds: Mapping[str, float], shift: float
 ) -> float | None:
     """Return the share of normal views with every threshold moved by `shift`."""
-    if not people:
-        return None
     moved = {part: threshold + shift for part, threshold in thresholds.items()}
-    return sum(not is_abnormal(person["parts"], moved) for person in people) / len(people)
-
-
-def fragile_views(people: Sequence[Mapping], thresholds: Mapping[str, float]) -> int:
-    """Return how many person views have a part whose p lies within MARGIN of its threshold."""
-    return sum(any(is_near(p, thresholds) for p in person["parts"]) for person in people)
+    return frame_score([{"abnormal": is_abnormal(one["parts"], moved)} for one in people])
 
 
 def video_facts(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict:
-    """Return counts, the table of parts and the scores at moved thresholds of one video.
+    """Return a video's table of parts, its scores at moved thresholds, and its fragile views.
 
-    `thresholds` holds the parts that were judged.
+    `thresholds` holds the parts that were judged. A view is fragile if a part's p lies within
+    MARGIN of its threshold.
     """
     people = [person for row in rows for person in row["people"]]
     table, values = [], {}
@@ -39,9 +33,7 @@ def video_facts(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dic
             {
                 "part": part,
                 "judged": len(crops),
-                "flagged": sum(
-                    any(p["p_abnormal"] > thresholds[part] for p in found) for found in seen
-                ),
+                "flagged": sum(is_abnormal(found, thresholds) for found in seen),
                 "highest": max(values[part], default=None),
                 "threshold": thresholds[part],
                 "near": sum(is_near(p, thresholds) for p in crops),
@@ -49,7 +41,7 @@ def video_facts(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dic
             }
         )
     return {
-        "fragile": fragile_views(people, thresholds),
+        "fragile": sum(any(is_near(p, thresholds) for p in one["parts"]) for one in people),
         "strict": _score(people, thresholds, -MARGIN),
         "lenient": _score(people, thresholds, MARGIN),
         "table": table,
@@ -58,7 +50,7 @@ def video_facts(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dic
 
 
 def histogram_path(values: Sequence[float]) -> str:
-    """Return SVG bars of values in 0..1 in a box 100 wide and 24 high."""
+    """Return an SVG path: the bars of values in 0..1, in a box 100 wide and 24 high."""
     counts = [0] * BINS
     for value in values:
         counts[min(int(value * BINS), BINS - 1)] += 1

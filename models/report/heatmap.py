@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from data.stream import batched
 from data.transforms import build_eval_transform, resize_size
 
 # Each step costs a forward and a backward pass, which is slow for the tokens of a ViT-B.
@@ -36,10 +37,10 @@ WORDS = (
 def relevance(model: nn.Module, images: Tensor, *, steps: int | None = None) -> Tensor:
     """Return (B, rows, columns): how much each place of (B, 3, S, S) images raises the logit.
 
-    `model` is an AnomalyClassifier; the images are normalised as for scoring. `steps` points on the
-    line are averaged (midpoint rule). No other thread may run the model meanwhile.
+    `model` is an AnomalyClassifier; the images are normalised as for scoring. The gradient is
+    averaged over `steps` points of the line (midpoint rule). No other thread may run the model
+    meanwhile.
     """
-    model = getattr(model, "_orig_mod", model)  # a compiled network wraps the one with the layers
     like = next(model.parameters())
     with torch.inference_mode(False):
         images = images.clone().to(like.device, like.dtype)
@@ -58,7 +59,7 @@ def relevance(model: nn.Module, images: Tensor, *, steps: int | None = None) -> 
 
 
 def early_layer(model: nn.Module, images: Tensor) -> nn.Module:
-    """Return the layer of `model` whose output for `images` are the early features."""
+    """Return the layer of `model` whose output are the early features."""
     stem = model.patch_embed.proj
     if not isinstance(stem, nn.Sequential):
         return model.blocks[0]
@@ -75,7 +76,7 @@ def early_layer(model: nn.Module, images: Tensor) -> nn.Module:
 def gradient_at(
     model: nn.Module, layer: nn.Module, images: Tensor, share: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run `model` with the output of `layer` moved to `share` of the way from its mean (0..1).
+    """Run `model` with the output of `layer` moved `share` (0..1) of the way from its mean.
 
     Return the logits (B,), the features less their mean over the places, and the gradient of the
     logits at the moved features; the last two have the shape of the layer's output.
@@ -133,8 +134,8 @@ def on_crop(found: np.ndarray, shape: tuple[int, int], size: int, crop: bool) ->
 class Explainer:
     """Makes heatmaps of crops: `explainer("hand", [crop, ...])` returns one (H, W) in 0..1 each.
 
-    `classifiers` maps parts to networks. `size`, `crop`, `interpolation` and `channels` ("rgb" or
-    "bgr") say how scoring feeds crops to them. Crops are (h, w, 3) uint8 BGR.
+    `classifiers` maps parts to networks. `size`, `crop`, `interpolation` and `channels` are those
+    of `CropJudge`. Crops are (h, w, 3) uint8 BGR.
     """
 
     def __init__(
@@ -159,8 +160,7 @@ class Explainer:
 
     def __call__(self, part: str, crops: Sequence[np.ndarray]) -> list[np.ndarray]:
         heats = []
-        for start in range(0, len(crops), self.batch_size):
-            chunk = crops[start : start + self.batch_size]
+        for chunk in batched(crops, self.batch_size):
             found = relevance(self.classifiers[part], self.prepare(chunk)).numpy()
             heats += [
                 on_crop(one, crop.shape[:2], self.size, self.crop)

@@ -28,7 +28,7 @@ ROWS_SUFFIX = ".frames.jsonl"
 
 
 def _environment():
-    """Return the templates, with every value escaped unless it is marked safe."""
+    """Return jinja2's environment, which escapes every value unless it is marked safe."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     env = Environment(
@@ -48,7 +48,7 @@ def _environment():
 
 
 def judged_thresholds(scores: Mapping) -> dict[str, float]:
-    """Return the thresholds that a scores.json was made with, of the parts that were judged."""
+    """Return the thresholds of a scores.json, for the parts that were judged."""
     thresholds = scores.get("settings", {}).get("thresholds")
     if not thresholds:
         raise UsageError("scores.json: settings.thresholds is missing; score the videos again")
@@ -62,7 +62,7 @@ def judged_thresholds(scores: Mapping) -> dict[str, float]:
 
 
 def scoring_settings(settings: Mapping) -> list[tuple[str, str]]:
-    """Return (name, value) of the settings that scores depend on, of those in scores.json."""
+    """Return (name, value) of those settings in scores.json on which scores depend."""
     rows = []
     for key, value in flatten(settings):
         _, changed, name = key.partition("changed.")
@@ -88,12 +88,11 @@ def _read_rows(path: Path) -> list[dict]:
 
 def _worst(evidence: Mapping | None, thresholds: Mapping[str, float]) -> list[dict]:
     """Return a video's worst parts as the pages show them."""
-    rows = []
-    for row in evidence["worst"] if evidence else ():
-        if row["part"] in thresholds:
-            more = {"threshold": thresholds[row["part"]], "near": is_near(row, thresholds)}
-            rows.append({"heat": None, **row, **more})
-    return rows
+    return [
+        {"heat": None, "threshold": thresholds[row["part"]], "near": is_near(row, thresholds)} | row
+        for row in (evidence["worst"] if evidence else ())
+        if row["part"] in thresholds
+    ]
 
 
 def _build_video(env, evidence: Evidence, stem: str, name: str, row: Mapping) -> dict:
@@ -129,7 +128,7 @@ def _build_video(env, evidence: Evidence, stem: str, name: str, row: Mapping) ->
 
 
 def _gallery(videos: Sequence[Mapping], parts: Sequence[str]) -> list[dict]:
-    """Return the worst crops of all videos, highest p first: the first GALLERY of each part."""
+    """Return the GALLERY worst crops of each part in all videos, highest p first."""
     crops = [
         {**crop, "page": video["page"], "name": video["name"]}
         for video in videos
@@ -148,7 +147,7 @@ def _table(videos: Sequence[Mapping], parts: Sequence[str]) -> str:
     header += ["people", "person_views", "abnormal_views", "views_near_a_threshold"]
     writer.writerow([*header, *(f"{part}_flagged" for part in parts)])
     for v in videos:
-        # A spreadsheet would run a name that begins like a formula.
+        # A spreadsheet would run a name that begins as a formula does.
         name = "'" + v["path"] if v["path"].startswith(("=", "+", "-", "@", "\t")) else v["path"]
         cells = [name, v["score"], *(v["ci95"] or (None, None)), v["per_person"], v["soft"]]
         cells += [v["tracks"], v["views"], v["abnormal"], v["fragile"]]
@@ -159,8 +158,8 @@ def _table(videos: Sequence[Mapping], parts: Sequence[str]) -> str:
 def build_report(folder: str | Path) -> Path:
     """Write `<folder>/report/` from the results in `folder`; return its index.html.
 
-    Evidence that is missing is left out, and the page says so; `inference.py --report` makes it.
-    Raises UsageError where the results cannot be read.
+    A page says so if its evidence is missing; `inference.py --report` makes it. Raises UsageError
+    where the results cannot be read.
     """
     folder = Path(folder)
     scores = read_scores(folder)
@@ -178,12 +177,9 @@ def build_report(folder: str | Path) -> Path:
     _remove_others(report, {Path(v["page"]).name for v in videos})
     # Failures first; videos without a score come last.
     videos.sort(key=lambda v: (v["score"] is None, v["score"] or 0.0, v["soft"] or 0.0))
-    for name in ASSETS:
-        with atomic_write(report / name, "wb") as file:
-            file.write((TEMPLATES / name).read_bytes())
-    with atomic_write(report / "scores.csv") as file:
-        file.write(_table(videos, parts))
-    html = env.get_template("index.html").render(
+    files = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in ASSETS}
+    files["scores.csv"] = _table(videos, parts)
+    files["index.html"] = env.get_template("index.html").render(
         videos=videos,
         failed=scores["failed"],
         mean=scores.get("mean", {}).get("video_results"),
@@ -194,8 +190,9 @@ def build_report(folder: str | Path) -> Path:
         gallery=_gallery(videos, parts),
         settings=scoring_settings(scores.get("settings", {})),
     )
-    with atomic_write(report / "index.html") as file:
-        file.write(html)
+    for name, text in files.items():
+        with atomic_write(report / name) as file:
+            file.write(text)
     return report / "index.html"
 
 

@@ -1,7 +1,7 @@
 """The score and every person's parts over time, as SVG paths and as data for the page's script.
 
-Paths lie in a box 1000 wide and HEIGHT high, which the page stretches over its plot: x is time, and
-0 is at the bottom.
+The paths lie in a box WIDTH x HEIGHT that the page stretches over its plot. x is time, and a score
+or p of 0 is at the bottom.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from configs.defaults import PARTS
 
 WIDTH, HEIGHT = 1000, 100
-COLUMNS = 500  # at most so many bars in a lane; a bar shows the highest p of its frames
+COLUMNS = 500  # the most bars in a lane; a bar shows the highest p of its frames
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 
 
 def timeline(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict | None:
-    """Return the score's path, a lane for each person's part, ticks and data; None without rows.
+    """Return the score's path, a lane per part of each person, ticks and data; None without rows.
 
     People with the most flagged views come first. `thresholds` holds the parts that were judged.
     """
@@ -53,15 +53,13 @@ def _compact(person: Mapping, parts: Sequence[str]) -> list:
 
 def score_path(xs: Sequence[float], scores: Sequence[float | None]) -> str:
     """Return a line through the known scores (0..1), broken where there are no people."""
-    words, drawing = [], False
-    for i, (x, score) in enumerate(zip(xs, scores, strict=True)):
-        if score is None:
-            drawing = False
-            continue
-        words.append(f"{'L' if drawing else 'M'}{x:.1f} {HEIGHT * (1 - score):.1f}")
-        if not drawing and (i + 1 == len(scores) or scores[i + 1] is None):
-            words.append("h2")  # a lone frame would not be seen
-        drawing = True
+    words, before = [], None
+    for x, score, after in zip(xs, scores, [*scores[1:], None], strict=True):
+        if score is not None:
+            words.append(f"{'M' if before is None else 'L'}{x:.1f} {HEIGHT * (1 - score):.1f}")
+            if before is None and after is None:
+                words.append("h2")  # a lone frame would not be seen
+        before = score
     return "".join(words)
 
 
@@ -95,7 +93,7 @@ def _lanes(rows, thresholds: Mapping[str, float], duration: float) -> list[dict]
 
 
 def _bars(values: Mapping[int, float], threshold: float, columns: int) -> dict[str, str]:
-    """Return the bars of a lane, {column: highest p}: those that are normal and those flagged."""
+    """Return the paths of a lane's normal and flagged bars; `values` has the p of each column."""
     wide = WIDTH / columns
     paths: dict[str, list[str]] = {"normal": [], "flagged": []}
     for column, p in sorted(values.items()):
@@ -105,7 +103,7 @@ def _bars(values: Mapping[int, float], threshold: float, columns: int) -> dict[s
 
 
 def _ticks(duration: float) -> list[tuple[float, str]]:
-    """Return at most five times as (percent of the plot's width, words)."""
+    """Return at most five ticks as (percent of the plot's width, words)."""
     step = next((s for s in TICKS if duration / s <= 5), 7200)
     return [
         (100 * i * step / duration, f"{i * step:g} s")

@@ -38,7 +38,7 @@ class Suspect:
 
 
 class WorstParts:
-    """Keeps the flagged parts with the highest p of a video, each person's part once."""
+    """Keeps a video's flagged parts with the highest p, each part of a person once."""
 
     def __init__(self, thresholds: Mapping[str, float], most: int = WORST):
         self.thresholds, self.most = thresholds, most
@@ -71,9 +71,9 @@ class WorstParts:
     def save(self, folder: Path, explain: Explain | None) -> dict:
         """Write the pictures into `folder`; return what evidence.json says about them."""
         views = [suspect.view for suspect in self.kept]
-        for thumb in views[:1] or [self.first]:
-            if thumb is not None:
-                _write_jpeg(folder / "thumb.jpg", thumb)
+        thumb = views[0] if views else self.first
+        if thumb is not None:
+            _write_jpeg(folder / "thumb.jpg", thumb)
         heats = self._explain(explain) if explain else {}
         rows = []
         for rank, suspect in enumerate(self.kept):
@@ -85,7 +85,8 @@ class WorstParts:
                 "crop": f"{rank}.jpg",
                 "view": f"{rank}_view.jpg",
             }
-            shown = _resized(suspect.crop)
+            method = cv2.INTER_AREA if min(suspect.crop.shape[:2]) > CROP_SIZE else cv2.INTER_CUBIC
+            shown = cv2.resize(suspect.crop, (CROP_SIZE, CROP_SIZE), interpolation=method)
             _write_jpeg(folder / row["crop"], shown)
             _write_jpeg(folder / row["view"], suspect.view)
             if rank in heats:
@@ -114,11 +115,6 @@ def _view(image: np.ndarray, box: Sequence[float] | None = None) -> np.ndarray:
         x1, y1, x2, y2 = (round(v * zoom) for v in box)
         cv2.rectangle(view, (x1, y1), (x2, y2), RED, 2)
     return view
-
-
-def _resized(crop: np.ndarray) -> np.ndarray:
-    method = cv2.INTER_AREA if min(crop.shape[:2]) > CROP_SIZE else cv2.INTER_CUBIC
-    return cv2.resize(crop, (CROP_SIZE, CROP_SIZE), interpolation=method)
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@
         --val-path data/hand_test.jsonl
 
 The thresholds 0.45, 0.3 and 0.32 were chosen for the released weights. Another training gives
-other scores, which these thresholds may all pass or all flag. A scale and a shift of the logit
-mend that: they are folded into the last layer, so the file keeps its layout and the rule stays as
-it is. They do not change the order of crops, hence no AUROC. The checkpoint stays; a new file is
-written, with what was done, and a report with the figures before and after.
+other scores, and these thresholds may flag all of its crops or none. A scale and a shift of the
+logit correct that. They are folded into the last layer, so the file's layout and the scoring rule
+stay as they are. The order of crops does not change, so AUROC does not either. The result is a new
+file, which also records the calibration, and a report with the figures before and after.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from utils import UsageError, command_parser, rank, run_main, setup_logging
 logger = logging.getLogger(__name__)
 
 KEPT = ("epoch", "config", "abnormal_label")  # of a checkpoint, beside the weights
-FEW = 10  # a share of fewer normal crops than this is a guess
+FEW = 10  # from fewer flagged normal crops than this, a share is a guess
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,8 @@ def fit(
     """Return the calibration of `logits` (N,) for `targets` (N,), 1 for abnormal.
 
     Logistic regression makes p the probability that such a crop is abnormal (Platt scaling). With
-    `false_flags`, its scale is kept, and the shift brings the quantile of the normal crops' logits
-    to `threshold`, so that this share of them is flagged. Raises UsageError where the logits do not
-    rise with the targets.
+    `false_flags` its scale is kept, but the shift is chosen such that `threshold` flags this share
+    of the normal crops. Raises UsageError where abnormal crops have no higher logits.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -79,14 +78,15 @@ def fit(
 def fold(state: State, calibration: Calibration, abnormal_index: int, path: Path) -> State:
     """Return `state` with the calibration folded into its last layer.
 
-    A two-logit head (the released layout) stays one: both rows are scaled, and the abnormal one is
+    A two-logit head (the released layout) keeps both rows: both are scaled and the abnormal one is
     shifted, which scales and shifts their difference. Raises CheckpointError, which names `path`,
     where there is no head.
     """
     name = next((n for n in ("head.2", "head") if f"{n}.weight" in state), None)
     if name is None:
         raise CheckpointError(f"{path}: expected a classifier's weights with a head")
-    # In double precision, and not back to float16: the order of crops must stay.
+    # In double precision, and stored as float32 even if the file was float16: rounding must not
+    # change the order of crops.
     weight, bias = (state[f"{name}.{kind}"].double() for kind in ("weight", "bias"))
     shift = bias.new_zeros(len(bias))
     shift[abnormal_index if len(bias) == 2 else 0] = calibration.shift
@@ -135,7 +135,7 @@ def calibrate_file(
 
 
 def tell(record: dict) -> str:
-    """Return in words what a checkpoint's "calibration" says."""
+    """Return a checkpoint's "calibration" in words."""
     before, after = record["before"], record["after"]
     words = [
         f"{label} flagged {flagged(before, label):.1%}, now {flagged(after, label):.1%}"
@@ -153,24 +153,24 @@ def tell(record: dict) -> str:
 
 
 def flagged(figures: dict, label: str) -> float:
-    """Return the share of the "normal" or "abnormal" crops that are flagged, by `measure`."""
+    """Return the share of "normal" or "abnormal" crops that are flagged in `measure`'s figures."""
     counts = figures["confusion"]
     return counts[f"{label}_flagged"] / (counts[f"{label}_flagged"] + counts[f"{label}_passed"])
 
 
 def calibrated_path(checkpoint: Path) -> Path:
-    """Return where the calibrated form of a checkpoint is written by default: beside it."""
+    """Return where a checkpoint's calibrated copy is written by default: beside it."""
     return checkpoint.with_suffix(".calibrated.pth")
 
 
 def check_share(value: float | None) -> None:
-    """Raise UsageError for a --false-flags that is no share."""
+    """Raise UsageError where --false-flags is not between 0 and 1."""
     if value is not None and not 0 < value < 1:
         raise UsageError(f"--false-flags: expected a share between 0 and 1, got {value}")
 
 
 def choose_output(args: argparse.Namespace) -> Path:
-    """Return the file to write; UsageError where it would replace one."""
+    """Return the file to write; raises UsageError where it would replace another."""
     state = pick_state(read_checkpoint(args.checkpoint), ("model",), args.checkpoint)
     is_released = len(state.get("head.bias", ())) == 2
     if is_released and args.output is None:
@@ -234,10 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         false_flags=args.false_flags,
         abnormal_index=config.MODEL.ABNORMAL_INDEX,
     )
-    report = output.with_suffix(".report")
-    origin = describe_origin(output, crops)
-    write_report(report, crops, after, figures, origin=origin, before=logits)
-    logger.info(f"report: {report}")
+    write_report(output.with_suffix(".report"), output, crops, after, figures, before=logits)
     return 0
 
 

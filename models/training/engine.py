@@ -36,39 +36,28 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     schedule,
     *,
-    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    device: torch.device,
-    precision: str,
-    clip_grad: float,
     accumulation: int,
     epoch: int,
     steps: int,
     log: "StepLog",
+    **options,
 ) -> float:
-    """Run the `steps` optimiser steps of `epoch`; return their mean loss.
+    """Take the `steps` optimiser steps of `epoch`; return their mean loss.
 
     `batches` gives this process's (images (B, H, W, 3) uint8 RGB, targets (B,) 1 for abnormal, rows
-    (B,) of the crops in their list), `accumulation` of them for each step. A loss or gradient that
-    is not finite ends the run with UsageError.
+    (B,) of the crops in their list); each step takes `accumulation` of them. `options` are the
+    keywords of `train_step`. A loss or gradient that is not finite ends the run with UsageError.
     """
     network.train()
     log.begin(epoch)
     for step in range(steps):
         micro_batches = list(itertools.islice(batches, accumulation))
-        loss, norm = train_step(
-            network,
-            criterion,
-            [(images, targets) for images, targets, _ in micro_batches],
-            optimizer,
-            augment=augment,
-            device=device,
-            precision=precision,
-            clip_grad=clip_grad,
-        )
+        crops = [(images, targets) for images, targets, _ in micro_batches]
+        loss, norm = train_step(network, criterion, crops, optimizer, **options)
         schedule.step_update(epoch * steps + step)
         rows = torch.cat([rows for _, _, rows in micro_batches])
         log.add(step, loss, norm, rows, lr=optimizer.param_groups[-1]["lr"])
-    if world_size() > 1:  # all measure with the statistics of process 0, which are saved
+    if world_size() > 1:  # measure with the statistics of process 0, which are the saved ones
         distribute_bn(network, world_size())
     return float(np.mean(log.losses))
 
@@ -114,8 +103,8 @@ def train_step(
 class StepLog:
     """Reads losses and gradient norms every `print_freq` steps, logs them, and stops a bad run.
 
-    Until they are read they stay on the device, so that a GPU seldom waits for Python. Process 0
-    logs, also to metrics.jsonl in `folder`. `names` are the crops' file names.
+    Until then they stay on the device, so that a GPU seldom waits for Python. Process 0 logs, and
+    writes to metrics.jsonl in `folder`. `names` are the crops' file names.
     """
 
     folder: Path
@@ -125,13 +114,13 @@ class StepLog:
     print_freq: int
 
     def begin(self, epoch: int) -> None:
-        """Forget the epoch before."""
+        """Start a new epoch."""
         self.epoch, self.start, self.images = epoch, time.perf_counter(), 0
         self.losses: list[float] = []  # of the steps that were read, mean over all processes
         self.unread: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, step: int, loss: Tensor, norm: Tensor, rows: Tensor, lr: float) -> None:
-        """Take the results of `step`, in which this process saw the crops `rows` (n,)."""
+        """Note the results of `step`, in which this process saw the crops `rows` (n,)."""
         self.unread.append((loss, norm, rows))
         if step % self.print_freq and step < self.steps - 1:
             return
@@ -148,7 +137,7 @@ class StepLog:
             self._write(step, losses[-1], norms[-1], lr)
 
     def _stop(self, step: int, loss: float, norm: float, rows: Tensor) -> None:
-        """End the run with the step's file names; all processes have the same loss and norm."""
+        """End the run and list the step's files; all processes have the same loss and norm."""
         own_names = [self.names[row] for row in rows.tolist()]
         names = list(itertools.chain.from_iterable(gather_objects(own_names)))
         listing = self.folder / "nonfinite_batch.txt"

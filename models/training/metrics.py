@@ -14,9 +14,9 @@ def predict(
 ) -> np.ndarray:
     """Return the abnormal logits (count,) float64 of all crops, on every process.
 
-    `loader` gives (images (B, 3, S, S), targets, rows (B,)). The loaders of all processes together
-    must give each row of `range(count)` once; otherwise this raises RuntimeError. Raises UsageError
-    for a logit that is not finite.
+    `loader` gives (images (B, 3, S, S), targets, rows (B,)). Raises RuntimeError unless the loaders
+    of all processes together give each row of `range(count)` once, and UsageError for a logit that
+    is not finite.
     """
     model.eval()
     logits = torch.zeros(count, dtype=torch.float64, device=device)
@@ -55,10 +55,9 @@ def calibration_error(targets: np.ndarray, p: np.ndarray) -> float:
 
 
 def best_threshold(targets: np.ndarray, p: np.ndarray) -> tuple[float, float]:
-    """Return (threshold, F1) with the highest F1, where p > threshold is called abnormal.
+    """Return the threshold (p > threshold is called abnormal) with the highest F1, and that F1.
 
-    The threshold lies half-way between two scores, so that rounding cannot change on which side of
-    it a score falls.
+    The threshold lies half-way between two scores, so that rounding cannot move a score across it.
     """
     from sklearn.metrics import f1_score, precision_recall_curve
 
@@ -71,10 +70,10 @@ def best_threshold(targets: np.ndarray, p: np.ndarray) -> tuple[float, float]:
 
 
 def measure(targets: np.ndarray, logits: np.ndarray, threshold: float) -> dict:
-    """Return figures of `logits` (N,) against `targets` (N,) 0 or 1, which both must occur.
+    """Return figures of `logits` (N,) against `targets` (N,), in which both 0 and 1 must occur.
 
-    Abnormal (1) is the positive class; a crop is flagged where p > `threshold`, except that
-    `accuracy_at_half` is at p > 0.5, as the released logs count it.
+    Abnormal (1) is the positive class, and a crop is flagged where p > `threshold`. Only
+    `accuracy_at_half` uses p > 0.5, as the released logs do.
     """
     from sklearn import metrics
 

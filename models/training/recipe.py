@@ -1,7 +1,6 @@
-"""The recipe of training: data, augmentation, network, loss, optimiser and schedule.
+"""The recipe of training: data, augmentation, network, optimiser and schedule.
 
-Optimiser and schedule take plain values. The other functions read the settings, each in one place;
-the default values are in configs/defaults.py.
+The defaults of the settings are in configs/defaults.py.
 """
 
 import logging
@@ -27,13 +26,13 @@ from utils import UsageError, rank, world_size
 
 logger = logging.getLogger(__name__)
 
-REFERENCE_BATCH = 128  # the images per optimiser step for which the settings give learning rates
+REFERENCE_BATCH = 128  # the settings give learning rates for this many images per optimiser step
 
 
 def count_steps(crops: int, batch_size: int, accumulation: int) -> tuple[int, int]:
     """Return the images of an optimiser step over all processes, and the steps in an epoch.
 
-    Raises UsageError if the crops fill not even one step.
+    Raises UsageError if there are too few crops for one step.
     """
     images = batch_size * world_size() * accumulation
     if crops < images:
@@ -62,8 +61,8 @@ def build_optimizer(
         model, weight_decay, no_weight_decay_list=("cls_token",), layer_decay=layer_decay
     )
     for group in groups:
-        # timm's schedule would multiply its minimum and its first rate by `lr_scale` too. In this
-        # recipe they are the same for all layers, so the groups carry their rates instead.
+        # timm's schedule would multiply the minimum and warm-up rates by `lr_scale` too. In this
+        # recipe these are the same for all layers, so only the groups' own rates are scaled.
         group["lr"] = lr * group.pop("lr_scale")
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
@@ -77,7 +76,7 @@ def build_schedule(
     min_lr: float,
     warmup_lr: float,
 ) -> CosineLRScheduler:
-    """Return a cosine over all steps; a linear warm-up replaces its first part.
+    """Return a cosine over all steps, whose first part is replaced by a linear warm-up.
 
     Call `step_update(n)` after step n (from 0), as the released training did.
     """
@@ -94,9 +93,9 @@ def build_schedule(
 
 
 def load_train(config, crops: Manifest, epochs: range) -> DataLoader:
-    """Return the loader of this process's training batches of all `epochs`, in one go.
+    """Return one loader of this process's training batches of all `epochs`.
 
-    The workers go on loading over the end of an epoch, so the next one starts without waiting.
+    Its workers load beyond the end of an epoch, so that the next one starts without waiting.
     """
     data, aug = config.DATA, config.AUG
     transform = build_train_transform(
@@ -121,8 +120,8 @@ def load_train(config, crops: Manifest, epochs: range) -> DataLoader:
 
 
 def load_val(config, crops: Manifest) -> DataLoader:
-    """Return the loader of this process's share of the crops; all shares have each crop once."""
-    # The files are RGB. TEST.CHANNELS is about video frames and does nothing here.
+    """Return the loader of this process's share of the crops; each crop is in one share."""
+    # The files are RGB. TEST.CHANNELS is about video frames and has no effect here.
     data = config.DATA
     transform = build_eval_transform(
         size=data.IMG_SIZE, crop=config.TEST.CROP, interpolation=data.INTERPOLATION
@@ -133,7 +132,7 @@ def load_val(config, crops: Manifest) -> DataLoader:
 
 
 def build_augment(config, device: torch.device) -> Augment:
-    """Return the part of the augmentation that works on whole batches."""
+    """Return the augmentation of whole batches."""
     aug, smoothing, erase, mix = config.AUG, config.MODEL.LABEL_SMOOTHING, None, None
     if aug.REPROB:
         erase = RandomErasing(
@@ -155,7 +154,7 @@ def build_augment(config, device: torch.device) -> Augment:
 def build_state(config, crops_count: int, device: torch.device) -> TrainingState:
     """Return the network, its optimiser and its schedule before the first step.
 
-    The network is from the pre-training file if one is set.
+    The network starts from the pre-training file, if one is set.
     """
     train = config.TRAIN
     images, steps = count_steps(crops_count, config.DATA.BATCH_SIZE, train.ACCUMULATION_STEPS)

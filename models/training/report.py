@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def describe_origin(checkpoint: Path, crops: Manifest) -> dict:
-    """Return what a report is about, as its metrics.json says it."""
+    """Return what a report is about: these keys are in its metrics.json."""
     return {
         "checkpoint": str(checkpoint),
         "val_path": str(crops.path),
@@ -27,7 +27,7 @@ def describe_origin(checkpoint: Path, crops: Manifest) -> dict:
 
 
 def check_report(folder: Path, checkpoint: Path, crops: Manifest, *, overwrite: bool) -> None:
-    """Raise UsageError if the report in `folder` is about another checkpoint or other crops."""
+    """Raise UsageError if `folder` holds a report of another checkpoint or of other crops."""
     path = folder / "metrics.json"
     if overwrite or not path.is_file():
         return
@@ -48,42 +48,34 @@ def save_report(
     metrics: dict,
     before: np.ndarray | None = None,
 ) -> None:
-    """Write the report into the folder `run`, in process 0; with curves if it trained this."""
-    history = run / "metrics.jsonl"
-    is_own = checkpoint.resolve().parent == run.resolve() and history.is_file()
+    """Write the report into the folder `run`, from process 0, with curves if the run made it."""
+    path = run / "metrics.jsonl"
+    is_own = checkpoint.resolve().parent == run.resolve() and path.is_file()
     if rank() == 0:
-        write_report(
-            run / "report",
-            crops,
-            logits,
-            metrics,
-            history=read_jsonl(history) if is_own else [],
-            origin=describe_origin(checkpoint, crops),
-            before=before,
-        )
-    logger.info(f"report: {run / 'report'}")
+        history = read_jsonl(path) if is_own else []
+        report = run / "report"
+        write_report(report, checkpoint, crops, logits, metrics, history=history, before=before)
 
 
 def write_report(
     folder: Path,
-    manifest: Manifest,
+    checkpoint: Path,
+    crops: Manifest,
     logits: np.ndarray,
     metrics: dict,
     *,
     history: Sequence[dict] = (),
-    origin: dict | None = None,
     before: np.ndarray | None = None,
 ) -> None:
-    """Write the report of `logits` (N,), one per crop of `manifest`, into `folder`.
+    """Write the report of `logits` (N,), which `checkpoint` gives `crops`, into `folder`.
 
-    `metrics` is what `measure` returned, `history` the rows of metrics.jsonl (none: no curves),
-    `origin` says which checkpoint and data the report is about, and `before` (N,) are the logits
-    before calibration, if any. metrics.json is written last: where it exists, the report is
-    complete.
+    `metrics` is what `measure` returned. `history` are the rows of metrics.jsonl (none: no curves),
+    `before` (N,) the logits before a calibration. metrics.json is written last: where it exists,
+    the report is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    targets, p = manifest.targets, probabilities(logits)
-    write_predictions(folder / "val_predictions.csv", manifest, logits, metrics["threshold"])
+    targets, p = crops.targets, probabilities(logits)
+    write_predictions(folder / "val_predictions.csv", crops, logits, metrics["threshold"])
     if any("val" in row for row in history):
         _save(plot_history(history), folder / "curves.png")
     _save(plot_roc_pr(targets, p, metrics), folder / "roc_pr.png")
@@ -94,16 +86,18 @@ def write_report(
     wrong = worst_mistakes(targets, p, metrics["threshold"])
     if wrong:
         with atomic_write(folder / "mistakes.jpg", "wb") as file:
-            draw_mistakes(manifest, p, wrong).save(file, "JPEG", quality=90)
-    write_json(folder / "metrics.json", {**(origin or {}), "metrics": metrics})
+            draw_mistakes(crops, p, wrong).save(file, "JPEG", quality=90)
+    origin = describe_origin(checkpoint, crops)
+    write_json(folder / "metrics.json", {**origin, "metrics": metrics})
+    logger.info(f"report: {folder}")
 
 
-def write_predictions(path: Path, manifest: Manifest, logits: np.ndarray, threshold: float) -> None:
+def write_predictions(path: Path, crops: Manifest, logits: np.ndarray, threshold: float) -> None:
     """Write one CSV row per crop, in the order of the JSONL."""
     p = probabilities(logits)
     flagged = (p > threshold).astype(int)
-    correct = (flagged == manifest.targets).astype(int)
-    columns = (manifest.names, manifest.labels, manifest.targets, p, logits, flagged, correct)
+    correct = (flagged == crops.targets).astype(int)
+    columns = (crops.names, crops.labels, crops.targets, p, logits, flagged, correct)
     with atomic_write(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "label", "abnormal", "p_abnormal", "logit", "flagged", "correct"])
@@ -114,7 +108,7 @@ def write_predictions(path: Path, manifest: Manifest, logits: np.ndarray, thresh
 def worst_mistakes(
     targets: np.ndarray, p: np.ndarray, threshold: float, max_rows: int = 32
 ) -> list[int]:
-    """Return the rows of crops judged wrongly, the clearest mistake first, `max_rows` at most."""
+    """Return the rows of the `max_rows` clearest mistakes, the clearest first."""
     # The distance from the threshold is divided by the greatest possible one on that side: with a
     # threshold of 0.3, p = 0 for an abnormal crop is as clear a mistake as p = 1 for a normal one.
     greatest = np.where(p > threshold, max(1 - threshold, 1e-9), max(threshold, 1e-9))
@@ -123,21 +117,21 @@ def worst_mistakes(
     return wrong[np.argsort(-distance[wrong], kind="stable")][:max_rows].tolist()
 
 
-def draw_mistakes(manifest: Manifest, p: np.ndarray, rows: Sequence[int]):
+def draw_mistakes(crops: Manifest, p: np.ndarray, rows: Sequence[int]):
     """Return an RGB sheet of the crops in `rows`: label, p(abnormal) and file name under each."""
     tiles = []
     for row in rows:
-        truth = "ABNORMAL" if manifest.targets[row] else "NORMAL"
-        image = read_image(manifest.image_path(row), manifest.place(row))
-        name = Path(manifest.names[row]).name
+        truth = "ABNORMAL" if crops.targets[row] else "NORMAL"
+        image = read_image(crops.image_path(row), crops.place(row))
+        name = Path(crops.names[row]).name
         tiles.append((image, f"{truth}, p(abn) {p[row]:.3f}\n{name}"))
     return draw_tiles(tiles, columns=min(8, len(tiles)))
 
 
-def _figure(columns: int, width: float = 5.0, height: float = 4.0):
+def _figure(columns: int, width: float = 5.0):
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    figure = Figure(figsize=(width * columns, 4.0), layout="constrained")
     return figure, figure.subplots(1, columns)
 
 
@@ -180,7 +174,7 @@ def plot_history(history: Sequence[dict]):
 def plot_roc_pr(targets: np.ndarray, p: np.ndarray, metrics: dict):
     """Return the figure of the ROC and precision-recall curves.
 
-    Marked are the threshold in use and the one of the best F1.
+    It marks the threshold in use and the one with the best F1.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -225,7 +219,7 @@ def plot_scores(targets: np.ndarray, p: np.ndarray, metrics: dict):
 
 
 def plot_calibration(targets: np.ndarray, curves: dict[str, np.ndarray], threshold: float):
-    """Return the figure of reliability, and of false flags against hits.
+    """Return the figure of reliability, and of false flags and hits by threshold.
 
     `curves` maps names to p (N,): one, or those before and after calibration.
     """

@@ -1,4 +1,4 @@
-"""The folder of a training run: its settings, its checkpoints, and how a run goes on from them."""
+"""The folder of a training run: its settings, its checkpoints, and how a run resumes from them."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingState:
-    """What training changes, and what it must have in common with a checkpoint to go on from it."""
+    """What training changes, and what must be as in a checkpoint to resume from it."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -42,7 +42,7 @@ class TrainingState:
             self.best = {"epoch": epoch, **metrics}
 
 
-# Settings that may change when a run goes on: results stay the same, except for rounding.
+# Settings that may change when a run resumes: results stay the same, except for rounding.
 MAY_CHANGE = {
     "BASE",
     "OUTPUT",
@@ -54,7 +54,7 @@ MAY_CHANGE = {
     "DATA.PIN_MEMORY",
     "TRAIN.USE_CHECKPOINT",
     "TRAIN.COMPILE",
-    # `restore` checks that these two times the number of processes give the same images per step.
+    # `restore` checks that the images per step, which these two change, are the same.
     "DATA.BATCH_SIZE",
     "TRAIN.ACCUMULATION_STEPS",
 }
@@ -71,7 +71,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict] | None:
-    """Return the newest checkpoint that can be read, and its content; warn about damaged ones."""
+    """Return the newest checkpoint that can be read, and its content; warn of damaged ones."""
     for path in checkpoints(folder):
         try:
             return path, read_checkpoint(path)
@@ -81,7 +81,7 @@ def newest_whole(folder: Path) -> tuple[Path, dict] | None:
 
 
 def find_conflict(folder: Path, config) -> str:
-    """Return why a run with these settings cannot go on in `folder`, or an empty string."""
+    """Return why a run with these settings cannot resume in `folder`, or an empty string."""
     if not checkpoints(folder):
         return ""
     saved = folder / "config.yaml"
@@ -90,21 +90,23 @@ def find_conflict(folder: Path, config) -> str:
             f"--output: {folder} holds checkpoints but no config.yaml of a run that could go on; "
             "choose another folder, or --overwrite to delete them"
         )
-    changed = differences(config, get_config(saved))
-    changed = {key: pair for key, pair in changed.items() if key not in MAY_CHANGE}
+    changed = [
+        f"{key} {old!r}, now {new!r}"
+        for key, (old, new) in differences(config, get_config(saved)).items()
+        if key not in MAY_CHANGE
+    ]
     if not changed:
         return ""
-    listed = ", ".join(f"{key} {old!r}, now {new!r}" for key, (old, new) in changed.items())
     return (
-        f"--output: {folder} holds a run with other settings ({listed}); "
+        f"--output: {folder} holds a run with other settings ({', '.join(changed)}); "
         "choose another folder, or --overwrite to delete that run"
     )
 
 
 def prepare(folder: Path, config, *, overwrite: bool) -> bool:
-    """Create the run's folder and return whether it holds another run, which `begin` will delete.
+    """Create the run's folder; return whether it holds another run, which `begin` then deletes.
 
-    Raises UsageError for another run in it without `overwrite`.
+    Raises UsageError where it holds another run and `overwrite` is not set.
     """
     conflict = find_conflict(folder, config)
     if conflict and not overwrite:
@@ -117,7 +119,7 @@ def prepare(folder: Path, config, *, overwrite: bool) -> bool:
 
 
 def begin(folder: Path, config, state: TrainingState, *, clear_first: bool) -> None:
-    """Write the settings and bring metrics.jsonl to where the training starts."""
+    """Write the settings, and cut metrics.jsonl at the epoch where training starts."""
     if clear_first:
         clear(folder)
     with atomic_write(folder / "config.yaml") as file:
@@ -140,8 +142,7 @@ def save(path: Path, content: dict) -> None:
         with atomic_write(path, "wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError, pickle.PicklingError) as error:
-        # For a full disk, torch's own message is about a position in the file; the error that
-        # caused it says what happened.
+        # On a full disk, torch's own error names a position in the file; its cause names the disk.
         reason = next((e for e in (error.__context__, error.__cause__) if e), error)
         free = shutil.disk_usage(path.parent).free / 1e6
         kept = "the one before it is untouched" if path.exists() else "none was there before"
@@ -153,9 +154,9 @@ def save(path: Path, content: dict) -> None:
 def save_epoch(
     folder: Path, state: TrainingState, content: dict, states: dict, *, numbered: bool
 ) -> None:
-    """Write last.pth and, if `numbered`, ckptN.pth, which has `content` and the weights alone.
+    """Write last.pth and, if `numbered`, ckptN.pth, which has `content` and the weights only.
 
-    `states` are this process's random states; every process must call this, process 0 writes.
+    `states` are this process's random states. Every process must call this; process 0 writes.
     """
     all_states = gather_objects(states)
     if rank() != 0:
@@ -197,7 +198,7 @@ def random_states(device: torch.device) -> dict:
 
 
 def set_random_states(states: dict, device: torch.device) -> None:
-    """Put back what `random_states` returned."""
+    """Restore what `random_states` returned."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = states["numpy"]
@@ -208,7 +209,7 @@ def set_random_states(states: dict, device: torch.device) -> None:
 
 
 def find_checkpoint(folder: Path, path: str) -> Path:
-    """Return `path`, which --resume set, or the newest whole checkpoint in `folder`."""
+    """Return `path` (from --resume) or else the newest whole checkpoint in `folder`."""
     if path:
         return Path(path)
     found = newest_whole(folder)
@@ -218,19 +219,19 @@ def find_checkpoint(folder: Path, path: str) -> Path:
 
 
 def resume(state: TrainingState, folder: Path | None, path: str) -> None:
-    """Restore the newest whole checkpoint in `folder`, else the one at `path`, else nothing."""
+    """Restore the newest whole checkpoint in `folder`, else the one at `path`, if there is one."""
     found = newest_whole(folder) if folder else None
     if found is None and path:
         found = Path(path), read_checkpoint(path)
     if found is not None:
         restore(state, *found)
-        logger.info(f"going on from {found[0]} with epoch {state.next_epoch}")
+        logger.info(f"resuming from {found[0]} at epoch {state.next_epoch}")
 
 
 def restore(state: TrainingState, path: Path, content: dict) -> None:
-    """Put the checkpoint's `content` into `state` and the random generators.
+    """Restore `state` and the random generators from a checkpoint's `content`.
 
-    A numbered checkpoint has no optimiser state: training goes on with its weights and new moments,
+    A numbered checkpoint has no optimiser state: training resumes with its weights and new moments,
     and a warning says so. Raises UsageError if the file is not from main_finetune.py, or if the
     images per step or the steps per epoch differ.
     """
@@ -262,7 +263,7 @@ def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
         logger.warning(f"{path} holds no optimiser state: its moments start new")
         state.schedule.step_update(max(state.next_epoch * state.steps_per_epoch - 1, 0))
         return
-    # The file's tensors are mapped from disk, and the optimiser changes its own in place.
+    # Copied, because they are mapped from disk and the optimiser changes its moments in place.
     state.optimizer.load_state_dict(deepcopy(content["optimizer"]))
     state.schedule.load_state_dict(content["schedule"])
     states = content["random_states"]
@@ -273,7 +274,7 @@ def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
 
 
 def keep_metrics(path: Path, before_epoch: int) -> None:
-    """Remove the rows of epochs that will be trained again, and a half-written last row."""
+    """Drop the rows of epochs that will be trained again, and a half-written last row."""
     rows = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):

@@ -15,7 +15,7 @@ TEXT_PREFIX = "backbone.text_model.model."
 
 
 def register() -> None:
-    """Make our classes known to mmyolo; call it before a model is built or mmyolo imported."""
+    """Register our classes with mmyolo; call it before a model is built or mmyolo is imported."""
     mmcv_ext.install()
     import models.yolo_world.model
     import models.yolo_world.neck  # noqa: F401
@@ -45,8 +45,8 @@ def build_model(config: Config) -> nn.Module:
     """Return a new detector as `config.model` describes it; the config's data sets are not read."""
     from mmyolo.registry import MODELS
 
-    model = ConfigDict(config.model.to_dict() if hasattr(config.model, "to_dict") else config.model)
-    # Under torchrun mmyolo would turn batch norms into synchronised ones, and say so.
+    model = ConfigDict(config.model.to_dict())
+    # Under torchrun mmyolo would turn batch norms into synchronised ones, and log it.
     return MODELS.build({**model, "use_syncbn": False})
 
 
@@ -58,7 +58,7 @@ def split_state(state: State) -> tuple[State, State]:
 
 
 def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
-    """Return {text: embedding (D,)} as a checkpoint without a text tower stores it, else {}."""
+    """Return {text: embedding (D,)} of a checkpoint that stores a vocabulary, else {}."""
     stored = content.get("vocabulary")
     if stored is None:
         return {}
@@ -85,8 +85,8 @@ def load_text_tower(state: State, path: str | Path) -> nn.Module:
 def embed(texts: Sequence[str], content: dict, text_state: State, path: str | Path) -> Tensor:
     """Return normalised embeddings (len(texts), 512) of `texts`.
 
-    They come from the vocabulary in `content`, or are made by the text tower in `text_state`.
-    Raises CheckpointError, which names `path`, where the file has neither.
+    They come from the vocabulary in `content`, or from the text tower in `text_state`. Raises
+    CheckpointError, which names `path`, where the file has neither.
     """
     vocabulary = read_vocabulary(content, path)
     if all(text in vocabulary for text in texts):
@@ -117,5 +117,5 @@ def load_detector(
     if embeddings.shape[1] != width:
         raise CheckpointError(f"{weights}: expected embeddings of {width} numbers for its texts")
     assign_state(model, state, weights)
-    model.data_preprocessor = nn.Identity()  # images come prepared
+    model.data_preprocessor = nn.Identity()  # images are normalised before
     return model.requires_grad_(False).eval(), config, embeddings

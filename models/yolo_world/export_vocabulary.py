@@ -2,10 +2,9 @@
 
     python -m models.yolo_world.export_vocabulary IN OUT
 
-OUT finds the same boxes for these prompts and is smaller by the text tower's 63 M parameters.
+OUT finds the same boxes for these prompts, and lacks the text tower's 63 M parameters.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from configs.defaults import PARTS
 from models.checkpoint import pick_state, read_checkpoint
 from models.yolo_world.build import embed, split_state
-from utils import UsageError, atomic_write, run_main
+from utils import UsageError, atomic_write, command_parser, run_main
 
 TEXTS = (*PARTS, " ")  # the last one pads prompt sets
 
@@ -23,7 +22,7 @@ TEXTS = (*PARTS, " ")  # the last one pads prompt sets
 def with_vocabulary(
     state: Mapping[str, Tensor], texts: Sequence[str], embeddings: Tensor, *, half: bool = False
 ) -> dict:
-    """Return the content of a checkpoint of ours: a detector's `state` and its vocabulary.
+    """Return the content of our own checkpoints: a detector's `state` and its vocabulary.
 
     `embeddings` are (len(texts), 512). With `half`, floating-point tensors become float16.
     """
@@ -45,7 +44,7 @@ def with_vocabulary(
 def export_vocabulary(
     source: str | Path, target: str | Path, texts: Sequence[str] = TEXTS, *, half: bool = False
 ) -> None:
-    """Write the detector at `source` to `target` with embeddings of `texts`, without text tower.
+    """Write the detector at `source` to `target`, its text tower replaced by embeddings of `texts`.
 
     Raises CheckpointError where `source` is no detector or cannot embed the texts.
     """
@@ -56,27 +55,15 @@ def export_vocabulary(
         torch.save(with_vocabulary(state, texts, embeddings, half=half), file)
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.yolo_world.export_vocabulary",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("source", metavar="IN", type=Path, help="a YOLO-World checkpoint")
-    parser.add_argument("target", metavar="OUT", type=Path, help="the file to write")
-    parser.add_argument(
-        "--texts",
-        nargs="+",
-        default=list(TEXTS),
-        metavar="TEXT",
-        help="prompts to keep (default: human face hand and the padding text)",
-    )
-    parser.add_argument("--half", action="store_true", help="store weights in float16")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
+    parser = command_parser(__doc__, "models.yolo_world.export_vocabulary")
+    add = parser.add_argument
+    add("source", metavar="IN", type=Path, help="a YOLO-World checkpoint")
+    add("target", metavar="OUT", type=Path, help="the file to write")
+    text = "prompts to keep (default: human face hand and the padding text)"
+    add("--texts", nargs="+", default=TEXTS, metavar="TEXT", help=text)
+    add("--half", action="store_true", help="store weights in float16")
+    args = parser.parse_args(argv)
     if args.target.is_dir() or not args.target.resolve().parent.is_dir():
         raise UsageError(f"OUT: expected a file in a folder that exists, got {args.target}")
     export_vocabulary(args.source, args.target, args.texts, half=args.half)

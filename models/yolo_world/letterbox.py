@@ -11,11 +11,11 @@ Image = np.ndarray | Tensor
 
 
 class Letterbox:
-    """Resizes a BGR image into `size` = (width, height), keeping its aspect, and pads with grey.
+    """Resizes a BGR image to fit `size` = (width, height), keeping its aspect, and pads with grey.
 
-    The whole square is computed in fast mode too: a picture with less grey around it lies nearer to
-    the zeros with which convolutions pad, and 3% of the verdicts changed. Resizing is mmyolo's own,
-    which gives the reference values.
+    Fast mode computes the whole square too: with less grey, the picture is nearer to the zeros that
+    pad the convolutions, and 3% of the verdicts changed. Resizing is mmyolo's own, which gives the
+    reference values.
     """
 
     def __init__(self, size: tuple[int, int]):
@@ -37,7 +37,7 @@ class Letterbox:
         return min(image.shape[:2]) > 0 and min(self.resized(image)) > 0
 
     def __call__(self, image: np.ndarray) -> tuple[Image, dict]:
-        """Return the padded image (H, W, 3) uint8 BGR, and what mmyolo needs to map boxes back."""
+        """Return the padded image (H, W, 3) uint8 BGR, and mmyolo's keys for mapping boxes back."""
         results = {"img": image, "img_shape": image.shape[:2]}
         results = self._pad(self._resize(results))
         meta = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class MaxSigmoidAttention(BaseModule):
-    """Weights features, head by head, by how well each position matches its best text."""
+    """Weights features, in each head, by how well a position matches its best text."""
 
     def __init__(
         self,
@@ -48,7 +48,10 @@ class MaxSigmoidAttention(BaseModule):
 
 
 class TextGuidedCSPLayer(CSPLayerWithTwoConv):
-    """YOLOv8's CSP layer with one more branch: max-sigmoid attention after the last block."""
+    """YOLOv8's CSP layer with one more branch: max-sigmoid attention after the last block.
+
+    `attention` are keywords of MaxSigmoidAttention.
+    """
 
     def __init__(
         self,
@@ -56,34 +59,17 @@ class TextGuidedCSPLayer(CSPLayerWithTwoConv):
         out_channels: int,
         *,
         num_blocks: int,
-        guide_channels: int,
-        embed_channels: int,
-        num_heads: int,
         norm_cfg: dict,
         act_cfg: dict,
+        **attention: int,
     ):
+        style = {"norm_cfg": norm_cfg, "act_cfg": act_cfg}
         super().__init__(
-            in_channels,
-            out_channels,
-            num_blocks=num_blocks,
-            add_identity=False,
-            norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
+            in_channels, out_channels, num_blocks=num_blocks, add_identity=False, **style
         )
-        self.final_conv = ConvModule(
-            (3 + num_blocks) * self.mid_channels,
-            out_channels,
-            1,
-            norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
-        )
-        self.attn_block = MaxSigmoidAttention(
-            channels=self.mid_channels,
-            guide_channels=guide_channels,
-            embed_channels=embed_channels,
-            num_heads=num_heads,
-            norm_cfg=norm_cfg,
-        )
+        width = self.mid_channels
+        self.final_conv = ConvModule((3 + num_blocks) * width, out_channels, 1, **style)
+        self.attn_block = MaxSigmoidAttention(channels=width, norm_cfg=norm_cfg, **attention)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         branches = list(self.main_conv(x).chunk(2, 1))
@@ -130,7 +116,7 @@ class YOLOWorldPAFPN(YOLOv8PAFPN):
         return self._csp_layer(self.out_channels[idx] + self.out_channels[idx + 1], idx + 1)
 
     def forward(self, features: Sequence[Tensor], text: Tensor) -> tuple[Tensor, ...]:
-        """Return one map (B, C, h, w) per level, from the backbone's and texts (B or 1, N, 512)."""
+        """Return a map (B, C, h, w) per level of the backbone's maps and texts (B or 1, N, 512)."""
         last = len(self.in_channels) - 1
         down = [features[last]]
         for step, level in enumerate(range(last, 0, -1)):

@@ -29,7 +29,7 @@ _IN_LAYER = {
 
 
 def build_text_tower() -> nn.Module:
-    """Return the text tower with open_clip's names and random weights."""
+    """Return the text tower with random weights, named as in open_clip."""
     return TextTransformer(77, 49408, 512, 8, 12, output_dim=512, act_layer=QuickGELU)
 
 

@@ -8,15 +8,7 @@ const last = data ? data.time.length - 1 : -1;
 let shown = 0, chosen = null;
 
 /** The frame that is on screen at `time`. */
-function frameAt(time) {
-  let low = 0, high = last;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (data.time[middle] <= time + 1e-6) low = middle; else high = middle - 1;
-  }
-  return low;
-}
-
+const frameAt = (time) => Math.max(data.time.findLastIndex((start) => start <= time + 1e-6), 0);
 const isFlagged = ([part, , p]) => p > data.thresholds[part];
 const number = (value) => (value === null ? "-" : value.toFixed(2));
 
@@ -32,7 +24,7 @@ function drawBox(over, box, kind) {
   over.append(item);
 }
 
-/** Moves a label to a corner of its box that is inside the stage and free of other labels. */
+/** Moves a label to the corner of its box where it covers other labels least, inside the stage. */
 function place(label, box, taken) {
   const zoomX = stage.clientWidth / stage.dataset.width;
   const zoomY = stage.clientHeight / stage.dataset.height;
@@ -115,7 +107,7 @@ function jump(index) {
   if (video) { video.pause(); video.currentTime = data.time[shown] + 0.4 * data.step; }
 }
 
-/** Frames in which a person's part is flagged that was not in the frame before: [frame, person]. */
+/** [frame, person] wherever a person's part is flagged that was not flagged in the frame before. */
 function moments() {
   const found = [];
   let before = new Set();
@@ -182,7 +174,6 @@ function startVideo() {
   for (const name of ["boxes", "labels"]) {
     document.getElementById(name).addEventListener("change", drawBoxes);
   }
-  const follow = () => { if (!video.paused) show(frameAt(video.currentTime)); };
   if (video.requestVideoFrameCallback) {
     const onFrame = (_, { mediaTime }) => {
       if (!video.paused) show(frameAt(mediaTime));
@@ -190,7 +181,9 @@ function startVideo() {
     };
     video.requestVideoFrameCallback(onFrame);
   } else {
-    video.addEventListener("timeupdate", follow);
+    video.addEventListener("timeupdate", () => {
+      if (!video.paused) show(frameAt(video.currentTime));
+    });
   }
 }
 
