@@ -1,5 +1,6 @@
 """The anomaly classifier: SimMIM's ViT with one logit, p(abnormal) = sigmoid(logit)."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from models.checkpoint import (
     pick_state,
     read_checkpoint,
 )
+from models.int8 import to_int8
 
 # A pre-training file does not hold these, so they are newly initialised.
 NEW_IN_FINETUNE = ("fc_norm.", "head.")
@@ -98,6 +100,20 @@ def input_of(config) -> dict:
         "interpolation": config.DATA.INTERPOLATION,
         "channels": config.TEST.CHANNELS,
     }
+
+
+def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return `model` in a floating `dtype`, or a copy of it whose blocks compute in int8.
+
+    The copy takes and returns float32, and has no gradients.
+    """
+    if dtype != torch.int8:
+        return model.to(dtype)
+    model = copy.deepcopy(model)
+    for block in model.blocks:
+        block.attn.qkv_bias_separate = True  # else timm multiplies by qkv's weight itself
+    to_int8(model.blocks, nn.Linear)
+    return model
 
 
 def convert_finetuned(state: State, abnormal_index: int = 0) -> State:

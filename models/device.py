@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from models.int8 import Int8Conv2d, Int8Linear, is_exact
 from utils import UsageError, cores_per_process, keep_to_one_core, local_rank
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 MOST_WORKERS = 16  # batches at once in a process on CPU: each needs memory
 PROBE_SECONDS = 0.5  # at most, for choosing a number type
 HOPELESS = 2  # times as slow as float32: such a type is not timed further
-WORTH_IT = 0.8  # share of float32's time: 16 bits must save more than conversions cost
+WORTH_IT = 0.8  # share of a more exact type's time: more must be saved than conversions cost
 
 
 def choose_device(name: str) -> torch.device:
@@ -76,10 +77,12 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def choose_type(seconds: Mapping[torch.dtype, float]) -> torch.dtype:
-    """Return the type that took least; float32 where no other one saves enough."""
-    fastest = min(seconds, key=seconds.get)
-    worth_it = seconds[fastest] <= WORTH_IT * seconds[torch.float32]
-    return fastest if worth_it else torch.float32
+    """Return the most exact type to which no less exact one is much faster."""
+    chosen = torch.float32
+    for dtype in (torch.bfloat16, torch.float16, torch.int8):
+        if seconds.get(dtype, float("inf")) <= WORTH_IT * seconds[chosen]:
+            chosen = dtype
+    return chosen
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -88,25 +91,33 @@ def name_of(dtype: torch.dtype) -> str:
 
 @torch.inference_mode()
 def measure_types(device: torch.device) -> dict[torch.dtype, float]:
-    """Return the seconds that the networks' typical layers take on `device` in float32 and 16 bits.
+    """Return the seconds that the networks' typical layers take on `device` in each number type.
 
     The layers are a convolution of the detector and a matrix product of the classifiers, on CPU on
     one core if the calling thread keeps to one. Types that a small share of the work shows to be
-    emulated, or for which PROBE_SECONDS leave no time, are not in the result.
+    emulated, or for which PROBE_SECONDS leave no time, are not in the result. int8 is there where
+    the processor is exact in it.
     """
     layers = (nn.Conv2d(192, 192, 3, padding=1), nn.Linear(768, 3072))
     images = 1 if device.type == "cpu" else 8  # one keeps a core busy, but not a GPU
-    whole, part = ((images, 192, 40, 40), (images, 197, 768)), ((1, 192, 4, 4), (1, 4, 768))
+    whole, part = ((images, 192, 64, 64), (images, 197, 768)), ((1, 192, 4, 4), (1, 4, 768))
     clock = _clock(device)
     share: dict[torch.dtype, float] = {}
     seconds: dict[torch.dtype, float] = {}
     start = None
     # A CPU that computes fast in float16 does so in bfloat16, whose range is float32's.
-    types = (torch.float32, torch.bfloat16, torch.float16)
-    for dtype in types[:2] if device.type == "cpu" else types:
-        moved = [layer.to(device, dtype, memory_format=_layout(layer)) for layer in layers]
+    if device.type != "cpu":
+        types = (torch.float32, torch.bfloat16, torch.float16)
+    else:
+        types = (torch.float32, *([torch.int8] if is_exact() else []), torch.bfloat16)
+    for dtype in types:
+        if dtype == torch.int8:
+            moved = [Int8Conv2d(layers[0]), Int8Linear(layers[1])]
+        else:
+            moved = [layer.to(device, dtype, memory_format=_layout(layer)) for layer in layers]
         share[dtype] = _time(moved, part, clock)
-        if share[dtype] > HOPELESS * share[torch.float32]:
+        # No type is emulated in int8, but rounding tiny inputs takes longer than computing them.
+        if dtype != torch.int8 and share[dtype] > HOPELESS * share[torch.float32]:
             continue
         give_up = HOPELESS * seconds.get(torch.float32, float("inf"))
         seconds[dtype] = _time(moved, whole, clock, runs=3, give_up=give_up)
@@ -145,8 +156,8 @@ def _time(
 
     A run of more than `give_up` seconds is the last one.
     """
-    like = layers[0].weight
-    inputs = [torch.ones(shape, dtype=like.dtype, device=like.device) for shape in shapes]
+    bias = layers[0].bias  # of the inputs' type, also where the weight is int8
+    inputs = [torch.ones(shape, dtype=bias.dtype, device=bias.device) for shape in shapes]
     inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last)
     taken: list[float] = []
     while len(taken) <= runs and (not taken or taken[-1] <= give_up):

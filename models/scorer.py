@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from configs.defaults import thresholds
 from data.stream import batched, clip_frames, map_ahead, prefetch
 from data.video import Frame, FrameReader, Source
-from models.classifier import input_of, load_classifier
+from models.classifier import in_type, input_of, load_classifier
 from models.detector import PartDetector, Person
 from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
 from models.judge import CropJudge
@@ -52,16 +52,18 @@ class VideoScorer:
         mix_clips: bool = False,
     ):
         self.detector, self.config = detector, config
-        self.classifiers = {part: model.to(dtype) for part, model in classifiers.items()}
+        judging = {part: in_type(model, dtype) for part, model in classifiers.items()}
+        # int8 has no gradients, which heatmaps need.
+        self.classifiers = classifiers if dtype == torch.int8 else judging
         self.dtype = name_of(dtype)
         self.clock = detector.predictor.clock
         self.batch_size, self.stride, self.fps = batch_size, stride, fps
         self.thresholds = thresholds(config)
         self.judge = CropJudge(
-            self.classifiers,
+            judging,
             **input_of(config),
             device=detector.device,
-            dtype=dtype,
+            dtype=torch.float32 if dtype == torch.int8 else dtype,
             threads=1 if detector.on_device else threads,
             clock=self.clock,
         )

@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from data.stream import batched
 from models.device import Stopwatch
+from models.int8 import to_int8
 from models.yolo_world.boxes import find_boxes
 from models.yolo_world.build import load_detector
 from models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
@@ -155,13 +156,19 @@ def _to_numpy(found) -> Detections:
 
 
 def _compute_in(dtype: torch.dtype, model: nn.Module) -> None:
-    """Let the backbone and neck of `model` compute in `dtype`.
+    """Let the backbone and neck of `model` compute in a 16-bit `dtype`, or in int8.
 
-    The first convolution and the head stay in float32: in 16 bits they move boxes most.
+    The first convolution and the head stay in float32: less exact, they move boxes most.
     """
+    image_model = model.backbone.image_model
+    if dtype == torch.int8:
+        for name in image_model.layers[1:]:
+            to_int8(getattr(image_model, name), nn.Conv2d)
+        to_int8(model.neck, nn.Conv2d)
+        return
     model.backbone.to(dtype)
     model.neck.to(dtype)
-    stem = model.backbone.image_model.stem.float()
+    stem = image_model.stem.float()
     stem.register_forward_hook(lambda module, inputs, output: output.to(dtype))
 
 

@@ -135,6 +135,7 @@ def passes(args) -> list[dict]:
 
 def crops(args) -> list[dict]:
     """Return a classifier's crops a second in float32 and in the fast type."""
+    from models.classifier import in_type
     from models.device import fast_dtype, name_of, set_matmul_precision
 
     set_matmul_precision("fp32")
@@ -142,9 +143,9 @@ def crops(args) -> list[dict]:
     size, batch = bench_scoring.config_of(args).DATA.IMG_SIZE, 8 if args.cpu else 256
     rows = []
     for dtype in dict.fromkeys((torch.float32, fast_dtype(args.device))):
-        x = torch.randn(batch, 3, size, size, device=args.device).to(dtype)
-        model.to(dtype)
-        seconds = seconds_of(args.device, model, x)
+        x = torch.randn(batch, 3, size, size, device=args.device)
+        x = x if dtype == torch.int8 else x.to(dtype)
+        seconds = seconds_of(args.device, in_type(model, dtype), x)
         rows.append({"type": name_of(dtype), "batch": batch, "crops/s": batch / seconds})
     return rows
 
