@@ -87,7 +87,7 @@ def find_conflict(folder: Path, config) -> str:
     saved = folder / "config.yaml"
     if not saved.is_file():
         return (
-            f"--output: {folder} holds checkpoints but no config.yaml of a run that could go on; "
+            f"--output: {folder} holds checkpoints but no config.yaml to resume their run with; "
             "choose another folder, or --overwrite to delete them"
         )
     changed = [
