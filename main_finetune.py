@@ -210,7 +210,7 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
                 "abnormal_label": train_crops.abnormal_label,
             },
             random_states,
-            numbered=epoch == epochs - 1 or (epoch + 1) % config.SAVE_FREQ == 0,
+            numbered=run_folder.is_numbered(epoch, config),
         )
     return measured
 

@@ -27,6 +27,7 @@ from finetune_runs import (
 import main_finetune
 from configs.defaults import get_config
 from models.classifier import load_classifier
+from models.training import run_folder
 from models.training.metrics import probabilities
 from utils import UsageError, read_jsonl
 
@@ -124,6 +125,24 @@ def test_killed_and_run_again_ends_the_same(data, finished, tmp_path):
     assert same_weights(finished / "last.pth", output / "last.pth")
     assert (output / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert not (output / ".last.pth.99.part").exists()
+
+
+def test_a_disk_full_between_two_checkpoints_changes_nothing(data, finished, tmp_path, monkeypatch):
+    """The first epoch's ckpt0.pth cannot be written: it must not be resumed without moments."""
+    output, save = tmp_path / "hand", run_folder.save
+
+    def save_but_one(path, content):
+        if path.name == "ckpt0.pth":
+            raise UsageError(f"{path}: cannot save the checkpoint")
+        save(path, content)
+
+    monkeypatch.setattr(run_folder, "save", save_but_one)
+    with pytest.raises(UsageError, match=r"ckpt0\.pth"):
+        finetune(data, output)
+    monkeypatch.undo()
+    finetune(data, output)
+    for name in ("ckpt0.pth", "ckpt1.pth", "last.pth"):
+        assert same_weights(finished / name, output / name)
 
 
 def test_a_damaged_last_checkpoint_is_passed_over(data, finished, tmp_path, caplog):

@@ -42,6 +42,8 @@ class TrainingState:
             self.best = {"epoch": epoch, **metrics}
 
 
+STATES = ("optimizer", "schedule", "random_states")  # what last.pth alone holds
+
 # Settings that may change when a run resumes: results stay the same, except for rounding.
 MAY_CHANGE = {
     "BASE",
@@ -119,12 +121,19 @@ def prepare(folder: Path, config, *, overwrite: bool) -> bool:
 
 
 def begin(folder: Path, config, state: TrainingState, *, clear_first: bool) -> None:
-    """Write the settings, and cut metrics.jsonl at the epoch where training starts."""
+    """Write the settings, and cut metrics.jsonl at the epoch where training starts.
+
+    A ckptN.pth that a killed run did not come to write after last.pth is written.
+    """
     if clear_first:
         clear(folder)
     with atomic_write(folder / "config.yaml") as file:
         file.write(config.dump())
     keep_metrics(folder / "metrics.jsonl", state.next_epoch)
+    done, last = state.next_epoch - 1, folder / "last.pth"
+    numbered = folder / f"ckpt{done}.pth"
+    if last.is_file() and is_numbered(done, config) and not numbered.is_file():
+        save_numbered(folder, read_checkpoint(last))
 
 
 def clear(folder: Path) -> None:
@@ -154,7 +163,7 @@ def save(path: Path, content: dict) -> None:
 def save_epoch(
     folder: Path, state: TrainingState, content: dict, states: dict, *, numbered: bool
 ) -> None:
-    """Write last.pth and, if `numbered`, ckptN.pth, which has `content` and the weights only.
+    """Write last.pth and, if `numbered`, ckptN.pth.
 
     `states` are this process's random states. Every process must call this; process 0 writes.
     """
@@ -167,13 +176,25 @@ def save_epoch(
         "best": state.best,
         "global_batch": state.images_per_step,
         "steps_per_epoch": state.steps_per_epoch,
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        "random_states": all_states,
     }
-    if numbered:
-        save(folder / f"ckpt{content['epoch']}.pth", content)
-    content["optimizer"] = state.optimizer.state_dict()
-    content["schedule"] = state.schedule.state_dict()
-    content["random_states"] = all_states
+    # First the file from which training goes on to the same bits: the other can be made from it.
     save(folder / "last.pth", content)
+    if numbered:
+        save_numbered(folder, content)
+
+
+def save_numbered(folder: Path, content: dict) -> None:
+    """Write ckptN.pth: the `content` of last.pth without the state of optimiser and generators."""
+    kept = {key: value for key, value in content.items() if key not in STATES}
+    save(folder / f"ckpt{content['epoch']}.pth", kept)
+
+
+def is_numbered(epoch: int, config) -> bool:
+    """Return whether a checkpoint of this epoch is kept: each SAVE_FREQ-th one, and the last."""
+    return epoch == config.TRAIN.EPOCHS - 1 or (epoch + 1) % config.SAVE_FREQ == 0
 
 
 def append_row(path: Path, row: dict) -> None:

@@ -162,7 +162,7 @@ def _compute_in(dtype: torch.dtype, model: nn.Module) -> None:
     """
     image_model = model.backbone.image_model
     if dtype == torch.int8:
-        for name in image_model.layers[1:]:
+        for name in image_model.layers[2:]:
             to_int8(getattr(image_model, name), nn.Conv2d)
         to_int8(model.neck, nn.Conv2d)
         return
