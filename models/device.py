@@ -62,14 +62,18 @@ def set_matmul_precision(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
+def fast_dtype(device: torch.device, *, int8: bool = True) -> torch.dtype:
     """Return the type in which `device` computes the networks fastest, by measuring it; log why.
+
+    Without `int8`, it is a floating type, as torch.compile needs.
 
     Flags of a processor do not tell: bfloat16 was half as fast as float32 on one with such
     instructions, eight times as fast on another.
     """
     with ThreadPoolExecutor(1, initializer=keep_to_one_core) as pool:
         seconds = pool.submit(measure_types, device).result()
+    if not int8:
+        seconds.pop(torch.int8, None)
     chosen = choose_type(seconds)
     measured = ", ".join(f"{name_of(dtype)} {s * 1000:.1f}" for dtype, s in seconds.items())
     logger.info(f"--fast computes in {name_of(chosen)}; measured in ms on {device}: {measured}")

@@ -101,7 +101,7 @@ class VideoScorer:
         shared = {
             "batch_size": batch_size or (2 if device.type == "cpu" else 8),
             "threads": threads,
-            "dtype": fast_dtype(device) if fast else torch.float32,
+            "dtype": fast_dtype(device, int8=not compile) if fast else torch.float32,
         }
         set_matmul_precision("fp32")
         classifiers = {p: load_classifier(path, config, device) for p, path in models.items()}

@@ -12,7 +12,7 @@ import inference
 from models import device
 
 CPU = torch.device("cpu")
-FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
+FLOAT32, BFLOAT16, FLOAT16, INT8 = torch.float32, torch.bfloat16, torch.float16, torch.int8
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
         ({FLOAT32: 1.0, BFLOAT16: 0.12}, BFLOAT16),
         ({FLOAT32: 1.0, BFLOAT16: 0.9, FLOAT16: 0.4}, FLOAT16),  # a GPU without bfloat16
         ({FLOAT32: 1.0}, FLOAT32),
+        ({FLOAT32: 1.0, INT8: 0.3, BFLOAT16: 4.0}, INT8),  # VNNI, and bfloat16 is slow
+        ({FLOAT32: 1.0, INT8: 0.13, BFLOAT16: 0.15}, BFLOAT16),  # not faster by enough
     ],
 )
 def test_a_type_must_save_enough(seconds, expected):
@@ -38,9 +40,20 @@ def test_an_emulated_type_is_not_timed_in_full(monkeypatch):
         return work * (1.0 if dtype == FLOAT32 else 500.0)
 
     monkeypatch.setattr(device, "_time", time_layers)
-    assert list(device.measure_types(CPU)) == [FLOAT32]
+    assert BFLOAT16 not in device.measure_types(CPU)
     work = {dtype: sum(w for kind, w in timed if kind == dtype) for dtype, _ in timed}
     assert work[BFLOAT16] < 0.05 * work[FLOAT32]
+
+
+def test_int8_is_timed_only_where_it_is_exact(monkeypatch):
+    monkeypatch.setattr(device, "is_exact", lambda: False)
+    assert INT8 not in device.measure_types(CPU)
+
+
+def test_compiled_networks_have_a_floating_type(monkeypatch):
+    seconds = {FLOAT32: 1.0, INT8: 0.2, BFLOAT16: 4.0}
+    monkeypatch.setattr(device, "measure_types", lambda _: dict(seconds))
+    assert device.fast_dtype(CPU) == INT8 and device.fast_dtype(CPU, int8=False) == FLOAT32
 
 
 def test_the_layers_are_timed_on_one_core(monkeypatch):
@@ -49,7 +62,7 @@ def test_the_layers_are_timed_on_one_core(monkeypatch):
     monkeypatch.setattr(
         device, "measure_types", lambda d: threads.append(torch.get_num_threads()) or measure(d)
     )
-    assert device.fast_dtype(CPU) in (FLOAT32, BFLOAT16) and threads == [1]
+    assert device.fast_dtype(CPU) in (FLOAT32, BFLOAT16, INT8) and threads == [1]
     assert all(0 < seconds < 5 for seconds in measure(CPU).values())
 
 

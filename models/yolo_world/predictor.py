@@ -158,7 +158,8 @@ def _to_numpy(found) -> Detections:
 def _compute_in(dtype: torch.dtype, model: nn.Module) -> None:
     """Let the backbone and neck of `model` compute in a 16-bit `dtype`, or in int8.
 
-    The first convolution and the head stay in float32: less exact, they move boxes most.
+    The first convolution and the head stay in float32, and with int8 the first stage: less exact,
+    they move boxes most.
     """
     image_model = model.backbone.image_model
     if dtype == torch.int8:

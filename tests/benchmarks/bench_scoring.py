@@ -177,7 +177,7 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
             video, lambda frame, *_: fixed.boxes(frame), lambda crop, *_: fixed.parts(crop)
         )
     fast = mode.startswith("fast")
-    dtype = fast_dtype(device) if fast else torch.float32
+    dtype = fast_dtype(device, int8="compile" not in mode) if fast else torch.float32
     options = {"dtype": dtype, "compile": "compile" in mode}
     options["on_device"] = fast and device.type == "cuda"  # as inference.py --fast
     set_matmul_precision("fp32")
