@@ -45,21 +45,11 @@ def ellipse(center, half_width, half_height, angle=0.0):
     return points + center
 
 
-def _spline_basis(steps):
-    """Return the weights (steps, 4) of four corners along a Catmull-Rom segment."""
-    t = np.arange(steps)[:, None] / steps
-    return 0.5 * np.concatenate(
-        [
-            -t + 2 * t**2 - t**3,
-            2 - 5 * t**2 + 3 * t**3,
-            t + 4 * t**2 - 3 * t**3,
-            -(t**2) + t**3,
-        ],
-        1,
-    )
-
-
-_BASIS = _spline_basis(5)
+# The weights (5, 4) of four corners at five places along a Catmull-Rom segment.
+_T = np.arange(5)[:, None] / 5
+_BASIS = 0.5 * np.hstack(
+    [-_T + 2 * _T**2 - _T**3, 2 - 5 * _T**2 + 3 * _T**3, _T + 4 * _T**2 - 3 * _T**3, _T**3 - _T**2]
+)
 
 
 def smooth(points):
