@@ -41,10 +41,8 @@ class _Limbs:
 
     def segment(self, shapes, color, label):
         """Draw segments (start, end, two radii in pixels) as one shape with a shaded side."""
-        outline = darker(color, 0.42)
-        self.canvas.union(
-            [capsule(*s) for s in shapes], color, label, outline=outline, width=self.width
-        )
+        bars, outline = [capsule(*s) for s in shapes], darker(color, 0.42)
+        self.canvas.union(bars, color, label, outline=outline, width=self.width)
         for start, end, r0, r1 in shapes:
             along = np.subtract(end, start)
             along = along / max(1e-6, np.hypot(*along))
@@ -55,9 +53,8 @@ class _Limbs:
 
     def arm(self, arm):
         skin = self.shade(self.look["skin"], arm.front)
-        odd = arm.role != "arm"
         upper_label = self.base + (ODD if arm.role == "extra" else BODY)
-        lower_label = self.base + (ODD if odd else BODY)
+        lower_label = self.base + (ODD if arm.role != "arm" else BODY)
         top, elbow, low = 0.034 * self.limb, 0.027 * self.limb, 0.021 * self.limb
         gap = arm.gap if arm.gap is not None else np.zeros(2)
         sleeve, color = self.look["sleeve"], self.shade(self.look["top"], arm.front)
@@ -99,10 +96,9 @@ class _Limbs:
         length = self.scale * person.size["hand"]
         draw_hand(
             self.canvas,
+            arm,
             wrist,
-            arm.hand,
             length=length,
-            settings=arm.settings,
             skin=skin,
             label=label,
             width=self.width * 0.8,
@@ -175,10 +171,9 @@ class _Limbs:
         ]
         color = self.shade(self.look["shoe"], leg.front)
         self.canvas.fill(smooth(points), color, label, outline=darker(color, 0.4), width=self.width)
-        stripe = [sole - ahead * size * 0.034, sole + ahead * size * (reach + 0.002)]
-        self.canvas.line(
-            np.array(stripe) - down * size * 0.008, darker(color, 1.5), self.width * 1.6
-        )
+        up = down * size * 0.008
+        stripe = [sole - ahead * size * 0.034 - up, sole + ahead * size * (reach + 0.002) - up]
+        self.canvas.line(stripe, darker(color, 1.5), self.width * 1.6)
 
 
 def draw_person(canvas, person, pose, base, time):

@@ -19,18 +19,18 @@ class World:
 
     `anomaly`: None (all normal), "random" (abnormal for half of the seeds), a part ("human",
     "face", "hand") or a kind of `KINDS`; one person shows it through the whole video. "each" gives
-    every person an anomaly of their own or none. `people` and `frames` set the numbers of both.
-    ValueError for an unknown anomaly.
+    every person an anomaly of their own or none. `people` and `frames` set how many there are.
+    Raises ValueError for an unknown anomaly.
     """
 
     def __init__(self, seed, anomaly="random", *, people=None, frames=None):
         rng = np.random.default_rng([int(seed), 20])
         each = anomaly == "each"
-        self.kind = None if each else choose(rng, anomaly)
+        kind = None if each else choose(rng, anomaly)
         count = int(people or rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3]))
         self.length = int(frames or rng.integers(24, 49))
         self.seed = int(seed)
-        self.people = _cast(rng, count, self.kind, each, self.length / FPS)
+        self.people = _cast(rng, count, kind, each, self.length / FPS)
         self.background = draw_background(rng, WIDTH, HEIGHT)
         self.camera = Camera(rng, WIDTH, HEIGHT)
         self.pan = rng.uniform(-0.9, 0.9) * PAN if rng.random() < 0.4 else 0.0
@@ -69,8 +69,9 @@ def _cast(rng, count, kind, each, seconds):
             kinds = () if part is None else (str(rng.choice(KINDS[part])),)
         height = rng.uniform(300, tall) if rng.random() < 0.92 else rng.uniform(230, 300)
         floor = np.interp(height, (230, 620), (560, 705)) + rng.uniform(-20, 10)
-        can_cut = not any(PART_OF[k] == "human" for k in kinds)  # a close-up cuts the body off
-        if count == 1 and can_cut and rng.random() < 0.2:
+        # A close-up, where it cannot cut off an anomaly of the body.
+        whole = any(PART_OF[k] == "human" for k in kinds)
+        if count == 1 and not whole and rng.random() < 0.2:
             height = rng.uniform(700, 900)
             floor = height + rng.uniform(60, 140)
         person = sample_person(rng, height=height, x=0.0, floor=floor, kinds=kinds)
