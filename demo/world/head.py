@@ -91,8 +91,8 @@ def _misplace(base, rng):
         base[5] = ("mouth", -sign * 0.25, 0.62, 0.9, -sign * 0.3)
     elif variant == 1:  # the mouth on the forehead
         base[5] = ("mouth", rng.uniform(-0.2, 0.2), -0.44, 1.0, rng.uniform(-0.3, 0.3))
-        base[0], base[1] = [(n, u, v + 0.18, s, r) for n, u, v, s, r in base[:2]]
-        base[2], base[3] = [(n, u, v + 0.3, s, r) for n, u, v, s, r in base[2:4]]
+        base[:2] = [(n, u, v + 0.18, s, r) for n, u, v, s, r in base[:2]]
+        base[2:4] = [(n, u, v + 0.3, s, r) for n, u, v, s, r in base[2:4]]
         base[4] = ("nose", 0.0, 0.55, 1.0, 0.0)
     elif variant == 2:  # the mouth upright on a cheek
         base[5] = ("mouth", sign * 0.55, rng.uniform(0.15, 0.3), 1.0, sign * rng.uniform(1.1, 1.6))

@@ -7,29 +7,10 @@ import numpy as np
 
 from .anomalies import PART_OF
 
-# RGB, from light to dark.
-SKINS = (
-    (255, 224, 196),
-    (246, 205, 172),
-    (232, 184, 144),
-    (214, 160, 118),
-    (190, 132, 92),
-    (158, 104, 70),
-    (122, 78, 54),
-    (96, 62, 46),
-)
-HAIRS = (
-    (38, 30, 28),
-    (66, 44, 32),
-    (104, 66, 40),
-    (150, 98, 52),
-    (214, 172, 96),
-    (176, 74, 36),
-    (150, 150, 152),
-    (226, 222, 214),
-    (84, 58, 120),
-)
-IRISES = ((70, 110, 150), (80, 60, 40), (60, 110, 70), (50, 40, 36), (100, 90, 60))
+# RGB in hex, skins from light to dark.
+SKINS = ("ffe0c4", "f6cdac", "e8b890", "d6a076", "be845c", "9e6846", "7a4e36", "603e2e")
+HAIRS = ("261e1c", "422c20", "684228", "966234", "d6ac60", "b04a24", "969698", "e2ded6", "543a78")
+IRISES = ("466e96", "503c28", "3c6e46", "322824", "645a3c")
 HAIR_STYLES = ("short", "side", "long", "bun", "afro", "spiky", "bob", "cap", "bald")
 
 
@@ -55,8 +36,8 @@ class Person:
 
 
 def bgr(rgb, rng=None, jitter=0.0):
-    """Return an RGB colour as BGR floats, brightness and tint varied by a share of `jitter`."""
-    color = np.asarray(rgb[::-1], float)
+    """Return an RGB hex colour as BGR floats, brightness and tint varied by a share of `jitter`."""
+    color = np.array([*bytes.fromhex(rgb)][::-1], float)
     if rng is not None:
         color = color * (1 + rng.normal(0, jitter)) + rng.normal(0, 40 * jitter, 3)
     return tuple(float(c) for c in np.clip(color, 12, 250))
@@ -94,7 +75,7 @@ def sample_look(rng):
         "pattern": rng.choice(["plain", "plain", "stripes", "logo", "buttons", "jacket", "dots"]),
         "glasses": rng.random() < 0.15,
         "beard": rng.random() < 0.12,
-        "lips": bgr((205, 92, 92), rng, 0.08),
+        "lips": bgr("cd5c5c", rng, 0.08),
         "mouth": rng.choice(["smile", "smile", "open", "neutral"]),
         "blush": rng.random() < 0.4,
         "brow_tilt": rng.uniform(-0.06, 0.08),
