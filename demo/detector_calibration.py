@@ -1,12 +1,13 @@
 """Shifts the detector's scores so that few second boxes on a person pass the score threshold.
 
 After a short training, a true person scores 0.6 and more, and loosely placed second boxes score 0.1
-to 0.5. The threshold stays the documented 0.1; a shift of all logits, folded into the bias of the
-head, moves these boxes below it. It changes no order and no box.
+to 0.5. The threshold stays the documented 0.1; a shift of all logits, added to the biases of the
+head, moves the second boxes below it. It changes neither the order of scores nor any box.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,16 +19,16 @@ from models.checkpoint import read_checkpoint
 from models.detector import PartDetector
 from utils import atomic_write
 
-SECOND_BOXES = 0.05  # per frame, that may stay above the threshold
+SECOND_BOXES = 0.05  # how many per frame may stay above the threshold
 
-Stills = Iterable[tuple[Path, Sequence[dict]]]  # pictures, and their people as in truth.jsonl
+Stills = Sequence[tuple[Path, Sequence[dict]]]  # pictures, and their people as in truth.jsonl
 
 
 def calibrate(config: Path, source: Path, target: Path, stills: Stills, threshold: float) -> float:
     """Write the detector at `source` to `target`, its scores shifted; return the shift."""
     detector = PartDetector(config, source, score_thr=threshold)
-    scores, count = second_scores(detector, stills)
-    shift = shift_for(scores, count, per_frame=SECOND_BOXES, threshold=threshold)
+    scores = second_scores(detector, stills)
+    shift = shift_for(scores, len(stills), per_frame=SECOND_BOXES, threshold=threshold)
     content = read_checkpoint(source)
     # Cloned, because the file's tensors are mapped from disk.
     state = {name: value.clone() for name, value in content["state_dict"].items()}
@@ -36,21 +37,20 @@ def calibrate(config: Path, source: Path, target: Path, stills: Stills, threshol
     return shift
 
 
-def second_scores(detector: PartDetector, stills: Stills) -> tuple[list[float], int]:
-    """Return the scores of boxes that find no person of their own, and the number of stills."""
-    scores, count = [], 0
+def second_scores(detector: PartDetector, stills: Stills) -> list[float]:
+    """Return the scores of the boxes that are matched to no person, each having one box."""
+    scores = []
     for path, people in stills:
         (found,) = detector.predictor([cv2.imread(str(path))], detector.people_texts)
         matches = match(found.xyxy, found.scores, [person["human"] for person in people])
         scores += [float(s) for s, m in zip(found.scores, matches, strict=True) if m is None]
-        count += 1
-    return scores, count
+    return scores
 
 
 def shift_for(scores: Sequence[float], stills: int, *, per_frame: float, threshold: float) -> float:
     """Return the shift of logits that leaves `per_frame` of the `scores` above `threshold`.
 
-    It is 0 where no more than that are above it already.
+    It is 0 where no more than `per_frame` are above it anyway.
     """
     falling = sorted(scores, reverse=True)
     allowed = int(per_frame * stills)
@@ -60,6 +60,5 @@ def shift_for(scores: Sequence[float], stills: int, *, per_frame: float, thresho
 
 def shifted(state: dict[str, Tensor], shift: float) -> dict[str, Tensor]:
     """Return a detector's `state` with `shift` added to the logits of all texts."""
-    names = [name for name in state if "cls_contrasts" in name and name.count(".bias") == 1]
-    biases = {name: state[name] + shift for name in names if ".norm." not in name}
-    return {**state, **biases}
+    is_bias = re.compile(r"cls_contrasts\.\d+\.bias$").search
+    return {name: value + shift if is_bias(name) else value for name, value in state.items()}

@@ -26,7 +26,7 @@ class Sample:
     """A picture as JPEG bytes, its kind (FRAME or CROP), its boxes and its window.
 
     `boxes` (N, 4) and `window` (4,) are xyxy in pixels of the picture; the window is what the
-    detector would be given at scoring. `labels` (N,) are indices in the kind's prompt set.
+    detector is given at scoring. `labels` (N,) are indices in the kind's prompt set.
     """
 
     kind: str
@@ -41,18 +41,15 @@ def _sample(kind: str, image: np.ndarray, origin, boxes, labels, window) -> Samp
 
     `boxes` and `window` are xyxy in pixels of the frame, `origin` (x, y) is where the piece begins.
     """
-    scale = min(1.0, LONG_SIDE / max(image.shape[:2]))
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    height, width = image.shape[:2]
+    scale = min(1.0, LONG_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
     shift = np.array([*origin, *origin], np.float32)
     boxes = (np.array(boxes, np.float32).reshape(-1, 4) - shift) * scale
-    return Sample(
-        kind,
-        cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 95])[1],
-        boxes,
-        np.array(labels, np.float32),
-        (np.array(window, np.float32) - shift) * scale,
-    )
+    window = (np.array(window, np.float32) - shift) * scale
+    return Sample(kind, jpeg, boxes, np.array(labels, np.float32), window)
 
 
 def samples_of(frame: np.ndarray, people: Sequence[dict]) -> list[Sample]:
@@ -66,11 +63,11 @@ def samples_of(frame: np.ndarray, people: Sequence[dict]) -> list[Sample]:
     samples = [_sample(FRAME, frame, (0, 0), humans, [0] * len(humans), whole)]
     faces = [box for person in people for box in person["face"]]
     hands = [box for person in people for box in person["hand"]]
+    labels = [0] * len(faces) + [1] * len(hands)
     for x1, y1, x2, y2 in humans:
         dx, dy = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
         left, top = max(0, int(x1 - dx)), max(0, int(y1 - dy))
         image = frame[top : int(y2 + dy) + 1, left : int(x2 + dx) + 1]
-        labels = [0] * len(faces) + [1] * len(hands)
         samples.append(_sample(CROP, image, (left, top), faces + hands, labels, (x1, y1, x2, y2)))
     return samples
 
@@ -80,12 +77,9 @@ def place(window: np.ndarray, size: Size, zoom: float = 1.0, flip: bool = False)
     x1, y1, x2, y2 = (float(v) for v in window)
     width, height = size
     scale = zoom * min(width / (x2 - x1), height / (y2 - y1))
-    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
-    sign = -1.0 if flip else 1.0
-    return np.array(
-        [[sign * scale, 0, width / 2 - sign * scale * cx], [0, scale, height / 2 - scale * cy]],
-        np.float32,
-    )
+    sx, sy = -scale if flip else scale, scale
+    dx, dy = width / 2 - sx * ((x1 + x2) / 2), height / 2 - sy * ((y1 + y2) / 2)
+    return np.array([[sx, 0, dx], [0, sy, dy]], np.float32)
 
 
 def move_boxes(boxes: np.ndarray, affine: np.ndarray, inside: np.ndarray) -> tuple:
@@ -94,13 +88,11 @@ def move_boxes(boxes: np.ndarray, affine: np.ndarray, inside: np.ndarray) -> tup
     All boxes are xyxy. A box remains if more than MIN_INSIDE of its area lies inside.
     """
     corners = boxes.reshape(-1, 2, 2) * np.diag(affine[:, :2]) + affine[:, 2]
-    boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
-    clipped = np.concatenate(
-        [np.maximum(boxes[:, :2], inside[:2]), np.minimum(boxes[:, 2:], inside[2:])], 1
-    )
-    area = np.prod(np.maximum(clipped[:, 2:] - clipped[:, :2], 0), 1)
-    full = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    return clipped, area > MIN_INSIDE * np.maximum(full, 1e-6)
+    low, high = corners.min(1), corners.max(1)
+    full = np.prod(high - low, 1)
+    low, high = np.maximum(low, inside[:2]), np.minimum(high, inside[2:])
+    area = np.prod(np.maximum(high - low, 0), 1)
+    return np.concatenate([low, high], 1), area > MIN_INSIDE * np.maximum(full, 1e-6)
 
 
 class DrawnParts(Dataset):
@@ -138,7 +130,7 @@ class DrawnParts(Dataset):
             window, zoom, flip = _vary(window, sample.kind, rng)
             image = _recolour(image, rng)
         affine = place(window, size, zoom, flip)
-        # Everything outside of the window is grey, as at scoring.
+        # Everything outside the window is grey, as at scoring.
         corners, _ = move_boxes(window[None], affine, np.array([0, 0, *size]))
         boxes, keep = move_boxes(sample.boxes, affine, corners[0])
         out = cv2.warpAffine(image, affine, size, borderValue=(PAD,) * 3)
@@ -152,7 +144,7 @@ class DrawnParts(Dataset):
 
 
 class ShapeBatches(Sampler):
-    """Yields batches of `size` items of a `DrawnParts` in random order, an incomplete one left out.
+    """Yields batches of `size` items of a `DrawnParts` in random order, without an incomplete one.
 
     With `to_aspect`, half of the samples keep their own aspect and come in batches of one shape.
     They are padded less than fast scoring pads. The other half, and those that fill no batch of
@@ -173,21 +165,20 @@ class ShapeBatches(Sampler):
             groups.setdefault(self.data.shape(index), []).append(index)
         rest, batches = order[:squares], []
         for shape, indices in groups.items():
-            whole = len(indices) // self.size * self.size
-            items = [(index, shape) for index in indices[:whole]]
-            batches += self._cut(items)
-            rest += indices[whole:]
+            batches += self._cut([(index, shape) for index in indices])
+            rest += indices[len(indices) // self.size * self.size :]
         batches += self._cut(rest)
         for i in torch.randperm(len(batches)).tolist():
             yield batches[i]
 
     def _cut(self, items: list) -> list[list]:
-        whole = len(items) // self.size * self.size
-        return [items[i : i + self.size] for i in range(0, whole, self.size)]
+        """Return the whole batches of `items`."""
+        starts = range(0, len(items) - self.size + 1, self.size)
+        return [items[start : start + self.size] for start in starts]
 
 
 def _grey_outside(image: np.ndarray, box: np.ndarray) -> None:
-    """Paint the picture (H, W, 3) grey outside of `box` (xyxy), in place."""
+    """Paint the picture (H, W, 3) grey outside `box` (xyxy), in place."""
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     image[:y1], image[y2:], image[:, :x1], image[:, x2:] = PAD, PAD, PAD, PAD
 

@@ -1,12 +1,13 @@
 """Training YOLO-World on fixed prompts, with YOLOv8's losses, through mmengine's Runner.
 
 A batch mixes samples of several prompt sets, and each sample is compared with the texts of its own
-set only. The neck depends on the texts, so each kind of picture is trained with the texts that it
-meets at scoring.
+set only. The neck depends on the texts, so each kind of picture is trained with the texts that are
+searched for in it at scoring.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from models.yolo_world.export_vocabulary import with_vocabulary
 from utils import UsageError, write_json
 
 
-def fixed_embeddings(count: int, channels: int, seed: int = 0) -> Tensor:
+def fixed_embeddings(count: int, channels: int, seed: int) -> Tensor:
     """Return orthonormal embeddings (count, channels), the same for the same seed.
 
     They are rounded to float16, because checkpoints store them in float16.
@@ -44,33 +45,28 @@ def prompt_table(
     longest = max(map(len, prompt_sets.values()))
     table = {}
     for name, prompts in prompt_sets.items():
-        filled = [*prompts, *[prompts[-1]] * (longest - len(prompts))]
-        table[name] = [texts.index(text) for text in filled]
+        indices = [texts.index(text) for text in prompts]
+        table[name] = indices + indices[-1:] * (longest - len(indices))
     return table
 
 
-class Collate:
-    """Stacks the items of `DrawnParts` into a batch for `PromptedDetector`."""
-
-    def __init__(self, table: Mapping[str, Sequence[int]]):
-        self.table = dict(table)
-
-    def __call__(self, batch: Sequence[dict]) -> dict:
-        inputs = torch.stack([sample["inputs"] for sample in batch])
-        boxes = [
-            torch.cat([torch.full((len(found), 1), float(i)), found], 1)
-            for i, found in enumerate(sample["boxes_labels"] for sample in batch)
-        ]
-        samples = {
-            "bboxes_labels": torch.cat(boxes),
-            "prompts": torch.tensor([self.table[sample["kind"]] for sample in batch]),
-            "img_metas": [{"batch_input_shape": tuple(inputs.shape[2:])}] * len(batch),
-        }
-        return {"inputs": inputs, "data_samples": samples}
+def collate(table: Mapping[str, Sequence[int]], batch: Sequence[dict]) -> dict:
+    """Stack items of `DrawnParts` into a batch for `PromptedDetector`; `table`: of prompts."""
+    inputs = torch.stack([sample["inputs"] for sample in batch])
+    boxes = [
+        torch.nn.functional.pad(sample["boxes_labels"], (1, 0), value=float(i))
+        for i, sample in enumerate(batch)
+    ]
+    samples = {
+        "bboxes_labels": torch.cat(boxes),
+        "prompts": torch.tensor([table[sample["kind"]] for sample in batch]),
+        "img_metas": [{"batch_input_shape": tuple(inputs.shape[2:])}] * len(batch),
+    }
+    return {"inputs": inputs, "data_samples": samples}
 
 
 class Preprocessor(BaseDataPreprocessor):
-    """Brings (B, 3, H, W) uint8 BGR to 0..1 RGB, channels last in memory."""
+    """Converts (B, 3, H, W) uint8 BGR to 0..1 RGB, channels last in memory."""
 
     def forward(self, data: dict, training: bool = False) -> dict:
         data = self.cast_data(data)
@@ -84,7 +80,7 @@ class PromptedDetector(BaseModel):
     `precision` is fp32 or bf16. With `frozen_norm`, batch norms keep their statistics.
     """
 
-    def __init__(self, *, config: Config, precision: str = "fp32"):
+    def __init__(self, *, config: Config, precision: str):
         super().__init__(data_preprocessor=Preprocessor())
         self.detector = build_model(config)
         self.precision, self.frozen_norm = precision, False
@@ -118,8 +114,8 @@ class PromptedDetector(BaseModel):
 class PadToAspect(Hook):
     """In the last `epochs`, half of the pictures are padded to their own aspect, not to a square.
 
-    A batch of one shape holds only frames or only crops, whose statistics differ. So batch norms
-    then use the statistics gathered before, as at scoring.
+    A batch of one shape holds only frames or only crops, whose statistics differ. So in these
+    epochs batch norms use the statistics gathered before, as at scoring.
     """
 
     def __init__(self, epochs: int):
@@ -132,7 +128,7 @@ class PadToAspect(Hook):
 
 
 class PlainCheckpoint(Hook):
-    """Keeps the message hub's objects out of checkpoints, so that `weights_only` can read them."""
+    """Keeps the message hub's objects out of checkpoints, so that `weights_only` can load them."""
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         checkpoint.pop("message_hub", None)
@@ -150,7 +146,7 @@ def schedule(steps: int, warmup: int) -> list[dict]:
     ]
 
 
-def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, workers: int = 1):
+def build_runner(config: Config, dataset: Dataset, work_dir: Path, *, workers: int = 1):
     """Return mmengine's Runner that trains `config`'s detector on `dataset`.
 
     It resumes from the newest checkpoint in `work_dir`.
@@ -164,7 +160,7 @@ def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, work
         dataset,
         batch_sampler=ShapeBatches(dataset, batch),
         num_workers=workers,
-        collate_fn=Collate(prompt_table(config.texts, config.prompt_sets)),
+        collate_fn=partial(collate, prompt_table(config.texts, config.prompt_sets)),
     )
     return Runner(
         model={"type": PromptedDetector, "config": config, "precision": config.precision},
@@ -172,7 +168,6 @@ def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, work
         train_dataloader=loader,
         train_cfg={"by_epoch": True, "max_epochs": config.max_epochs},
         optim_wrapper={
-            "type": "OptimWrapper",
             "optimizer": config.optimizer.to_dict(),
             "paramwise_cfg": config.paramwise_cfg.to_dict(),
             "clip_grad": {"max_norm": 10.0},
@@ -187,15 +182,14 @@ def build_runner(config: Config, dataset: Dataset, work_dir: str | Path, *, work
         randomness={"seed": config.seed},
         resume=True,
         default_scope="mmyolo",
-        log_level="INFO",
         experiment_name="detector",
     )
 
 
 def check_plan(folder: Path, plan: dict) -> None:
-    """Write `plan` into `folder`; UsageError where the folder holds a run with another plan.
+    """Write `plan` into `folder`; raises UsageError if a run with another plan lies there.
 
-    A resumed schedule keeps its old length, so other settings must not continue it.
+    A resumed schedule keeps its old length, so a run cannot go on with other settings.
     """
     note = folder / "plan.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != plan:
@@ -204,11 +198,11 @@ def check_plan(folder: Path, plan: dict) -> None:
     write_json(note, plan)
 
 
-def train(config: Config, dataset: Dataset, work_dir: str | Path, *, workers: int = 1) -> dict:
-    """Train in `work_dir`, or resume there; return the checkpoint, ready to be saved.
+def train(config: Config, dataset: Dataset, work_dir: Path, *, workers: int = 1) -> dict:
+    """Train in `work_dir`, or resume there; return the content of the detector's file.
 
-    It has the form of our detector files: "meta", "state_dict" and "vocabulary".
+    Its keys are those of all our detector files: "meta", "state_dict" and "vocabulary".
     """
-    check_plan(Path(work_dir), {"samples": len(dataset), "config": config.pretty_text})
+    check_plan(work_dir, {"samples": len(dataset), "config": config.pretty_text})
     model = build_runner(config, dataset, work_dir, workers=workers).train()
     return with_vocabulary(model.detector.state_dict(), config.texts, model.embeddings)

@@ -11,12 +11,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from configs.defaults import PARTS
 from demo.paths import ROOT, WEIGHTS, load_scorer
 from demo.truth import abnormal_part, match, true_parts
 from demo.views import Views, confidence
+from demo.world.files import draw_videos
 from models.benchmark.results import SCORES, mean_known
-from utils import UsageError, command_parser, run_main, write_json
+from utils import UsageError, command_parser, run_main
 
 FIRST_SEED = 900_000  # training draws from 0 on
 AT_LEAST = {
@@ -34,23 +37,17 @@ AT_LEAST = {
 AT_MOST = {"false_people_per_frame": 0.1, "normal_views_flagged": 0.05}
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__, "demo.evaluate")
-    parser.add_argument("--videos", type=int, default=200, help="how many to draw (default 200)")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=FIRST_SEED,
-        help=f"seed of the first video (default {FIRST_SEED})",
-    )
-    parser.add_argument("--stride", type=int, default=1, help="score every n-th frame (default 1)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw (default 2)")
-    parser.add_argument(
-        "--work", type=Path, default=ROOT / "build/demo/evaluation", help="folder for the videos"
-    )
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the four files")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    return parser.parse_args(argv)
+    add = parser.add_argument
+    add("--videos", type=int, default=200, help="how many to draw (200)")
+    add("--seed", type=int, default=FIRST_SEED, help=f"seed of the first video ({FIRST_SEED})")
+    add("--stride", type=int, default=1, help="score every n-th frame (1)")
+    add("--workers", type=int, default=2, help="processes that draw (2)")
+    work = ROOT / "build/demo/evaluation"
+    add("--work", type=Path, default=work, help="folder for the videos")
+    add("--weights", type=Path, default=WEIGHTS, help="folder of the four files")
+    return parser.parse_args()
 
 
 class Detections:
@@ -85,13 +82,13 @@ class Detections:
                 self.false_people += len(matches) - len(hits)
 
     def figures(self) -> dict[str, float]:
-        """Return each part's recall, and how many people were found where there are none."""
+        """Return each part's recall, and how many boxes a frame were taken for people wrongly."""
         recall = {f"{p}_recall": self.found[p] / max(1, self.true[p]) for p in PARTS}
         return recall | {"false_people_per_frame": self.false_people / max(1, self.frames)}
 
 
 class TrueCrops:
-    """Has the classifiers judge squares around the true boxes, on every 12th frame of a video."""
+    """Judges the squares around the true boxes, on every 12th frame of a video."""
 
     EVERY = 12
 
@@ -101,7 +98,7 @@ class TrueCrops:
 
     def add(self, frame, truth: Sequence[Mapping]) -> None:
         """Judge one `frame` (data.video.Frame), `truth` as in truth.jsonl."""
-        from data.crops import square_box
+        from data.crops import cut, square_box
 
         if frame.index % self.EVERY:
             return
@@ -110,11 +107,9 @@ class TrueCrops:
             crops = []
             for box, abnormal, _ in true_parts(truth, part):
                 if (square := square_box(box, width, height)) is not None:
-                    x1, y1, x2, y2 = square
-                    crops.append(frame.image[y1:y2, x1:x2])
+                    crops.append(cut(frame.image, square))
                     self.labels[part].append(abnormal)
-            if crops:
-                self.judged[part] += self.scorer.judge(part, crops)
+            self.judged[part] += self.scorer.judge(part, crops)
 
     def figures(self) -> dict[str, float]:
         """Return each part's AUROC."""
@@ -122,7 +117,7 @@ class TrueCrops:
 
 
 def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
-    """Return the area under the ROC curve; `labels` are true for abnormal ones."""
+    """Return the area under the ROC curve; `labels` are True where abnormal."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, scores))
@@ -131,7 +126,7 @@ def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
 def right_part(rows: Mapping[str, Mapping], parts: Mapping[str, str | None]) -> float:
     """Return the share of abnormal videos in which flags rise most in the part that is abnormal.
 
-    The rise of a part is its share of flagged person views less the mean of that share over the
+    The rise of a part is its share of flagged person views minus the mean of that share over the
     normal videos. `rows` are summaries of videos, `parts` their abnormal parts, None if normal.
     """
     normal = [rows[v]["abnormal_by_part"] for v, part in parts.items() if part is None]
@@ -145,9 +140,7 @@ def right_part(rows: Mapping[str, Mapping], parts: Mapping[str, str | None]) -> 
 
 
 def score(args: argparse.Namespace, truth: Mapping[str, list]) -> tuple[list, dict[str, dict]]:
-    """Score the videos of `truth`; return what counted their frames, and each video's summary."""
-    from tqdm import tqdm
-
+    """Score the videos of `truth`; return the counters of their frames, and their summaries."""
     scorer = load_scorer(args.weights, stride=args.stride)
     counts, crops, rows = [Detections(), Views()], TrueCrops(scorer), {}
     for video in tqdm(sorted(truth), unit="video"):
@@ -168,8 +161,7 @@ def interval(
     labels: Sequence[bool], scores: Sequence[float], draws: int = 1000
 ) -> tuple[float, float]:
     """Return the 95% bootstrap interval of the AUROC; videos are resampled."""
-    rng = random.Random(0)
-    values = []
+    rng, values = random.Random(0), []
     pairs = list(zip(labels, scores, strict=True))
     while len(values) < draws:
         drawn = rng.choices(pairs, k=len(pairs))
@@ -180,8 +172,6 @@ def interval(
 
 
 def main() -> int:
-    from demo.world.files import draw_videos
-
     args = parse_args()
     seeds = range(args.seed, args.seed + args.videos)
     truth = draw_videos(args.work, seeds, workers=args.workers)
@@ -207,16 +197,13 @@ def main() -> int:
         f"\n{len(parts)} videos ({sum(labels)} abnormal), {detections.frames} frames; "
         f"true parts: {true}; judged true crops: {judged}"
     )
-    if args.output:
-        content = {"figures": figures, "aurocs": aurocs, "parts": parts, "videos": rows}
-        write_json(args.output, content)
     return 0
 
 
 def score_aurocs(rows: Sequence[Mapping], labels: Sequence[bool]) -> dict[str, tuple]:
-    """Return, for each score of videos' summaries, (AUROC, low, high): how well it tells them.
+    """Return, for each score in the videos' summaries, its AUROC and the ends of the interval.
 
-    A video without people has no score and counts as the most doubtful one.
+    A video without people has no score and is ranked like one that scores 0.
     """
     found = {}
     for name in (*SCORES, "detector confidence"):
@@ -233,7 +220,7 @@ def print_aurocs(aurocs: Mapping[str, tuple]) -> None:
 
 
 def print_figures(figures: Mapping[str, float]) -> None:
-    """Print a Markdown table of what was measured and what must be."""
+    """Print a Markdown table of what was measured and what it must be."""
     print("| figure | measured | must be | |\n|---|---|---|---|")
     for name, value in figures.items():
         if name in AT_MOST:

@@ -1,10 +1,9 @@
 """Score the demo's videos with the demo's weights: `python -m demo.show` (make demo)."""
 
-import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from configs.defaults import PARTS
@@ -20,16 +19,8 @@ These weights were trained on drawings: their scores on other video mean nothing
 """
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = command_parser(__doc__, "demo.show")
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "results/demo", help="folder for the results"
-    )
-    return parser.parse_args(argv)
-
-
 def table(rows: Mapping[str, Mapping], truth: Mapping[str, str | None]) -> str:
-    """Return a line per video: its truth, what it should score, its scores, flags per part.
+    """Return a line per video: its truth, the expected score, its scores, and flags per part.
 
     `rows` are the videos' rows of scores.json, `truth` their abnormal parts, None for normal ones.
     """
@@ -50,23 +41,25 @@ def table(rows: Mapping[str, Mapping], truth: Mapping[str, str | None]) -> str:
 def score(output: Path) -> dict[str, dict]:
     """Run inference.py on the demo's videos; return their rows of scores.json by file name."""
     command = [sys.executable, ROOT / "inference.py", "--video", VIDEOS, "--output", output]
-    # Overwrites, because results of earlier weights in the folder are no reason to stop.
+    # The folder may hold results of earlier weights, hence --overwrite.
     command += ["--annotate", "--report", "--overwrite"]
-    status = subprocess.run([str(word) for word in command], check=False).returncode
-    if status:
+    if status := subprocess.run(command, check=False).returncode:
         raise UsageError(f"inference.py ended with status {status}")
     content = json.loads((output / "scores.json").read_text(encoding="utf-8"))
     return {Path(row["video_path"]).name: row for row in content["videos"]}
 
 
 def main() -> int:
-    args = parse_args()
-    rows = score(args.output)
+    parser = command_parser(__doc__, "demo.show")
+    folder = ROOT / "results/demo"
+    parser.add_argument("--output", type=Path, default=folder, help="folder for the results")
+    output = parser.parse_args().output
+    rows = score(output)
     frames = read_truth(ROOT / "demo/truth.jsonl")
     truth = {video: abnormal_part(people) for video, people in frames.items()}
     print(f"\n{table(rows, truth)}\n\n{EXPLANATION}")
-    print(f"Report:           {args.output / 'report/index.html'}")
-    print(f"Annotated videos: {args.output}/*.annotated.*")
+    print(f"Report:           {output / 'report/index.html'}")
+    print(f"Annotated videos: {output}/*.annotated.*")
     print("Your own videos:  make weights, then python inference.py --release --video YOUR.mp4")
     return 0
 

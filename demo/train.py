@@ -2,19 +2,20 @@
 
 Draws stills, trains the detector on them, has preprocess.py cut out the parts that this detector
 finds, labels the crops by the truth, and has main_finetune.py train a classifier per part. Detector
-and classifiers are calibrated on further stills. After an interruption the same command continues.
+and classifiers are calibrated on further stills. After an interruption the same command resumes.
 """
 
 import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from configs.defaults import PARTS
+from configs.defaults import PARTS, get_config
 from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
+from demo.truth import label_crops, read_truth
+from demo.world.files import chunks, draw_stills, read_stills, truth_file
 from utils import (
     UsageError,
     atomic_write,
@@ -34,38 +35,20 @@ FALSE_FLAGS = {"human": 0.03, "face": 0.005, "hand": 0.01}  # shares of normal c
 HELD_OUT = 0.1  # share of the stills on which the classifiers are measured while they train
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__, "demo.train")
-    parser.add_argument(
-        "--work", type=Path, default=ROOT / "build/demo", help="folder for stills, crops and runs"
-    )
-    parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for the checkpoints")
-    parser.add_argument(
-        "--stills", type=int, default=STILLS, help=f"how many to draw (default {STILLS})"
-    )
-    parser.add_argument(
-        "--detector-stills",
-        type=int,
-        default=DETECTOR_STILLS,
-        help=f"how many of them train the detector (default {DETECTOR_STILLS})",
-    )
-    parser.add_argument(
-        "--calibration-stills",
-        type=int,
-        default=len(CALIBRATION),
-        help=f"how many to calibrate on (default {len(CALIBRATION)}; 0: do not calibrate)",
-    )
-    parser.add_argument(
-        "--detector-epochs", type=int, help="epochs of the detector (default: as in its config)"
-    )
-    parser.add_argument(
-        "--opts",
-        nargs="+",
-        default=[],
-        metavar="KEY VALUE",
-        help="settings of the classifiers, for example TRAIN.EPOCHS 1",
-    )
-    args = parser.parse_args(argv)
+    add = parser.add_argument
+    work = ROOT / "build/demo"
+    add("--work", type=Path, default=work, help="folder for stills, crops and runs")
+    add("--output", type=Path, default=WEIGHTS, help="folder for the checkpoints")
+    add("--stills", type=int, default=STILLS, help=f"how many to draw ({STILLS})")
+    text = f"how many of them train the detector ({DETECTOR_STILLS})"
+    add("--detector-stills", type=int, default=DETECTOR_STILLS, help=text)
+    text = f"how many to calibrate on ({len(CALIBRATION)}; 0: do not calibrate)"
+    add("--calibration-stills", type=int, default=len(CALIBRATION), help=text)
+    text = "settings of the classifiers, for example TRAIN.EPOCHS 1"
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help=text)
+    args = parser.parse_args()
     if not 0 < args.detector_stills <= args.stills:
         parser.error(
             f"--detector-stills: expected 1 to {args.stills} (--stills), got {args.detector_stills}"
@@ -84,9 +67,7 @@ def seeds_of(args: argparse.Namespace) -> dict[str, range]:
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Draw the stills that are still missing in the work folder."""
-    from demo.world.files import draw_stills
-
+    """Draw the stills that the work folder does not hold yet."""
     for name, seeds in seeds_of(args).items():
         for done in draw_stills(args.work / name, seeds, workers=cores_per_process()):
             if done % 500 == 0 or done == len(seeds):
@@ -94,7 +75,7 @@ def draw(args: argparse.Namespace) -> None:
 
 
 def precision() -> str:
-    """Return bf16 where the hardware computes it fast, else fp32; emulated bf16 would take days."""
+    """Return bf16 where the hardware computes it fast, else fp32: emulated bf16 would take days."""
     import torch
 
     from models.device import choose_device, fast_dtype
@@ -114,11 +95,9 @@ def train_detector(args: argparse.Namespace) -> Path:
     from models.yolo_world.build import read_config
 
     config = read_config(DETECTOR_CONFIG)
-    config.max_epochs = args.detector_epochs or config.max_epochs
     config.precision = precision()
-    samples = DrawnParts(
-        args.work / "stills", range(args.detector_stills), size=config.img_scale[0]
-    )
+    seeds, size = range(args.detector_stills), config.img_scale[0]
+    samples = DrawnParts(args.work / "stills", seeds, size=size)
     say(f"detector: {config.max_epochs} epochs of {len(samples)} samples")
     content = train(config, samples, args.work / "detector")
     with atomic_write(target, "wb") as file:
@@ -127,16 +106,14 @@ def train_detector(args: argparse.Namespace) -> Path:
 
 
 def calibrate_detector(args: argparse.Namespace, source: Path) -> Path:
-    """Shift the detector's scores by what the calibration stills say; return the new file."""
+    """Shift the detector's scores so that they fit the calibration stills; return the new file."""
     target = args.work / "detector.calibrated.pth"
     if target.exists():
         return target
-    from configs.defaults import get_config
     from demo.detector_calibration import calibrate
-    from demo.world.files import read_stills
 
     seeds = seeds_of(args)["calibration"][:DETECTOR_CALIBRATION]
-    stills = read_stills(args.work / "calibration", seeds)
+    stills = list(read_stills(args.work / "calibration", seeds))
     threshold = get_config(CONFIG).DETECTOR.SCORE_THR
     shift = calibrate(DETECTOR_CONFIG, source, target, stills, threshold)
     say(f"detector: logits shifted by {shift:+.3f}")
@@ -144,10 +121,9 @@ def calibrate_detector(args: argparse.Namespace, source: Path) -> Path:
 
 
 def processes() -> int:
-    """Return how many processes train a classifier.
+    """Return how many processes train a classifier: on a CPU two, of one core each.
 
-    On a CPU it is two, of one core each. The threads of a single process would wait for the core
-    that loads the crops.
+    The threads of a single process would wait for the core that loads the crops.
     """
     import torch
 
@@ -158,7 +134,7 @@ def processes() -> int:
 
 
 def run(*words: object) -> None:
-    """Run Python with these words from the project's folder; UsageError where it fails."""
+    """Run Python with these words from the project's folder; raises UsageError if it fails."""
     command = [sys.executable, *map(str, words)]
     say(" ".join(command[1:])[:160])
     if status := subprocess.run(command, cwd=ROOT, check=False).returncode:
@@ -169,19 +145,15 @@ def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
     """Have preprocess.py cut the parts out of all stills; return the folder of crops."""
     crops = args.work / "crops"
     run(
-        ROOT / "preprocess.py",
-        *("--input", *(f for folders in folders_of(args).values() for f in folders)),
+        *(ROOT / "preprocess.py", "--input", *chain.from_iterable(folders_of(args).values())),
         *("--output", crops),
-        *("--detector-config", DETECTOR_CONFIG),
-        *("--detector-weights", detector),
+        *("--detector-config", DETECTOR_CONFIG, "--detector-weights", detector),
     )
     return crops
 
 
 def folders_of(args: argparse.Namespace) -> dict[str, list[Path]]:
-    """Return the folders of stills by what they are for: "train", "val" and "calibration"."""
-    from demo.world.files import chunks
-
+    """Return the folders of stills by their purpose: "train", "val" and "calibration"."""
     stills, calibration = (
         [folder for folder, _ in chunks(args.work / name, seeds)]
         for name, seeds in seeds_of(args).items()
@@ -192,58 +164,37 @@ def folders_of(args: argparse.Namespace) -> dict[str, list[Path]]:
 
 def write_lists(args: argparse.Namespace, crops: Path) -> None:
     """Write {part}_{train,val,calibration}.jsonl, labelled by the truth and split by still."""
-    from demo.world.files import truth_file
-
-    folders = folders_of(args)
-    truth = {
-        (row["video"], row["frame"]): row["people"]
-        for folder in chain.from_iterable(folders.values())
-        for row in read_jsonl(truth_file(folder))
-    }
     boxes = read_jsonl(crops / "boxes.jsonl")
-    for part in PARTS:
-        for purpose, sources in folders.items():
-            names = {folder.name for folder in sources}
-            _write_list(crops / f"{part}_{purpose}.jsonl", boxes, truth, part, names)
-
-
-def _write_list(
-    path: Path, boxes: Sequence[dict], truth: dict, part: str, sources: Iterable[str]
-) -> None:
-    """Write the list of the crops of `part` that come from `sources`."""
-    from demo.truth import label_crops
-
-    wanted = [row for row in boxes if row["source"] in sources]
-    rows = [
-        [file.removeprefix(f"{part}/"), label, score]
-        for file, label, score in label_crops(wanted, truth, part)
-    ]
-    write_jsonl(path, rows)
-    say(f"{path.name}: {len(rows)} crops, {sum(row[1] for row in rows)} abnormal")
+    for purpose, folders in folders_of(args).items():
+        truth = {}
+        for folder in folders:
+            truth |= read_truth(truth_file(folder))
+        wanted = [row for row in boxes if row["source"] in truth]
+        for part in PARTS:
+            path = crops / f"{part}_{purpose}.jsonl"
+            found = label_crops(wanted, truth, part)
+            rows = [[file.removeprefix(f"{part}/"), *rest] for file, *rest in found]
+            write_jsonl(path, rows)
+            abnormal = sum(label for _, label, _ in rows)
+            say(f"{path.name}: {len(rows)} crops, {abnormal} abnormal")
 
 
 def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
     """Train the part's classifier unless its last checkpoint exists; return that file."""
-    from configs.defaults import get_config
-
     count = processes()
-    config = get_config(CONFIG)
     opts = ["TRAIN.EPOCHS", str(EPOCHS[part]), "TRAIN.PRECISION", precision()]
-    opts += ["DATA.BATCH_SIZE", str(config.DATA.BATCH_SIZE // count), *args.opts]
-    config = get_config(CONFIG, opts)
+    opts += ["DATA.BATCH_SIZE", str(get_config(CONFIG).DATA.BATCH_SIZE // count), *args.opts]
     output = args.work / part
-    target = output / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
+    target = output / f"ckpt{get_config(CONFIG, opts).TRAIN.EPOCHS - 1}.pth"
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
     if not target.exists():
         run(
             *(launch if count > 1 else []),
-            ROOT / "main_finetune.py",
-            *("--cfg", CONFIG),
+            *(ROOT / "main_finetune.py", "--cfg", CONFIG),
             *("--train-path", crops / f"{part}_train.jsonl"),
             *("--val-path", crops / f"{part}_val.jsonl"),
             *("--image-root", crops / part),
-            *("--output", output, "--skip-check"),
-            *("--opts", *opts),
+            *("--output", output, "--skip-check", "--opts", *opts),
         )
     return target
 
@@ -252,12 +203,10 @@ def calibrate_classifier(crops: Path, part: str, source: Path) -> Path:
     """Calibrate the part's classifier on the calibration stills' crops; return the new file."""
     target = source.with_suffix(".calibrated.pth")
     run(
-        *("-m", "models.training.calibrate"),
-        *(source, "--output", target, "--overwrite"),
-        *("--cfg", CONFIG),
+        *("-m", "models.training.calibrate", source, "--output", target, "--overwrite"),
+        *("--cfg", CONFIG, "--false-flags", FALSE_FLAGS[part]),
         *("--val-path", crops / f"{part}_calibration.jsonl"),
         *("--image-root", crops / part),
-        *("--false-flags", FALSE_FLAGS[part]),
     )
     return target
 

@@ -10,9 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from models.tracks import overlaps
-from utils import read_jsonl
+from utils import read_jsonl, write_jsonl
 
 MATCH_IOU = 0.5
+
+
+def write_truth(path: Path, frames: Mapping[str, Sequence[Sequence[Mapping]]]) -> None:
+    """Write a truth.jsonl from {video: people of each frame}, sorted by video."""
+    rows = (
+        {"video": video, "frame": index, "people": people}
+        for video in sorted(frames)
+        for index, people in enumerate(frames[video])
+    )
+    write_jsonl(path, rows)
 
 
 def read_truth(path: str | Path) -> dict[str, list[list[dict]]]:
@@ -62,21 +72,20 @@ def match(boxes: Sequence, scores: Sequence[float], truth: Sequence) -> list[int
 
 
 def label_crops(
-    boxes: Iterable[Mapping], truth: Mapping[tuple[str, int], Sequence[Mapping]], part: str
+    boxes: Iterable[Mapping], truth: Mapping[str, Sequence[Sequence[Mapping]]], part: str
 ) -> Iterator[tuple[str, int, float]]:
     """Yield (file, label, detector's score) of the crops of `part`; label 0 is normal, 1 abnormal.
 
-    `boxes` are rows of preprocess.py's boxes.jsonl, `truth` maps (source, frame) to people. A crop
-    that shows no part is normal, because scoring judges such crops too. A crop that shows a piece
-    of an abnormal part is left out.
+    `boxes` are rows of preprocess.py's boxes.jsonl, `truth` maps each source to the people of its
+    frames. A crop that shows no part is normal, because scoring judges such crops too. A crop that
+    shows a piece of an abnormal part is left out.
     """
     for row in boxes:
         if row["part"] != part or not row["file"]:
             continue
-        known = true_parts(truth[row["source"], row["frame"]], part)
+        known = true_parts(truth[row["source"]][row["frame"]], part)
         iou = overlaps([row["box"]], [box for box, *_ in known])[0]
-        best = int(iou.argmax()) if known else None
-        if best is not None and iou[best] >= MATCH_IOU:
-            yield row["file"], int(known[best][1]), row["score"]
+        if known and iou.max() >= MATCH_IOU:
+            yield row["file"], int(known[iou.argmax()][1]), row["score"]
         elif not any(o > 0 and bad for o, (_, bad, _) in zip(iou, known, strict=True)):
             yield row["file"], 0, row["score"]

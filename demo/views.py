@@ -23,13 +23,13 @@ class Views:
 
     def add(self, people: Sequence[Mapping], truth: Sequence[Mapping]) -> None:
         """Count one frame: `people` as in frames.jsonl, `truth` as in truth.jsonl."""
-        people = [person for person in people if own_box(person)]
+        people = [(person, box) for person in people if (box := own_box(person))]
         matches = match(
-            [own_box(person)["bbox"] for person in people],
-            [own_box(person)["detector_score"] for person in people],
+            [box["bbox"] for _, box in people],
+            [box["detector_score"] for _, box in people],
             [person["human"] for person in truth],
         )
-        for person, found in zip(people, matches, strict=True):
+        for (person, _), found in zip(people, matches, strict=True):
             if found is None:
                 kind = "second"
             else:
@@ -37,16 +37,9 @@ class Views:
             self.seen[kind] += 1
             self.flagged[kind] += person["abnormal"]
             if kind == "normal":
-                for name in self._flagging(person):
-                    self.normal_by_part[name] += 1
-
-    def _flagging(self, person: Mapping) -> set[str]:
-        """Return the parts by which the person is abnormal."""
-        return {
-            part["part"]
-            for part in person["parts"]
-            if part["p_abnormal"] > self.thresholds[part["part"]]
-        }
+                for name, threshold in self.thresholds.items():
+                    ps = [p["p_abnormal"] for p in person["parts"] if p["part"] == name]
+                    self.normal_by_part[name] += any(p > threshold for p in ps)
 
     def figures(self) -> dict[str, float]:
         """Return the shares of flagged views, and by which parts normal views are flagged."""

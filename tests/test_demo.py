@@ -143,10 +143,10 @@ def test_crops_get_their_label_from_the_part_that_they_show():
         row([101, 250, 120, 270], file=None),  # no square fitted
         row([130, 110, 170, 160], part="face", file="face/y.jpg"),
     ]
-    found = [row[:2] for row in label_crops(rows, {("s", 3): [PERSON]}, "hand")]
+    found = [row[:2] for row in label_crops(rows, {"s": {3: [PERSON]}}, "hand")]
     shown = [("hand/x.jpg", 0), ("hand/x.jpg", 1)]
     assert found == [*shown, ("hand/none.jpg", 0), ("hand/corner.jpg", 0)]
-    assert [row[1] for row in label_crops(rows[:3], {("s", 3): []}, "hand")] == [0, 0, 0]
+    assert [row[1] for row in label_crops(rows[:3], {"s": {3: []}}, "hand")] == [0, 0, 0]
 
 
 def test_what_the_detector_finds_is_counted_inside_found_people():

@@ -1,7 +1,7 @@
 """Draw videos with known truth: `python -m demo.world --output DIR --videos 20 --seed 0`.
 
 Writes DIR/<name>.mp4 and DIR/truth.jsonl. Video i is drawn from the seed `--seed` + i and is named
-after it. Finished videos are kept, so the same command continues an interrupted run.
+after it. Finished videos are kept, so the same command resumes an interrupted run.
 """
 
 import argparse
@@ -11,35 +11,27 @@ from pathlib import Path
 from utils import command_parser, run_main
 
 from .anomalies import KINDS, PART_OF
+from .files import draw_videos
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__, "demo.world")
-    words = ["random", "none", *KINDS, *PART_OF]
-    parser.add_argument("--output", type=Path, required=True, help="folder for videos and truth")
-    parser.add_argument("--videos", type=int, default=20, help="how many to draw (default 20)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first video (default 0)")
-    parser.add_argument(
-        "--anomaly",
-        default="random",
-        choices=words,
-        metavar="WORD",
-        help="what one person of each video shows (default random: something in half of the "
-        f"videos): {', '.join(words)}",
-    )
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw (default 1)")
+    add, words = parser.add_argument, ["random", "none", *KINDS, *PART_OF]
+    add("--output", type=Path, required=True, help="folder for videos and truth")
+    add("--videos", type=int, default=20, help="how many to draw (20)")
+    add("--seed", type=int, default=0, help="seed of the first video (0)")
+    text = "what one person of each video shows (random: an anomaly in half of the videos): "
+    text += ", ".join(words)
+    add("--anomaly", default="random", choices=words, metavar="WORD", help=text)
+    add("--workers", type=int, default=1, help="processes that draw (1)")
     args = parser.parse_args(argv)
-    for flag in ("videos", "workers"):
-        if getattr(args, flag) < 1:
-            parser.error(f"--{flag}: expected 1 or more, got {getattr(args, flag)}")
-    if args.seed < 0:
-        parser.error(f"--seed: expected 0 or more, got {args.seed}")
+    for flag, least in (("videos", 1), ("seed", 0), ("workers", 1)):
+        if (value := getattr(args, flag)) < least:
+            parser.error(f"--{flag}: expected {least} or more, got {value}")
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from .files import draw_videos
-
     args = parse_args(argv)
     seeds = range(args.seed, args.seed + args.videos)
     draw_videos(args.output, seeds, anomaly=args.anomaly, workers=args.workers)

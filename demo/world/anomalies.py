@@ -12,17 +12,13 @@ def choose(rng, anomaly):
     """Return a kind of anomaly, or None for a normal person.
 
     `anomaly`: None (normal), "random" (normal in half of the cases), a part (one of its kinds), or
-    a kind. ValueError for any other word.
+    a kind. Raises ValueError for any other word.
     """
-    if anomaly is None:
-        return None
-    if anomaly in PART_OF:
-        return anomaly
-    if anomaly in KINDS:
-        return str(rng.choice(KINDS[anomaly]))
     if anomaly == "random":
-        if rng.random() < 0.5:
-            return None
-        return str(rng.choice(KINDS[str(rng.choice(list(KINDS)))]))
-    words = ", ".join(["random", *KINDS, *PART_OF])
-    raise ValueError(f"anomaly: expected None or one of {words}; got {anomaly!r}")
+        anomaly = None if rng.random() < 0.5 else str(rng.choice(list(KINDS)))
+    if anomaly in KINDS:
+        anomaly = str(rng.choice(KINDS[anomaly]))
+    if anomaly is not None and anomaly not in PART_OF:
+        words = ", ".join(["random", *KINDS, *PART_OF])
+        raise ValueError(f"anomaly: expected None or one of {words}; got {anomaly!r}")
+    return anomaly

@@ -32,7 +32,7 @@ class _Limbs:
         self.canvas, self.person, self.pose, self.base = canvas, person, pose, base
         self.look, self.scale = person.look, pose.scale
         self.limb = pose.scale * person.size["limb"]  # what the limbs' radii are shares of
-        self.width = line_width(pose)
+        self.width = max(0.8, pose.scale * 0.0034)  # of outlines, in pixels
         self.hand_pixels = {}
 
     def shade(self, color, front):
@@ -41,10 +41,8 @@ class _Limbs:
 
     def segment(self, shapes, color, label):
         """Draw segments (start, end, two radii in pixels) as one shape with a shaded side."""
-        outline = darker(color, 0.42)
-        self.canvas.union(
-            [capsule(*s) for s in shapes], color, label, outline=outline, width=self.width
-        )
+        bars, outline = [capsule(*s) for s in shapes], darker(color, 0.42)
+        self.canvas.union(bars, color, label, outline=outline, width=self.width)
         for start, end, r0, r1 in shapes:
             along = np.subtract(end, start)
             along = along / max(1e-6, np.hypot(*along))
@@ -55,9 +53,8 @@ class _Limbs:
 
     def arm(self, arm):
         skin = self.shade(self.look["skin"], arm.front)
-        odd = arm.role != "arm"
         upper_label = self.base + (ODD if arm.role == "extra" else BODY)
-        lower_label = self.base + (ODD if odd else BODY)
+        lower_label = self.base + (ODD if arm.role != "arm" else BODY)
         top, elbow, low = 0.034 * self.limb, 0.027 * self.limb, 0.021 * self.limb
         gap = arm.gap if arm.gap is not None else np.zeros(2)
         sleeve, color = self.look["sleeve"], self.shade(self.look["top"], arm.front)
@@ -99,10 +96,9 @@ class _Limbs:
         length = self.scale * person.size["hand"]
         draw_hand(
             self.canvas,
+            arm,
             wrist,
-            arm.hand,
             length=length,
-            settings=arm.settings,
             skin=skin,
             label=label,
             width=self.width * 0.8,
@@ -175,49 +171,38 @@ class _Limbs:
         ]
         color = self.shade(self.look["shoe"], leg.front)
         self.canvas.fill(smooth(points), color, label, outline=darker(color, 0.4), width=self.width)
-        stripe = [sole - ahead * size * 0.034, sole + ahead * size * (reach + 0.002)]
-        self.canvas.line(
-            np.array(stripe) - down * size * 0.008, darker(color, 1.5), self.width * 1.6
-        )
-
-
-def line_width(pose):
-    """Return the width of outlines in pixels."""
-    return max(0.8, pose.scale * 0.0034)
-
-
-def _draw_head(canvas, person, pose, base, time):
-    """Draw the head without its back hair; return points (N, 2) around the features."""
-    kind = person.kind_of("face")
-    odd = person.anomalies.get(kind)
-    warp = melt(odd["u"]) if kind == "melted" else None
-    frame = int(time * 24)
-    blink = person.look["blink"]
-    return draw_head(
-        canvas,
-        Face(pose.head, pose.scale * person.size["head"], pose.tilt, pose.yaw, warp),
-        person.look,
-        labels=(base + BODY, base + FACE),
-        width=line_width(pose),
-        closed=frame % 60 in range(blink, blink + 3),
-        spread=0.5 + 0.5 * np.sin(2.2 * time + person.phase),
-        kind=kind,
-        seed=odd["seed"] if odd else 0,
-    )
+        up = down * size * 0.008
+        stripe = [sole - ahead * size * 0.034 - up, sole + ahead * size * (reach + 0.002) - up]
+        self.canvas.line(stripe, darker(color, 1.5), self.width * 1.6)
 
 
 def draw_person(canvas, person, pose, base, time):
     """Draw one person as at `time` seconds, with labels from `base` on; return what was drawn."""
     limbs = _Limbs(canvas, person, pose, base)
-    hair = Face(pose.head, pose.scale * person.size["head"], pose.tilt, pose.yaw)
-    draw_back_hair(canvas, hair, person.look, base + BODY, line_width(pose))
+    look, width = person.look, limbs.width
+    kind = person.kind_of("face")
+    odd = person.anomalies.get(kind)
+    head = Face(pose.head, pose.scale * person.size["head"], pose.tilt, pose.yaw)
+    draw_back_hair(canvas, head, look, base + BODY, width)
     for arm in pose.arms:
         if not arm.front:
             limbs.arm(arm)
     for leg in sorted(pose.legs, key=lambda leg: (leg.front, leg.role == "odd")):
         limbs.leg(leg)
-    draw_trunk(canvas, person, pose, label=base + BODY, width=line_width(pose), time=time)
-    features = _draw_head(canvas, person, pose, base, time)
+    draw_trunk(canvas, person, pose, label=base + BODY, width=width, time=time)
+    if kind == "melted":
+        head.warp = melt(odd["u"])
+    features = draw_head(
+        canvas,
+        head,
+        look,
+        labels=(base + BODY, base + FACE),
+        width=width,
+        closed=int(time * 24) % 60 in range(look["blink"], look["blink"] + 3),
+        spread=0.5 + 0.5 * np.sin(2.2 * time + person.phase),
+        kind=kind,
+        seed=odd["seed"] if odd else 0,
+    )
     for arm in sorted(pose.arms, key=lambda arm: arm.role == "extra", reverse=True):
         if arm.front:
             limbs.arm(arm)

@@ -9,7 +9,7 @@ import numpy as np
 SHIFT = 4  # fractional bits of the coordinates handed to OpenCV
 ONE = 1 << SHIFT
 LABEL_SCALE = 0.5  # of the label map to the picture; half the resolution is enough for boxes
-LABEL_MARGIN = 96  # label pixels kept around the frame, to measure how much of a part is cut off
+LABEL_MARGIN = 96  # label pixels kept around the frame, to count those of a part that is cut off
 
 _ARC = np.linspace(-np.pi / 2, np.pi / 2, 8)
 _ARC_COS, _ARC_SIN = np.cos(_ARC)[:, None], np.sin(_ARC)[:, None]
@@ -28,16 +28,12 @@ def capsule(start, end, start_radius, end_radius):
     length = np.hypot(*along)
     along = along / length if length > 1e-6 else np.array([0.0, 1.0])
     across = np.array([-along[1], along[0]])
-    return np.concatenate(
-        [
-            end + end_radius * (_ARC_COS * along + _ARC_SIN * across),
-            start - start_radius * (_ARC_COS * along + _ARC_SIN * across),
-        ]
-    )
+    arc = _ARC_COS * along + _ARC_SIN * across
+    return np.concatenate([end + end_radius * arc, start - start_radius * arc])
 
 
 def ellipse(center, half_width, half_height, angle=0.0):
-    """Return the outline (20, 2) of an ellipse that is turned by `angle` radians."""
+    """Return the outline (20, 2) of an ellipse, turned by `angle` radians."""
     points = RING * (half_width, half_height)
     if angle:
         cos, sin = np.cos(angle), np.sin(angle)
@@ -45,21 +41,11 @@ def ellipse(center, half_width, half_height, angle=0.0):
     return points + center
 
 
-def _spline_basis(steps):
-    """Return the weights (steps, 4) of four corners along a Catmull-Rom segment."""
-    t = np.arange(steps)[:, None] / steps
-    return 0.5 * np.concatenate(
-        [
-            -t + 2 * t**2 - t**3,
-            2 - 5 * t**2 + 3 * t**3,
-            t + 4 * t**2 - 3 * t**3,
-            -(t**2) + t**3,
-        ],
-        1,
-    )
-
-
-_BASIS = _spline_basis(5)
+# The weights (5, 4) of four corners at five places along a Catmull-Rom segment.
+_T = np.arange(5)[:, None] / 5
+_BASIS = 0.5 * np.hstack(
+    [-_T + 2 * _T**2 - _T**3, 2 - 5 * _T**2 + 3 * _T**3, _T + 4 * _T**2 - 3 * _T**3, _T**3 - _T**2]
+)
 
 
 def smooth(points):

@@ -6,10 +6,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
+from tqdm import tqdm
 
-from demo.truth import read_truth
-from utils import atomic_write, read_jsonl, write_jsonl
+from demo.truth import read_truth, write_truth
+from utils import atomic_write, read_jsonl
+
+from .video import FPS, HEIGHT, WIDTH, World, draw_still
 
 SAVE_EVERY = 20  # videos
 CHUNK = 50  # stills per folder; an interrupted run draws at most one folder again
@@ -27,10 +31,6 @@ def video_name(seed: int, anomaly: str) -> str:
 
 def _draw_video(path: Path, seed: int, anomaly: str) -> list[list[dict]]:
     """Draw one MPEG-4 video, which appears when it is whole; return the people of each frame."""
-    import cv2
-
-    from .video import FPS, HEIGHT, WIDTH, World
-
     cv2.setNumThreads(1)
     world = World(seed, None if anomaly == "none" else anomaly)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -57,22 +57,11 @@ def draw_videos(
 
     Keeps what is there already. The truth is also written when the run is interrupted.
     """
-    from tqdm import tqdm
-
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "truth.jsonl"
     truth = read_truth(path) if path.exists() else {}
     names = {video_name(seed, anomaly): seed for seed in seeds}
     missing = [n for n in names if n not in truth or not (folder / n).exists()]
-
-    def save():
-        rows = (
-            {"video": name, "frame": index, "people": people}
-            for name in sorted(truth)
-            for index, people in enumerate(truth[name])
-        )
-        write_jsonl(path, rows)
-
     with _pool(workers) as pool:
         jobs = [pool.submit(_draw_video, folder / n, names[n], anomaly) for n in missing]
         bar = tqdm(missing, total=len(names), initial=len(names) - len(missing), unit="video")
@@ -80,9 +69,9 @@ def draw_videos(
             for count, (name, job) in enumerate(zip(bar, jobs, strict=True), 1):
                 truth[name] = job.result()
                 if count % SAVE_EVERY == 0:
-                    save()
+                    write_truth(path, truth)
         finally:
-            save()
+            write_truth(path, truth)
             pool.shutdown(cancel_futures=True)
     return {name: truth[name] for name in names}
 
@@ -98,22 +87,20 @@ def truth_file(chunk: Path) -> Path:
     return chunk.with_suffix(".jsonl")
 
 
-def _draw_chunk(chunk: Path, seeds: range) -> None:
-    import cv2
-
-    from .video import draw_still
-
+def _draw_chunk(chunk: Path, seeds: range) -> int:
+    """Draw the stills of a subfolder and their truth; return how many they are."""
     cv2.setNumThreads(1)
     chunk.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for index, seed in enumerate(seeds):
+    truth = []
+    for seed in seeds:
         frame, people = draw_still(seed)
         # A lossy codec comes before the classifiers in videos, hence JPEG of varied quality here.
         quality = int(np.random.default_rng([seed, 30]).integers(70, 97))
         with atomic_write(chunk / f"{seed:06d}.jpg", "wb") as file:
             file.write(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
-        rows.append({"video": chunk.name, "frame": index, "people": people})
-    write_jsonl(truth_file(chunk), rows)
+        truth.append(people)
+    write_truth(truth_file(chunk), {chunk.name: truth})
+    return len(seeds)
 
 
 def draw_stills(folder: Path, seeds: range, *, workers: int = 1) -> Iterator[int]:
@@ -121,13 +108,12 @@ def draw_stills(folder: Path, seeds: range, *, workers: int = 1) -> Iterator[int
 
     Finished subfolders are kept, so the same call continues an interrupted one.
     """
-    missing = [(c, part) for c, part in chunks(folder, seeds) if not truth_file(c).exists()]
-    done = len(seeds) - sum(len(part) for _, part in missing)
+    missing = {c: part for c, part in chunks(folder, seeds) if not truth_file(c).exists()}
+    done = len(seeds) - sum(map(len, missing.values()))
     yield done
     with _pool(workers) as pool:
-        drawn = pool.map(_draw_chunk, *zip(*missing, strict=True)) if missing else ()
-        for (_, part), _ in zip(missing, drawn, strict=True):
-            done += len(part)
+        for drawn in pool.map(_draw_chunk, missing, missing.values()):
+            done += drawn
             yield done
 
 

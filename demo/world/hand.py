@@ -57,14 +57,14 @@ def _finger(row, bend):
     return (base, middle, radius * 1.06, radius), (middle, tip, radius, radius * 0.86), tip
 
 
-def draw_hand(canvas, wrist, angle, *, length, settings, skin, label, width, kind=None, u=()):
-    """Draw one hand.
+def draw_hand(canvas, arm, wrist, *, length, skin, label, width, kind, u):
+    """Draw the hand of an `Arm`.
 
-    `wrist`: (x, y) in pixels; `angle`: in radians, 0 points down; `length`: pixels from the wrist
-    to the tip of the middle finger; `settings`: the arm's, see `Person`; `skin`: BGR; `label`: of
-    its pixels; `width`: of outlines, in pixels; `kind` and `u`: as in `fingers_of`.
+    `wrist`: (x, y) in pixels; `length`: pixels from the wrist to the tip of the middle finger;
+    `skin`: BGR; `label`: of its pixels; `width`: of outlines, in pixels; `kind` and `u`: as in
+    `fingers_of`.
     """
-    along = direction(angle)
+    along, settings = direction(arm.hand), arm.settings
     across = settings["thumb"] * np.array([along[1], -along[0]])
 
     def place(points):

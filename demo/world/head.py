@@ -7,6 +7,11 @@ from .hair import draw_fringe
 
 HALF_WIDTH = 0.40  # of the head, as a share of its height
 
+# The outline (28, 2) of the head, narrower at the jaw.
+_ANGLE = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+_JAW = 1 - 0.2 * np.clip(np.sin(_ANGLE), 0, 1) ** 2
+SKULL = np.stack([np.cos(_ANGLE) * _JAW, np.sin(_ANGLE)], 1)
+
 
 class Face:
     """Coordinates (u, v) of a head: u to image right, v down, both -1 .. 1 at its outline.
@@ -15,8 +20,8 @@ class Face:
     (N, 2) of a melted face to where they run.
     """
 
-    def __init__(self, center, height, tilt, yaw, warp=None):
-        self.center, self.height, self.yaw, self.warp = center, height, yaw, warp
+    def __init__(self, center, height, tilt, yaw):
+        self.center, self.height, self.yaw, self.warp = center, height, yaw, None
         cos, sin = np.cos(tilt), np.sin(tilt)
         axes = [[HALF_WIDTH * cos, HALF_WIDTH * sin], [-0.5 * sin, 0.5 * cos]]
         self.axes = height * np.array(axes)
@@ -33,14 +38,6 @@ class Face:
         # The sphere's depth, flattened, so that features keep inside of the outline.
         points[:, 0] = u * np.cos(self.yaw) + 0.75 * np.sqrt(1 - u**2) * np.sin(self.yaw)
         return self.flat(points)
-
-
-def skull():
-    """Return the head's outline (28, 2), narrower at the jaw."""
-    angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-    v = np.sin(angle)
-    jaw = 1 - 0.2 * np.clip(v, 0, 1) ** 2
-    return np.stack([np.cos(angle) * jaw, v], 1)
 
 
 def melt(u):
@@ -94,8 +91,8 @@ def _misplace(base, rng):
         base[5] = ("mouth", -sign * 0.25, 0.62, 0.9, -sign * 0.3)
     elif variant == 1:  # the mouth on the forehead
         base[5] = ("mouth", rng.uniform(-0.2, 0.2), -0.44, 1.0, rng.uniform(-0.3, 0.3))
-        base[0], base[1] = [(n, u, v + 0.18, s, r) for n, u, v, s, r in base[:2]]
-        base[2], base[3] = [(n, u, v + 0.3, s, r) for n, u, v, s, r in base[2:4]]
+        base[:2] = [(n, u, v + 0.18, s, r) for n, u, v, s, r in base[:2]]
+        base[2:4] = [(n, u, v + 0.3, s, r) for n, u, v, s, r in base[2:4]]
         base[4] = ("nose", 0.0, 0.55, 1.0, 0.0)
     elif variant == 2:  # the mouth upright on a cheek
         base[5] = ("mouth", sign * 0.55, rng.uniform(0.15, 0.3), 1.0, sign * rng.uniform(1.1, 1.6))
@@ -127,10 +124,9 @@ def _double(base, rng):
             ("mouth", 0.0, 0.72, 1.0, 0.0),
         ]
     if variant == 2:  # a whole second face beside the first
-        small = [(n, u * 0.56 - 0.42, v - 0.12, s * 0.72, r - 0.12) for n, u, v, s, r in base]
-        return small + [
-            (n, u * 0.56 + 0.42, v + 0.12, s * 0.72, r + 0.12) for n, u, v, s, r in base
-        ]
+        left = [(n, u * 0.56 - 0.42, v - 0.12, s * 0.72, r - 0.12) for n, u, v, s, r in base]
+        right = [(n, u * 0.56 + 0.42, v + 0.12, s * 0.72, r + 0.12) for n, u, v, s, r in base]
+        return left + right
     # A third eye, and nose and mouth twice side by side.
     return [
         *[(n, u * 1.3, v, 0.85 * s, r) for n, u, v, s, r in base[:4]],
@@ -182,9 +178,8 @@ def _draw_eye(canvas, at, look, stroke, closed):
     if closed:
         canvas.line(at(curve([(-0.2, 0), (0, 0.07), (0.2, 0)])), dark, stroke)
         return
-    canvas.fill(
-        at(RING * (0.21 * size, 0.155 * size)), (245, 245, 245), outline=dark, width=stroke / 4
-    )
+    white = at(RING * (0.21 * size, 0.155 * size))
+    canvas.fill(white, (245, 245, 245), outline=dark, width=stroke / 4)
     canvas.fill(at(RING * 0.115 * size), look["iris"])
     canvas.fill(at(RING * 0.06 * size), (15, 15, 15))
     canvas.fill(at(RING * 0.03 + (0.04, -0.05)), (255, 255, 255))
@@ -196,24 +191,20 @@ def _draw_mouth(canvas, at, look, stroke, spread):
     lips, dark = look["lips"], darker(look["lips"], 0.5)
     if look["mouth"] == "open":
         low = 0.14 + 0.1 * spread
-        points = smooth(
-            [(-0.3, 0), (0, 0.02), (0.3, 0), (0.2, low * 0.9), (0, low * 1.2), (-0.2, low * 0.9)]
-        )
-        canvas.fill(at(points), (40, 30, 90), outline=dark, width=stroke / 2)
+        shape = [(-0.3, 0), (0, 0.02), (0.3, 0)]
+        shape += [(0.2, low * 0.9), (0, low * 1.2), (-0.2, low * 0.9)]
+        canvas.fill(at(smooth(shape)), (40, 30, 90), outline=dark, width=stroke / 2)
         teeth = [(-0.23, 0.01), (0.23, 0.01), (0.18, 0.07), (-0.18, 0.07)]
         canvas.fill(at(teeth), (250, 250, 250))
         return
     rise = {"smile": 0.1 + 0.05 * spread, "neutral": 0.02}[look["mouth"]]
     shape = [(-0.32, -rise), (0, rise * 0.5), (0.32, -rise), (0, rise * 0.5 + 0.13)]
     canvas.fill(at(smooth(shape)), lips)
-    canvas.line(
-        at(curve([(-0.34, -rise - 0.01), (0, rise * 0.7 + 0.03), (0.34, -rise - 0.01)])),
-        dark,
-        stroke,
-    )
+    between = [(-0.34, -rise - 0.01), (0, rise * 0.7 + 0.03), (0.34, -rise - 0.01)]
+    canvas.line(at(curve(between)), dark, stroke)
 
 
-def draw_head(canvas, face, look, *, labels, width, closed, spread, kind=None, seed=0):
+def draw_head(canvas, face, look, *, labels, width, closed, spread, kind, seed):
     """Draw the head without its back hair; return pixels (N, 2) around the facial features.
 
     `look`: the person's, with BGR colours; `labels`: of (body, face); `width`: of outlines, in
@@ -225,19 +216,18 @@ def draw_head(canvas, face, look, *, labels, width, closed, spread, kind=None, s
     for side in (-1, 1):
         ear = ellipse((side * 0.98 - 0.25 * face.yaw, 0.08), 0.17, 0.2)
         canvas.fill(face.flat(ear), skin, body, outline=outline, width=width)
-    canvas.fill(face.flat(skull()), skin, label, outline=outline, width=width)
-    shade = skull() * (0.93, 0.95)
-    shade = np.concatenate([shade[1:8], (shade[1:8] * (0.82, 0.8))[::-1]])
+    canvas.fill(face.flat(SKULL), skin, label, outline=outline, width=width)
+    jaw = SKULL[1:8] * (0.93, 0.95)
+    shade = np.concatenate([jaw, (jaw * (0.82, 0.8))[::-1]])
     canvas.fill(face.flat(shade * (look["light"], 1)), darker(skin, 0.88))
     if look["blush"]:
+        pink = tuple(0.82 * s + 0.18 * c for s, c in zip(skin, (110, 100, 230), strict=True))
         for side in (-1, 1):
-            pink = tuple(0.82 * s + 0.18 * c for s, c in zip(skin, (110, 100, 230), strict=True))
             canvas.fill(face.on(ellipse((side * 0.55, 0.3), 0.17, 0.1)), pink)
     if look["beard"]:
-        low = skull()[1:14]
         inner = [(-0.8, 0.28), (-0.66, 0.5), (-0.42, 0.43), (0, 0.36)]
         inner += [(-u, v) for u, v in inner[-2::-1]]
-        canvas.fill(face.flat(np.concatenate([low, inner])), darker(look["hair"], 0.95))
+        canvas.fill(face.flat(np.concatenate([SKULL[1:14], inner])), darker(look["hair"], 0.95))
     draw_fringe(canvas, face, look, body, width)
     parts = features(kind, seed)
     for part in parts:

@@ -7,29 +7,10 @@ import numpy as np
 
 from .anomalies import PART_OF
 
-# RGB, from light to dark.
-SKINS = (
-    (255, 224, 196),
-    (246, 205, 172),
-    (232, 184, 144),
-    (214, 160, 118),
-    (190, 132, 92),
-    (158, 104, 70),
-    (122, 78, 54),
-    (96, 62, 46),
-)
-HAIRS = (
-    (38, 30, 28),
-    (66, 44, 32),
-    (104, 66, 40),
-    (150, 98, 52),
-    (214, 172, 96),
-    (176, 74, 36),
-    (150, 150, 152),
-    (226, 222, 214),
-    (84, 58, 120),
-)
-IRISES = ((70, 110, 150), (80, 60, 40), (60, 110, 70), (50, 40, 36), (100, 90, 60))
+# RGB in hex, skins from light to dark.
+SKINS = ("ffe0c4", "f6cdac", "e8b890", "d6a076", "be845c", "9e6846", "7a4e36", "603e2e")
+HAIRS = ("261e1c", "422c20", "684228", "966234", "d6ac60", "b04a24", "969698", "e2ded6", "543a78")
+IRISES = ("466e96", "503c28", "3c6e46", "322824", "645a3c")
 HAIR_STYLES = ("short", "side", "long", "bun", "afro", "spiky", "bob", "cap", "bald")
 
 
@@ -55,8 +36,8 @@ class Person:
 
 
 def bgr(rgb, rng=None, jitter=0.0):
-    """Return an RGB colour as BGR floats, brightness and tint varied by a share of `jitter`."""
-    color = np.asarray(rgb[::-1], float)
+    """Return an RGB hex colour as BGR floats, brightness and tint varied by a share of `jitter`."""
+    color = np.array([*bytes.fromhex(rgb)][::-1], float)
     if rng is not None:
         color = color * (1 + rng.normal(0, jitter)) + rng.normal(0, 40 * jitter, 3)
     return tuple(float(c) for c in np.clip(color, 12, 250))
@@ -79,27 +60,23 @@ def sample_look(rng):
     skin = bgr(SKINS[rng.integers(len(SKINS))], rng, 0.04)
     hair = bgr(HAIRS[rng.choice(len(HAIRS), p=[0.2, 0.2, 0.15, 0.1, 0.1, 0.08, 0.07, 0.06, 0.04])])
     top, bottom = _cloth(rng), _cloth(rng)
-    legwear = str(rng.choice(["trousers", "trousers", "shorts", "skirt", "dress"]))
+    legwear = rng.choice(["trousers", "trousers", "shorts", "skirt", "dress"])
     return {
         "skin": skin,
         "hair": hair,
-        "style": str(
-            rng.choice(HAIR_STYLES, p=[0.18, 0.15, 0.16, 0.1, 0.1, 0.1, 0.12, 0.05, 0.04])
-        ),
+        "style": rng.choice(HAIR_STYLES, p=[0.18, 0.15, 0.16, 0.1, 0.1, 0.1, 0.12, 0.05, 0.04]),
         "iris": bgr(IRISES[rng.integers(len(IRISES))]),
         "top": top,
         "accent": _cloth(rng),
         "bottom": top if legwear == "dress" else bottom,
         "legwear": legwear,
         "shoe": _cloth(rng),
-        "sleeve": str(rng.choice(["short", "long", "long", "none"])),
-        "pattern": str(
-            rng.choice(["plain", "plain", "stripes", "logo", "buttons", "jacket", "dots"])
-        ),
+        "sleeve": rng.choice(["short", "long", "long", "none"]),
+        "pattern": rng.choice(["plain", "plain", "stripes", "logo", "buttons", "jacket", "dots"]),
         "glasses": rng.random() < 0.15,
         "beard": rng.random() < 0.12,
-        "lips": bgr((205, 92, 92), rng, 0.08),
-        "mouth": str(rng.choice(["smile", "smile", "open", "neutral"])),
+        "lips": bgr("cd5c5c", rng, 0.08),
+        "mouth": rng.choice(["smile", "smile", "open", "neutral"]),
         "blush": rng.random() < 0.4,
         "brow_tilt": rng.uniform(-0.06, 0.08),
         "eye": rng.uniform(0.9, 1.12),
@@ -126,8 +103,8 @@ def sample_size(rng):
 
 def _arm(rng, side, turn, gait):
     """Return how the arm at an image side (-1 left, 1 right) and its hand are held."""
-    mode = str(rng.choice(["swing", "wave", "out"], p=[0.4, 0.33, 0.27]))
-    # The thumb of a raised hand is next to the head, that of a lowered one points forward or
+    mode = rng.choice(["swing", "wave", "out"], p=[0.4, 0.33, 0.27])
+    # The thumb of a raised hand is next to the head, that of a lowered hand points forward or
     # inward. 1 puts it on the side towards which the hand's angle grows.
     facing = 1 if turn >= 0 else -1
     lowered = facing if gait == "walk" else -side
@@ -150,27 +127,27 @@ def sample_person(rng, *, height, x, floor, kinds=()):
 
     `height`, `x` and `floor` are in pixels, see `Person`.
     """
-    gait = str(rng.choice(["walk", "front", "stand"], p=[0.42, 0.18, 0.4]))
+    gait = rng.choice(["walk", "front", "stand"], p=[0.42, 0.18, 0.4])
     if {"missing_lower_leg", "detached"} & set(kinds):  # the legs of a walker would hide it
-        gait = str(rng.choice(["front", "stand"]))
+        gait = rng.choice(["front", "stand"])
     if gait == "walk":
         turn = float(rng.choice([-1, 1])) * rng.uniform(0.5, 1.0)
+        speed = float(np.sign(turn) * rng.uniform(0.25, 0.5))
     else:
-        turn = rng.uniform(-0.4, 0.4)
-    speed = np.sign(turn) * rng.uniform(0.25, 0.5) if gait == "walk" else 0.0
+        turn, speed = rng.uniform(-0.4, 0.4), 0.0
     person = Person(
         height=height,
         x=x,
         floor=floor,
         turn=turn,
         gait=gait,
-        speed=float(speed),
+        speed=speed,
         phase=rng.uniform(0, 2 * np.pi),
         arms=[_arm(rng, side, turn, gait) for side in (-1, 1)],
         size=sample_size(rng),
         look=sample_look(rng),
     )
-    # Nothing uses these two numbers, but without them the shipped videos would be others.
+    # Nothing uses these two numbers, but without them all later draws would be others.
     rng.integers(1 << 31), rng.integers(1 << 31)
     for kind in kinds:
         _add_anomaly(rng, person, kind)
@@ -180,7 +157,7 @@ def sample_person(rng, *, height, x, floor, kinds=()):
 def _add_anomaly(rng, person, kind):
     """Give the person an anomaly with random parameters.
 
-    "u": four numbers in 0 .. 1 that vary the drawing; "arm" and "leg": the index of the one that
+    "u": four numbers in 0 .. 1 that vary the drawing; "arm" and "leg": the index of the limb that
     shows it; "seed": of a face's variant; "both": whether both hands show it.
     """
     near_arm = 0 if person.turn > 0 else 1  # the one that is drawn in front of the body
@@ -193,7 +170,7 @@ def _add_anomaly(rng, person, kind):
     }
     person.anomalies[kind] = settings
     if kind == "detached":  # held away from the body, so that the gap can be seen
-        person.arms[settings["arm"]]["mode"] = str(rng.choice(["out", "wave"]))
-    long_cloth = person.look["legwear"] in ("skirt", "dress")
-    if kind in ("missing_lower_leg", "detached") and long_cloth:
+        person.arms[settings["arm"]]["mode"] = rng.choice(["out", "wave"])
+    hides_legs = person.look["legwear"] in ("skirt", "dress")
+    if kind in ("missing_lower_leg", "detached") and hides_legs:
         person.look["legwear"] = "shorts"

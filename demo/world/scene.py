@@ -8,8 +8,7 @@ from .people import hsv
 
 PAN = 96  # pixels that the camera may move to either side
 
-
-# The functions that draw an object take (rng, canvas, x, horizon): x and the horizon in pixels.
+# A function that draws an object takes (rng, canvas, x, horizon); x and the horizon are in pixels.
 
 
 def _color(rng, low=0.25, high=0.9, saturation=0.6):
@@ -24,8 +23,8 @@ def _gradient(height, width, top, bottom):
 
 
 def _box(x1, y1, x2, y2):
-    """Return the corners (4, 2) of a box."""
-    return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], float)
+    """Return the four corners of a box."""
+    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
 
 
 def _building(rng, canvas, x, horizon):
@@ -75,10 +74,8 @@ def _frame(rng, canvas, x, horizon):
     canvas.fill(_box(x, y, x + width, y + height), _color(rng, 0.5, 1.0))
     for _ in range(4):
         where = (x + rng.uniform(0.2, 0.8) * width, y + rng.uniform(0.2, 0.8) * height)
-        canvas.fill(
-            ellipse(where, width * rng.uniform(0.04, 0.18), height * rng.uniform(0.04, 0.18)),
-            _color(rng),
-        )
+        axes = (width * rng.uniform(0.04, 0.18), height * rng.uniform(0.04, 0.18))
+        canvas.fill(ellipse(where, *axes), _color(rng))
 
 
 def _shelf(rng, canvas, x, horizon):
@@ -98,10 +95,8 @@ def _shelf(rng, canvas, x, horizon):
 
 def _plant(rng, canvas, x, horizon):
     foot = horizon + rng.uniform(10, 80)
-    canvas.fill(
-        np.array([(x - 24, foot - 46), (x + 24, foot - 46), (x + 17, foot), (x - 17, foot)]),
-        _color(rng),
-    )
+    pot = [(x - 24, foot - 46), (x + 24, foot - 46), (x + 17, foot), (x - 17, foot)]
+    canvas.fill(pot, _color(rng))
     for angle in np.linspace(-1.1, 1.1, 7):
         leaf = hsv(rng.uniform(0.22, 0.4), rng.uniform(0.4, 0.8), rng.uniform(0.3, 0.7))
         tip = (x + 90 * np.sin(angle), foot - 50 - 90 * np.cos(angle))
@@ -142,19 +137,17 @@ def draw_background(rng, width, height):
     cut = int(horizon)
     image[cut:] = _gradient(height - cut, full, darker(ground, 0.85), darker(ground, 1.1))
     canvas = Canvas(image)
-    for _ in range(int(rng.integers(4, 9))):  # boards, tiles or paths on the ground
+    for _ in range(rng.integers(4, 9)):  # boards, tiles or paths on the ground
         y = horizon + (height - horizon) * rng.random() ** 1.5
         stroke = [(0, y), (full, y + rng.normal(0, 12))]
         canvas.line(stroke, darker(ground, rng.uniform(0.75, 0.95)), 1 + (y - horizon) / 60)
     kinds = OUTDOOR if outdoor else INDOOR
-    picks = sorted(int(k) for k in rng.integers(len(kinds), size=int(rng.integers(5, 15))))
-    for pick in picks:
+    for pick in sorted(rng.integers(len(kinds), size=rng.integers(5, 15))):
         kinds[pick](rng, canvas, rng.uniform(-60, full - 20), horizon)
     coarse = rng.normal(0, 1, (height // 40, full // 40, 1)).astype(np.float32)
     grain = cv2.resize(coarse, (full, height), interpolation=cv2.INTER_CUBIC)[..., None]
     image = np.clip(canvas.image + rng.uniform(2, 9) * grain, 0, 255).astype(np.uint8)
-    sigma = rng.uniform(0.6, 3.5)
-    return cv2.GaussianBlur(image, (0, 0), sigma)
+    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 3.5))
 
 
 def draw_shadow(image, center, half_width, strength):
@@ -188,9 +181,8 @@ class Camera:
         self.blur = float(rng.choice([0.0, 0.0, 0.6, 0.9, 1.2]))
         self.noise = float(rng.uniform(0, 4))
         self.quality = int(rng.integers(45, 96))
-        self.grain = np.clip(rng.normal(0, self.noise, (height + 64, width + 64)), -40, 40).astype(
-            np.int8
-        )
+        grain = rng.normal(0, self.noise, (height + 64, width + 64))
+        self.grain = np.clip(grain, -40, 40).astype(np.int8)
 
     def shoot(self, image, rng):
         """Return the frame that the camera makes of `image` (H, W, 3) uint8 BGR, of that shape."""

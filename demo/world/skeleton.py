@@ -35,7 +35,6 @@ class Leg:
     shank: float  # angle of the lower leg
     toe: float  # where the foot points, from -1 (image left) to 1
     front: bool  # drawn after the other leg
-    index: int
     role: str = "leg"  # "leg" or "odd" (its lower part is the anomaly)
     gap: np.ndarray | None = None
     missing: float | None = None  # the share of the thigh that remains
@@ -48,9 +47,9 @@ class Pose:
     head: np.ndarray
     tilt: float
     yaw: float
+    scale: float  # the body height in pixels
     arms: list[Arm] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
-    scale: float = 1.0  # the body height in pixels
 
 
 def pose_at(person, time, drift=0.0):
@@ -70,12 +69,10 @@ def pose_at(person, time, drift=0.0):
     torso = 0.825 - person.size["leg"] - 0.03
     neck = pelvis + scale * torso * np.array([np.sin(lean), -np.cos(lean)])
     tilt = 0.05 * np.sin(0.7 * phase + person.phase) + lean * 0.3
-    head = neck + scale * (0.035 + person.size["head"] / 2) * np.array(
-        [np.sin(tilt), -np.cos(tilt)]
-    )
-    pose = Pose(
-        pelvis, neck, head, tilt, 0.55 * person.turn + 0.05 * np.sin(0.5 * phase), scale=scale
-    )
+    rise = scale * (0.035 + person.size["head"] / 2)
+    head = neck + rise * np.array([np.sin(tilt), -np.cos(tilt)])
+    yaw = 0.55 * person.turn + 0.05 * np.sin(0.5 * phase)
+    pose = Pose(pelvis, neck, head, tilt, yaw, scale)
     pose.legs = _place_legs(person, pose, legs)
     pose.arms = _place_arms(person, pose, phase, time)
     _add_anomaly(person, pose, phase, time)
@@ -100,12 +97,10 @@ def _leg_angles(person, phase):
             bend = 0.12 + 0.6 * max(0.0, np.cos(phase + offset)) ** 1.5
             out.append((facing * thigh, facing * (thigh - bend), 1.0))
         return out
-    splay = 0.1 + 0.035 * np.sin(3.1 * person.phase)
     if person.gait == "front":
-        return [
-            (side * 0.08, side * 0.05, 1 - 0.28 * max(0.0, side * np.sin(phase)))
-            for side in (-1, 1)
-        ]
+        lifts = [0.28 * max(0.0, side * np.sin(phase)) for side in (-1, 1)]
+        return [(-0.08, -0.05, 1 - lifts[0]), (0.08, 0.05, 1 - lifts[1])]
+    splay = 0.1 + 0.035 * np.sin(3.1 * person.phase)
     return [(side * splay, side * splay * 0.6, 1.0) for side in (-1, 1)]
 
 
@@ -119,7 +114,7 @@ def _place_legs(person, pose, angles):
         ankle = knee + scale * length * SHANK * shorten * direction(shank)
         toe = np.clip(person.turn * 1.6 + side * 0.45 * (1 - abs(person.turn)), -1, 1)
         front = index == (0 if person.turn > 0 else 1)
-        legs.append(Leg(hip, knee, ankle, shank, float(toe), front, index))
+        legs.append(Leg(hip, knee, ankle, shank, float(toe), front))
     return legs
 
 
@@ -148,11 +143,10 @@ def arm_angles(person, settings, side, phase, time):
     return upper, fore, fore + settings["twist"] * 0.6
 
 
-def _bend(shoulder, angles, scale, length):
-    """Return (elbow, wrist, hand's angle)."""
-    upper, fore, hand = angles
-    elbow = shoulder + scale * length * 0.52 * direction(upper)
-    return elbow, elbow + scale * length * 0.48 * direction(fore), hand
+def _bend(shoulder, upper, fore, length):
+    """Return elbow and wrist of an arm of `length` pixels, bent by these angles."""
+    elbow = shoulder + length * 0.52 * direction(upper)
+    return elbow, elbow + length * 0.48 * direction(fore)
 
 
 def shoulder_at(person, pose, side):
@@ -166,8 +160,8 @@ def _place_arms(person, pose, phase, time):
     arms = []
     for index, (side, settings) in enumerate(zip((-1, 1), person.arms, strict=True)):
         shoulder = shoulder_at(person, pose, side)
-        angles = arm_angles(person, settings, side, phase, time)
-        elbow, wrist, hand = _bend(shoulder, angles, pose.scale, person.size["arm"])
+        upper, fore, hand = arm_angles(person, settings, side, phase, time)
+        elbow, wrist = _bend(shoulder, upper, fore, pose.scale * person.size["arm"])
         front = abs(person.turn) < 0.45 or side * person.turn < 0
         arms.append(Arm(shoulder, elbow, wrist, hand, index, front, settings))
     return arms
@@ -192,17 +186,17 @@ def _add_anomaly(person, pose, phase, time):
 def _add_third_arm(person, pose, odd, time):
     side = (-1, 1)[odd["arm"]]
     u = odd["u"]
-    base = shoulder_at(person, pose, side)
     # It starts at the ribs or the waist and is nearly level, unlike the regular arms.
     depth = (0.09 + 0.1 * u[0]) * pose.scale
-    shoulder = base + (pose.pelvis - pose.neck) * depth / np.hypot(*(pose.pelvis - pose.neck))
+    spine = pose.pelvis - pose.neck
+    shoulder = shoulder_at(person, pose, side) + spine * depth / np.hypot(*spine)
     shoulder = shoulder - np.array([side * 0.012 * pose.scale, 0.0])
     settings = dict(person.arms[odd["arm"]], thumb=float(side))
     sway = 0.08 * np.sin(2 * np.pi * 0.5 * time + 6 * u[3])
     upper = side * (1.3 + 0.45 * u[1]) + sway
     fore = upper + side * (0.1 + 0.45 * u[2]) + sway
-    elbow, wrist, hand = _bend(shoulder, (upper, fore, fore), pose.scale, person.size["arm"])
-    pose.arms.append(Arm(shoulder, elbow, wrist, hand, 2, True, settings, role="extra"))
+    elbow, wrist = _bend(shoulder, upper, fore, pose.scale * person.size["arm"])
+    pose.arms.append(Arm(shoulder, elbow, wrist, fore, 2, True, settings, role="extra"))
 
 
 def _bend_wrong(person, pose, odd, phase):

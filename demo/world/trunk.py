@@ -40,10 +40,8 @@ def draw_trunk(canvas, person, pose, *, label, width, time):
         (hip * 1.12, 0.02),
         (hip * 1.12, -0.1),
     ]
-    seat = smooth(
-        trunk.at(_mirror([(waist * 0.9, 0.2), (hip * 1.0, 0.0), (hip * 0.9, -0.2), (0.0, -0.24)]))
-    )
-    outline = darker(look["bottom"], 0.42)
+    seat = _mirror([(waist * 0.9, 0.2), (hip, 0.0), (hip * 0.9, -0.2), (0.0, -0.24)])
+    seat, outline = smooth(trunk.at(seat)), darker(look["bottom"], 0.42)
     canvas.fill(seat, look["bottom"], label, outline=outline, width=width)
     if look["legwear"] in ("skirt", "dress"):
         _draw_skirt(canvas, person, pose, trunk, label=label, width=width, time=time)

@@ -1,5 +1,6 @@
 """Puts people, background and camera together: frames of videos and their exact truth."""
 
+import cv2
 import numpy as np
 
 from .anomalies import KINDS, PART_OF, choose
@@ -18,18 +19,18 @@ class World:
 
     `anomaly`: None (all normal), "random" (abnormal for half of the seeds), a part ("human",
     "face", "hand") or a kind of `KINDS`; one person shows it through the whole video. "each" gives
-    every person an anomaly of their own or none. `people` and `frames` set the numbers of both.
-    ValueError for an unknown anomaly.
+    every person an anomaly of their own or none. `people` and `frames` set how many there are.
+    Raises ValueError for an unknown anomaly.
     """
 
     def __init__(self, seed, anomaly="random", *, people=None, frames=None):
         rng = np.random.default_rng([int(seed), 20])
         each = anomaly == "each"
-        self.kind = None if each else choose(rng, anomaly)
+        kind = None if each else choose(rng, anomaly)
         count = int(people or rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3]))
         self.length = int(frames or rng.integers(24, 49))
         self.seed = int(seed)
-        self.people = _cast(rng, count, self.kind, each, self.length / FPS)
+        self.people = _cast(rng, count, kind, each, self.length / FPS)
         self.background = draw_background(rng, WIDTH, HEIGHT)
         self.camera = Camera(rng, WIDTH, HEIGHT)
         self.pan = rng.uniform(-0.9, 0.9) * PAN if rng.random() < 0.4 else 0.0
@@ -45,17 +46,15 @@ class World:
         for person, pose in zip(self.people, poses, strict=True):
             where = (pose.pelvis[0], person.floor)
             draw_shadow(canvas.image, where, pose.scale * 0.19, self.shadow)
-        drawn = [
-            draw_person(canvas, person, pose, 1 + IDS * i, time)
-            for i, (person, pose) in enumerate(zip(self.people, poses, strict=True))
-        ]
+        bases = range(1, 1 + IDS * len(poses), IDS)
+        people = list(zip(self.people, poses, bases, strict=True))
+        drawn = [draw_person(canvas, person, pose, base, time) for person, pose, base in people]
         truth = [
-            entry
-            for i, (person, done) in enumerate(zip(self.people, drawn, strict=True))
-            if (entry := _truth(canvas.frame_labels, person, done, 1 + IDS * i))
+            _truth(canvas.frame_labels, person, done, base)
+            for (person, _, base), done in zip(people, drawn, strict=True)
         ]
         rng = np.random.default_rng([self.seed, 21, index])
-        return self.camera.shoot(canvas.image, rng), truth
+        return self.camera.shoot(canvas.image, rng), [entry for entry in truth if entry]
 
 
 def _cast(rng, count, kind, each, seconds):
@@ -70,8 +69,9 @@ def _cast(rng, count, kind, each, seconds):
             kinds = () if part is None else (str(rng.choice(KINDS[part])),)
         height = rng.uniform(300, tall) if rng.random() < 0.92 else rng.uniform(230, 300)
         floor = np.interp(height, (230, 620), (560, 705)) + rng.uniform(-20, 10)
-        close = count == 1 and not any(PART_OF[k] == "human" for k in kinds) and rng.random() < 0.2
-        if close:
+        # A close-up, where it cannot cut off an anomaly of the body.
+        whole = any(PART_OF[k] == "human" for k in kinds)
+        if count == 1 and not whole and rng.random() < 0.2:
             height = rng.uniform(700, 900)
             floor = height + rng.uniform(60, 140)
         person = sample_person(rng, height=height, x=0.0, floor=floor, kinds=kinds)
@@ -83,22 +83,13 @@ def _cast(rng, count, kind, each, seconds):
         slack = 0.12 * (edges[1] - edges[0])
         center = (edges[place] + edges[place + 1]) / 2 + rng.uniform(-slack, slack)
         person.x = float(center - np.clip(travel, -300, 300) / 2)
-    front = [p for p in people if p.anomalies] if not each else []
-    others = sorted((p for p in people if not any(p is f for f in front)), key=lambda p: p.floor)
-    return others + front
+    return sorted(people, key=lambda p: (bool(p.anomalies) and not each, p.floor))
 
 
 def _box(mask):
     """Return the box xyxy in picture pixels around a mask (H, W) of label pixels."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / LABEL_SCALE
-    return [float(v) for v in box]
-
-
-def _clip(box, outer):
-    """Return the part of `box` that lies in `outer`, both xyxy."""
-    low, high = np.maximum(box[:2], outer[:2]), np.minimum(box[2:], outer[2:])
-    return [float(v) for v in (*low, *high)]
+    x, y, width, height = cv2.boundingRect(np.uint8(mask))
+    return [v / LABEL_SCALE for v in (x, y, x + width, y + height)]
 
 
 def _truth(labels, person, drawn, base):
@@ -118,27 +109,26 @@ def _truth(labels, person, drawn, base):
         mask = np.isin(labels, [base + i for i in ids])
         if np.count_nonzero(mask) < 12:
             return None
-        box = _box(mask)
-        return [box[0] + human[0], box[1] + human[1], box[2] + human[0], box[3] + human[1]]
+        left, top = human[:2]
+        return np.add(_box(mask), [left, top, left, top]).tolist()
 
-    face = find(FACE)
     head = person.height * person.size["head"] * LABEL_SCALE
-    if face is not None and np.count_nonzero(labels == base + FACE) < 0.2 * head**2:
-        face = None
-    hands = {}
-    for index, total in drawn.hand_pixels.items():
-        seen = np.count_nonzero(labels == base + HANDS[index])
-        if total and seen >= MIN_VISIBLE * total:
-            hands[index] = find(HANDS[index])
+    face = find(FACE) if np.count_nonzero(labels == base + FACE) >= 0.2 * head**2 else None
+    hands = {
+        index: find(HANDS[index])
+        for index, total in drawn.hand_pixels.items()
+        if total and np.count_nonzero(labels == base + HANDS[index]) >= MIN_VISIBLE * total
+    }
     parts, anomalies = [], []
     if (kind := person.kind_of("human")) is not None:
-        box = None if kind == "missing_lower_leg" else find(*_limb(person, kind, hands))
+        box = None if kind == "missing_lower_leg" else find(*_limb(person, kind))
         parts.append("human")
         anomalies += [box] if box else []
     if person.kind_of("face") is not None and face is not None:
         low, high = drawn.features.min(0), drawn.features.max(0)
+        inside = [*np.maximum(low, face[:2]), *np.minimum(high, face[2:])]
         parts.append("face")
-        anomalies.append(_clip([*low, *high], face))
+        anomalies.append(list(map(float, inside)))
     if (kind := person.kind_of("hand")) is not None:
         odd = person.anomalies[kind]
         bad = [h for h in hands if h < 2 and (odd["both"] or h == odd["arm"])]
@@ -153,7 +143,7 @@ def _truth(labels, person, drawn, base):
     }
 
 
-def _limb(person, kind, hands):
+def _limb(person, kind):
     """Return the labels of an abnormal limb, its hand included."""
     if kind == "third_arm":
         return (ODD, HANDS[2])
@@ -162,9 +152,7 @@ def _limb(person, kind, hands):
     return (ODD, HANDS[odd["arm"]]) if arm else (ODD,)
 
 
-def draw_still(
-    seed: int, *, anomaly: str | None = "each", people: int | None = None
-) -> tuple[np.ndarray, list[dict]]:
+def draw_still(seed, *, anomaly="each", people=None):
     """Return (frame, people) of a random frame of `World(seed, anomaly)`.
 
     Training uses stills because they vary as much as videos do and cost one frame each.
