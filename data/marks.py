@@ -1,7 +1,16 @@
-"""Whether a result file has changed, told by its size, time and hash."""
+"""Whether a file has changed, told by its size, time and hash."""
 
 import hashlib
+import os
 from pathlib import Path
+
+
+def version(path: str) -> list:
+    """Return path, size and time of a file, which tell it from another that took its place."""
+    if not os.path.isfile(path):
+        return [path, None, None]
+    found = os.stat(path)
+    return [path, found.st_size, found.st_mtime_ns]
 
 
 def mark(path: Path) -> list:
