@@ -10,14 +10,17 @@ The same command again continues: what is finished is kept. Results: scores.json
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from configs.defaults import PARTS, differences, get_config, thresholds
+from data.flags import add_shared_flags, at_least
+from data.marks import version
 from utils import (
     be_the_only_process,
     command_parser,
@@ -51,32 +54,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--hand-model", "--hand_model", metavar="FILE", help="checkpoint that judges hands")
     add("--release", action="store_true", help="use the released weights and their settings")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="judge these only (all)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    add("--batch-size", type=int, help="frames per detector batch (2 on CPU, else 8)")
-    add("--frame-stride", type=int, default=1, help="score every n-th frame (1)")
-    add("--fps", type=float, default=25.0, help="frame rate of image folders (25)")
+    add("--batch-size", type=at_least(1), metavar="N", help="frames per batch (2 on CPU, else 8)")
+    add_shared_flags(add, "score")
+    text = "with several processes or --ray: split videos of more than N frames between them"
+    add("--split-frames", type=at_least(1), metavar="N", help=text)
     add("--fast", action="store_true", help="compute less exactly: scores deviate a little")
     add("--compile", action="store_true", help="compile the networks first; for long runs")
     add("--annotate", action="store_true", help="write an annotated video per video")
     add("--report", action="store_true", help="write report/index.html; implies --annotate")
-    add("--add", action="store_true", help="keep the results of other inputs that DIR holds")
-    add("--overwrite", action="store_true", help="delete the results that DIR holds")
-    add(
-        "--ray", nargs="?", const="local", metavar="ADDRESS", help="score in a Ray cluster's actors"
-    )
-    cores = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
-    add("--actor-cores", type=int, metavar="N", help=cores)
-    add("--split-frames", type=int, metavar="N", help="share videos of more frames too")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
-    args = p.parse_args(argv)
-    for name in ("batch_size", "frame_stride", "actor_cores", "split_frames"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            p.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
-    if not 0 < args.fps < 1000:
-        p.error(f"--fps: expected a number between 0 and 1000, got {args.fps}")
-    if args.add and args.overwrite:
-        p.error("--add keeps results and --overwrite deletes them: give one of the two")
-    return args
+    one_of = p.add_mutually_exclusive_group().add_argument
+    one_of("--add", action="store_true", help="keep the results of other inputs that DIR holds")
+    one_of("--overwrite", action="store_true", help="delete the results that DIR holds")
+    return p.parse_args(argv)
 
 
 def default_output(inputs: Sequence[str]) -> Path:
@@ -105,23 +95,8 @@ def describe(args: argparse.Namespace, weights, config) -> dict:
     }
 
 
-def version_of(path: str) -> list:
-    """Return what tells a weight file from another of the same name."""
-    if not os.path.isfile(path):
-        return [str(path), None, None]
-    found = os.stat(path)
-    return [str(path), found.st_size, found.st_mtime_ns]
-
-
-def is_scored(row: dict | None) -> bool:
-    """Return whether a row is a score; a video that failed is tried again."""
-    return row is not None and "error" not in row
-
-
 def score_here(worker, sources: Sequence, frames: dict, stride: int) -> None:
     """Score `sources` one after the other, with a progress bar over their frames."""
-    from tqdm import tqdm
-
     total = sum(-(-frames[source] // stride) for source in sources)
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
         for source in sources:
@@ -132,27 +107,23 @@ def score_here(worker, sources: Sequence, frames: dict, stride: int) -> None:
 
 
 def share_stretches(worker, jobs, frames: dict, most: int) -> None:
-    """Compute what is in the videos `frames` of more than `most` frames, together with the others.
+    """Share out stretches of the videos of more than `most` frames; keep what is found in them.
 
-    What was found is kept, so that scoring a video afterwards only reads it.
+    Scoring such a video afterwards only reads what was kept.
     """
-    from tqdm import tqdm
-
     from data.video import VideoError
     from models.worker import join, split
 
     stretches = split(frames, most, worker.scorer.batch_size * worker.scorer.stride)
     for stretch in tqdm(stretches[rank() :: world_size()], unit="stretch", disable=rank() != 0):
-        with suppress(VideoError):  # it is told when the video is scored
+        with suppress(VideoError):  # scoring the video raises it again, and reports it
             worker.keep(stretch)
     gather_objects([])  # wait for the others
     decide_in_first(lambda: join(stretches, jobs))
 
 
 def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]:
-    """Score the videos `frames` in a Ray cluster's actors; return what could not be written."""
-    from tqdm import tqdm
-
+    """Score the videos `frames` in a Ray cluster's actors; return the evidence that was lost."""
     from data.on_ray import ray_actors
     from models import worker
 
@@ -165,7 +136,7 @@ def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]
             stretches = worker.split(frames, args.split_frames, batch_size * args.frame_stride)
             make = partial(worker.ray_stretch_worker, options, jobs)
             for _ in tqdm(actors.map(make, stretches, jobs), total=len(stretches)):
-                pass  # what could not be read is told when its video is scored
+                pass  # errors are raised again, and reported, when the video is scored
             worker.join(stretches, jobs)
         make = partial(worker.ray_worker, options, jobs, evidence)
         found = actors.map(make, list(frames), jobs)
@@ -215,20 +186,46 @@ def scorer_options(args: argparse.Namespace, weights, config) -> dict:
     }
 
 
+def open_results(args: argparse.Namespace, jobs, sources: Sequence, done: Sequence, held) -> dict:
+    """Lock the folder until `held` ends and clear it; return {video to score: its frames}."""
+    from data.video import count_frames
+
+    held.enter_context(jobs.open())
+    jobs.clear(sources, overwrite=args.overwrite)
+    todo = [source for source in sources if source not in done]
+    if args.ray and not args.split_frames:  # a million videos take an hour to be counted
+        return dict.fromkeys(todo, 1)
+    return {source: count_frames(source) for source in todo}
+
+
+def score(args: argparse.Namespace, scorer, options: dict, jobs, evidence, frames: dict) -> list:
+    """Score the videos `frames`, with the other processes; return what Ray could not write."""
+    from data.jobs import share
+    from models.worker import VideoWorker
+
+    if args.ray:
+        return score_on_ray(args, options, jobs, evidence, frames)
+    worker = VideoWorker(scorer, jobs, evidence)
+    if args.split_frames and world_size() > 1:
+        share_stretches(worker, jobs, frames, args.split_frames)
+    score_here(worker, share(frames), frames, args.frame_stride)
+    return []
+
+
 def run(args: argparse.Namespace, weights, config) -> int:
     """Score what is not finished in the output folder, then merge; return the exit status."""
-    from data.jobs import JobFolder, share
-    from data.video import count_frames, find_sources
+    from data.jobs import JobFolder
+    from data.video import find_sources
     from models.benchmark.results import print_scores
     from models.report.evidence import Evidence
     from models.report.page import build_report
     from models.scorer import VideoScorer
-    from models.worker import VideoWorker, explainer
+    from models.worker import explainer
 
-    # Find the inputs.
+    # Find the inputs and the folder.
     sources, unusable = find_sources(args.video)
     settings = describe(args, weights, config)
-    files = [version_of(p) for p in (weights.detector_weights, *weights.models.values())]
+    files = [version(path) for path in (weights.detector_weights, *weights.models.values())]
     jobs = JobFolder(args.output or default_output(args.video), settings | {"files": files})
     decide_in_first(lambda: jobs.refuse_conflict(sources, add=args.add, overwrite=args.overwrite))
     sources = jobs.distinct(sources)
@@ -238,7 +235,8 @@ def run(args: argparse.Namespace, weights, config) -> int:
         evidence = Evidence(jobs.folder, thresholds(config), **options)
 
     # Find what is not finished; load the networks only for that.
-    done = [s for s in sources if not args.overwrite and is_scored(jobs.row(s))]
+    rows = [] if args.overwrite else [(source, jobs.row(source)) for source in sources]
+    done = [source for source, row in rows if row and "error" not in row]
     unseen = [source for source in done if evidence and evidence.missing(source)]
     if done:
         logger.info(f"{len(done)} of {len(sources)} videos are scored already")
@@ -246,26 +244,10 @@ def run(args: argparse.Namespace, weights, config) -> int:
     if (len(done) < len(sources) and not args.ray) or unseen:
         scorer = VideoScorer.from_files(**options | ({"device": "cpu"} if args.ray else {}))
 
-    lost = []
     with ExitStack() as held:
-
-        def begin() -> dict:
-            held.enter_context(jobs.open())
-            jobs.clear(sources, overwrite=args.overwrite)
-            todo = [source for source in sources if source not in done]
-            if args.ray and not args.split_frames:  # a million videos take an hour to be counted
-                return dict.fromkeys(todo, 1)
-            return {source: count_frames(source) for source in todo}
-
-        # Score this process's videos.
-        frames = decide_in_first(begin)
-        if args.ray and frames:
-            lost += score_on_ray(args, options, jobs, evidence, frames)
-        elif frames:
-            worker = VideoWorker(scorer, jobs, evidence)
-            if args.split_frames and world_size() > 1:
-                share_stretches(worker, jobs, frames, args.split_frames)
-            score_here(worker, share(frames), frames, args.frame_stride)
+        # Score the videos, then complete the evidence of earlier ones.
+        frames = decide_in_first(lambda: open_results(args, jobs, sources, done, held))
+        lost = score(args, scorer, options, jobs, evidence, frames) if frames else []
         if unseen:
             evidence.explain = explainer(scorer)
         for source in unseen[rank() :: world_size()]:

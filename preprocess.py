@@ -11,7 +11,6 @@ the labels that a person gave.
 """
 
 import argparse
-import hashlib
 import logging
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,11 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from configs.defaults import get_config
+from data.flags import add_shared_flags, at_least
+from data.marks import mark
 from utils import (
     UsageError,
     be_the_only_process,
@@ -50,44 +53,31 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--detector-config", "--detector_config", **detector, help="YOLO-World's config")
     add("--detector-weights", "--detector_weights", **detector, help="YOLO-World's checkpoint")
     add("--label", type=int, choices=(0, 1), help=label)
-    add("--frame-stride", type=int, default=1, help="crop every n-th frame (1)")
-    add("--min-size", type=int, default=0, help="write no square of fewer pixels a side (0)")
+    add("--min-size", type=at_least(0), default=0, help="leave out squares of smaller sides (0)")
     add("--format", choices=("jpg", "png"), default="jpg", help="file format of the crops (jpg)")
     add("--train-test-split", type=float, metavar="SHARE", help=split)
-    add("--fps", type=float, default=25.0, help="frame rate of image folders (25)")
-    add("--batch-size", type=int, default=4, help="frames per detector batch (4)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add("--batch-size", type=at_least(1), default=4, help="frames per detector batch (4)")
     add("--overwrite", action="store_true", help="replace crops made with other settings")
-    add("--ray", nargs="?", const="local", metavar="ADDRESS", help="crop in a Ray cluster's actors")
-    cores = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
-    add("--actor-cores", type=int, metavar="N", help=cores)
+    add_shared_flags(add, "crop")
     add("--cfg", metavar="FILE", help="YAML with settings")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="such as DETECTOR.SCORE_THR 0.2")
     args = p.parse_args(argv)
-    lowest_of = {"batch_size": 1, "frame_stride": 1, "min_size": 0, "actor_cores": 1}
-    for name, lowest in lowest_of.items():
-        if getattr(args, name) is not None and getattr(args, name) < lowest:
-            flag = name.replace("_", "-")
-            p.error(f"--{flag}: expected at least {lowest}, got {getattr(args, name)}")
-    if not 0 < args.fps < 1000:
-        p.error(f"--fps: expected a number between 0 and 1000, got {args.fps}")
     if args.train_test_split is not None and not 0 <= args.train_test_split < 1:
         p.error(f"--train-test-split: expected a share below 1, got {args.train_test_split}")
     return args
 
 
 def describe(args: argparse.Namespace, config) -> dict:
-    """Return the settings that decide what the crops are; a folder holds one set of them."""
+    """Return the settings on which the crops depend; all crops in a folder have the same."""
     if not Path(args.detector_weights).is_file():
         raise UsageError(f"--detector-weights: no such file: {args.detector_weights}")
     try:
-        with open(args.detector_weights, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        *_, digest = mark(Path(args.detector_weights))
     except OSError as error:
         raise UsageError(f"--detector-weights: {error.filename}: {error.strerror}") from error
     return {
         "detector_config": Path(args.detector_config).name,
-        "detector_weights": digest,
+        "detector_weights": digest[:16],
         "score_thr": config.DETECTOR.SCORE_THR,
         "keep_padding_class": config.DETECTOR.KEEP_PADDING_CLASS,
         "frame_stride": args.frame_stride,
@@ -98,10 +88,10 @@ def describe(args: argparse.Namespace, config) -> dict:
 
 
 def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
-    """Return (output folder, {source to crop: its frames}, rows of the inputs that are none).
+    """Return (output folder, {source to crop: its frames}, rows of failed.jsonl).
 
-    `held` keeps the folder from other runs. Raises UsageError where there is no input or the folder
-    cannot take these crops.
+    The folder is locked until `held` ends. Raises UsageError if there is no input or the folder
+    holds crops that must not be mixed with these.
     """
     from data.cropping.crop_folder import CropFolder
     from data.video import count_frames, find_sources
@@ -119,13 +109,13 @@ def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
     if done := len(sources) - len(plan.todo):
         logger.info(f"{done} of {len(sources)} videos are cropped already")
     failed = [{"video_path": path, "error": error} for path, error in unusable]
-    if args.ray:  # nobody asks for the frames, and a million videos take an hour to be counted
+    if args.ray:  # frames are not needed, and a million videos take an hour to be counted
         return folder, dict.fromkeys(plan.todo, 1), failed
     return folder, {source: count_frames(source) for source in plan.todo}, failed
 
 
 def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
-    """Return `PartDetector.detect` set up as for scoring, and how many threads should call it."""
+    """Return `PartDetector.detect`, set up as for scoring, and how many threads should call it."""
     from models.detector import PartDetector
     from models.device import choose_device, set_matmul_precision, share_cores
 
@@ -165,8 +155,6 @@ def load_cropper(args: argparse.Namespace, config, folder, on_frame: Callable = 
 
 def crop_here(args: argparse.Namespace, config, folder, sources: dict) -> Iterator[dict]:
     """Crop each of {source: frames}, one after the other; yield the summaries."""
-    from tqdm import tqdm
-
     total = sum(-(-frames // args.frame_stride) for frames in sources.values())
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
         crop = load_cropper(args, config, folder, bar.update)
@@ -177,8 +165,6 @@ def crop_here(args: argparse.Namespace, config, folder, sources: dict) -> Iterat
 
 def crop_on_ray(args: argparse.Namespace, config, folder, sources: dict) -> Iterator[dict]:
     """Crop the sources in a Ray cluster's actors; yield the summaries."""
-    from tqdm import tqdm
-
     from data.on_ray import ray_actors
     from data.video import printable
 
@@ -206,7 +192,7 @@ def crop_all(args: argparse.Namespace, config, folder, sources: dict) -> list[di
 
 
 def finish(folder, failed: Sequence[dict], split: float | None) -> int:
-    """Write the lists, say what there is and what to do next, and return the exit status."""
+    """Write the lists, log counts and the next command, and return the exit status."""
     counts = folder.merge(failed, split)
     logger.info(
         f"{folder.folder}: {counts['videos']} videos, {counts['frames']} frames, "
@@ -238,21 +224,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder, frames, failed = decide_in_first(lambda: begin(args, config, held))
 
         # Crop this process's videos.
+        mine = {source: frames[source] for source in share(frames)}
         rows, stopped = [], None
         try:
-            rows = crop_all(
-                args, config, folder, {source: frames[source] for source in share(frames)}
-            )
+            rows = crop_all(args, config, folder, mine)
         except (DiskError, ConnectionError) as error:
             stopped = str(error)
 
-        # Merge when all are done. The others end with 0: torchrun stops all at the first error.
+        # Merge when all are done. The others return 0, for torchrun stops all if one fails.
         ended = gather_objects((rows, stopped))
         if rank() != 0:
             return 0
         try:
-            if stops := {stopped for _, stopped in ended if stopped}:
-                raise DiskError("; ".join(sorted(stops)))
+            if problems := {problem for _, problem in ended if problem}:
+                raise DiskError("; ".join(sorted(problems)))
             failed += [row for rows, _ in ended for row in rows]
             return finish(folder, failed, args.train_test_split)
         except DiskError as error:

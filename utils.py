@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
-
-TO_MEET = timedelta(minutes=10)
+TO_MEET = timedelta(minutes=10)  # for processes to find each other
 
 T = TypeVar("T")
 
@@ -59,30 +57,24 @@ def write_jsonl(path: str | Path, rows: Iterable) -> None:
 
 def read_jsonl(path: str | Path) -> list:
     """Return the rows of a JSON lines file; raises UsageError with file and line number."""
-    return [row for _, row in read_numbered_jsonl(path)]
-
-
-def read_numbered_jsonl(path: str | Path) -> list[tuple[int, object]]:
-    """Return (line number, row) of a JSON lines file, blank lines left out; errors as above."""
-    return list(stream_jsonl(path))
+    return [row for _, row in stream_jsonl(path)]
 
 
 def stream_jsonl(path: str | Path) -> Iterator[tuple[int, object]]:
-    """Yield what `read_numbered_jsonl` returns, for files too long to be held in memory."""
+    """Yield (line number, row) of a JSON lines file without blank lines; errors as above."""
     try:
         with open(path, encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, _parse_line(line, f"{path}:{number}")
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    reason = getattr(error, "msg", error)
+                    raise UsageError(f"{path}:{number}: not JSON: {reason}") from error
+                yield number, row
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read: {error}") from error
-
-
-def _parse_line(line: str, place: str):
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{place}: not JSON: {getattr(error, 'msg', error)}") from error
 
 
 def rank() -> int:
@@ -107,9 +99,9 @@ def processes_here() -> int:
 
 
 def be_the_only_process() -> None:
-    """Leave srun's step, in which `ray symmetric-run` starts a script: Ray starts the others.
+    """Forget srun's other processes: with `ray symmetric-run`, one of them runs the script.
 
-    Raises UsageError under torchrun, whose processes would all do everything.
+    Raises UsageError under torchrun, where each process would do the whole work.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UsageError("--ray: start one process, without torchrun: Ray starts the others")
@@ -127,8 +119,8 @@ def cores_per_process() -> int:
 def keep_to_one_core() -> None:
     """Have torch compute on one core in the calling thread, and only there.
 
-    Convolutions add up in another order on another number of threads, so the last bits, and rarely
-    a square, would depend on it.
+    With another number of threads, convolutions add up in another order, which changes the last
+    bits of a result and, rarely, a square.
     """
     import torch
 
@@ -139,8 +131,8 @@ def keep_to_one_core() -> None:
 def process_group(backend: str = "gloo", **options) -> Iterator[None]:
     """Join the processes that torchrun started, if there are several.
 
-    A process may wait for the others as long as their work takes; torchrun ends all of them where
-    one dies. Raises UsageError where nobody said how the processes find each other.
+    A process may wait for the others as long as their work takes; if one dies, torchrun ends all.
+    Raises UsageError if MASTER_ADDR, by which they find each other, is not set.
     """
     if world_size() == 1:
         yield
@@ -150,7 +142,7 @@ def process_group(backend: str = "gloo", **options) -> Iterator[None]:
     import torch.distributed as dist
 
     try:
-        # Not for long: where torchrun was killed meanwhile, nobody ever answers.
+        # A short timeout, because nobody answers if torchrun was killed meanwhile.
         store, *_ = next(dist.rendezvous("env://", rank(), world_size(), timeout=TO_MEET))
     except dist.DistError as error:
         raise UsageError("several processes: they do not find each other") from error
@@ -207,7 +199,7 @@ def gather_objects(value) -> list:
 def shared_errors() -> Iterator[None]:
     """End all processes with the same error line if the code inside fails in any of them.
 
-    Every process must reach the end of the block, so no process may wait for others inside.
+    Every process must reach the end of the block, so none may wait for others inside.
     """
     problem = None
     try:
@@ -222,7 +214,7 @@ def shared_errors() -> Iterator[None]:
 def stop_all(problem: str) -> None:
     """Raise UsageError in process 0 and end the others; every process must call this.
 
-    The others end with status 0: where one fails, torchrun stops all processes at once, perhaps
+    The others end with status 0: if one failed, torchrun would stop all processes at once, perhaps
     before process 0 has printed its line.
     """
     if rank() == 0:
@@ -233,7 +225,7 @@ def stop_all(problem: str) -> None:
 def decide_in_first(decide: Callable[[], T]) -> T:
     """Call `decide` in process 0 and return what it returned in every process.
 
-    Where it fails, all processes end as `shared_errors` says.
+    If it fails, all processes end as `shared_errors` says.
     """
     found = None
     with shared_errors():
@@ -292,7 +284,7 @@ def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:
         print(f"error: {plain(str(error))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
-        # At once: threads and other processes would each end with a traceback of their own.
+        # Without cleaning up: threads and other processes would each print a traceback.
         if rank() == 0:
             print("\ninterrupted; the same command goes on from here", file=sys.stderr, flush=True)
         os._exit(130)

@@ -9,7 +9,7 @@ from yacs.config import CfgNode as Node
 from configs.values import PARTS, ConfigError, coerce, short
 from utils import plain
 
-# Keys of SimMIM's configs that mean nothing here, and why or what to use instead.
+# Keys of SimMIM's configs that do not exist here: why, or what to use instead.
 _GONE = {
     "AMP_OPT_LEVEL": "use --precision",
     "AMP_ENABLE": "use --precision",
@@ -64,7 +64,7 @@ DEFAULTS = {
             "PATCH_SIZE": 16,
             # How an image becomes patch tokens. False: one linear layer per patch, as in a plain
             # ViT. True: 3x3 convolutions and poolings (arXiv 2106.14881), which learn from a few
-            # thousand images without pre-training; the shipped demo weights have them.
+            # thousand images without pre-training, as the demo's weights did.
             "CONV_STEM": False,
             "EMBED_DIM": 768,
             "DEPTH": 12,
@@ -94,9 +94,8 @@ DEFAULTS = {
         "OPTIMIZER": {"NAME": "adamw", "EPS": 1e-8, "BETAS": (0.9, 0.999)},
     },
     "AUG": {
-        # The least share of a training image's area that a random crop of it keeps. The demo sets
-        # 0.9, which cuts off next to nothing. 0: no random crop and no flip, but the resize and
-        # centre crop of evaluation.
+        # The least share of a training image's area that a random crop of it keeps. 0: no random
+        # crop and no flip, but the resize and centre crop of evaluation.
         "MIN_CROP": 0.08,
         "COLOR_JITTER": 0.4,
         "AUTO_AUGMENT": "rand-m9-mstd0.5-inc1",
@@ -119,16 +118,16 @@ DEFAULTS = {
     },
     "SCORE": {
         "THRESHOLDS": {"HUMAN": 0.45, "FACE": 0.3, "HAND": 0.32},
-        "NO_PERSON": None,  # the score of a video without people: null, or a number
+        "NO_PERSON": None,  # the score of a video without people: null or a number
     },
 }
 
 
 def _set(config: Node, key: str, value) -> None:
-    """Set one dotted `key`; an unknown or meaningless one raises ConfigError."""
+    """Set one dotted `key`; raises ConfigError for an unknown one."""
     for gone, why in _GONE.items():
         if key == gone or key.startswith(gone + "."):
-            raise ConfigError(f"{key}: this setting means nothing here ({why}); remove it")
+            raise ConfigError(f"{key}: this setting has no effect here ({why}); remove it")
     node, *path = config, *key.split(".")
     for name in path[:-1]:
         node = node.get(name)
@@ -155,7 +154,7 @@ def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
-    """Set what the YAML at `path` and the files under its BASE say; `seen` are files above it."""
+    """Set what the YAML at `path` and its BASE files say; `seen` are the files that led to it."""
     try:
         path = path.resolve()
         text = path.read_text(encoding="utf-8")
@@ -184,7 +183,7 @@ def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
 def _parse_yaml(text: str, place: str):
     """Return the YAML value of `text`; raises ConfigError of one line, which begins with `place`.
 
-    PyYAML lets the errors of what it calls through: of int, float, datetime.
+    PyYAML does not catch the errors of int, float and datetime, which it calls.
     """
     try:
         return yaml.safe_load(text)
@@ -200,8 +199,8 @@ def get_config(
 ) -> Node:
     """Return the frozen settings: defaults, the YAML at `path`, `opts` (KEY VALUE ...), `flags`.
 
-    `flags` maps keys to values that are taken as they are, `opts` are read as YAML. Raises
-    ConfigError naming the key (or file) that is unknown, of the wrong type or out of range.
+    `opts` are read as YAML; `flags` holds values by key. Raises ConfigError that names the key (or
+    file) that is unknown, of the wrong type or out of range.
     """
     config = Node(DEFAULTS)
     if path is not None:
@@ -212,7 +211,7 @@ def get_config(
         key = plain(key)
         if key == "BASE":
             raise ConfigError("--opts: BASE: only a YAML file can name others; use --cfg")
-        value = _parse_yaml(text, f"--opts: {key}") if isinstance(text, str) else text
+        value = _parse_yaml(text, f"--opts: {key}")
         try:
             _set(config, key, value)
         except ConfigError as error:
@@ -233,5 +232,5 @@ def differences(config: Node, other: Node | None = None) -> dict[str, tuple]:
 
 
 def thresholds(config: Node) -> dict[str, float]:
-    """Return each part's threshold: a crop is abnormal when its p is above it."""
+    """Return each part's threshold: a crop is abnormal if its p is above it."""
     return {part: config.SCORE.THRESHOLDS[part.upper()] for part in PARTS}

@@ -11,8 +11,8 @@ class ConfigError(UsageError):
     """A setting that does not exist or has a wrong type or value; the message names the key."""
 
 
-# The settings that scores depend on, by how their keys begin. SCORE.NO_PERSON is none of them: it
-# is a rule for the mean over videos.
+# How the keys of the settings begin that change a video's scores. SCORE.NO_PERSON is not one of
+# them, because it concerns the mean over videos.
 SCORING_KEYS = (
     "MODEL.VIT.",
     "MODEL.HEAD_HIDDEN",
@@ -61,22 +61,20 @@ _RANGES = {
 
 def coerce(key: str, value, default):
     """Return `value` as the type of `default`, or raise ConfigError naming `key`."""
-    expected = type(default).__name__
     if key == "DATA.ABNORMAL_LABEL":
         value = str(value)
     elif key == "SCORE.NO_PERSON":
-        expected = "null or a number"
         if value is not None and not _is_number(value):
-            raise ConfigError(f"{key}: expected {expected}, got {short(value)}")
-        value = None if value is None else _number(key, value)
+            raise ConfigError(f"{key}: expected null or a number, got {short(value)}")
+        default = value = None if value is None else _number(key, value)
     elif isinstance(default, float):
         value = _number(key, value)  # YAML reads 1e-3 as a string, and 0 as an int
     elif isinstance(default, tuple) and isinstance(value, (list, tuple)):
         if len(value) != len(default):
             raise ConfigError(f"{key}: expected {len(default)} numbers, got {short(value)}")
         value = tuple(_number(key, number) for number in value)
-    if key != "SCORE.NO_PERSON" and type(value) is not type(default):
-        raise ConfigError(f"{key}: expected {expected}, got {short(value)}")
+    if type(value) is not type(default):
+        raise ConfigError(f"{key}: expected {type(default).__name__}, got {short(value)}")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise ConfigError(f"{key}: expected one of {_CHOICES[key]}, got {short(value)}")
     for number in value if isinstance(value, tuple) else [value]:
@@ -94,7 +92,7 @@ def _number(key: str, value) -> float:
 
 
 def _check_range(key: str, value) -> None:
-    """Raise ConfigError for a number outside the key's range; NaN is outside all."""
+    """Raise ConfigError for a number outside the key's range, and for NaN."""
     low, high = _RANGES.get(key, (0, 2**31 - 1))
     if _is_number(value) and not low <= value <= high:
         wanted = f"at least {low}" if high == 2**31 - 1 and value < low else f"{low} to {high}"
@@ -102,7 +100,7 @@ def _check_range(key: str, value) -> None:
 
 
 def short(value) -> str:
-    """Return a value as it may stand in an error line, whatever its size."""
+    """Return a value as text for an error line, shortened if it is long."""
     return reprlib.repr(value)
 
 

@@ -1,7 +1,7 @@
-"""Unpacking zip archives from others, whole or in pieces (`x.z01 .. x.zip`).
+"""Unpacking zip archives that may be dangerous, whole or in pieces (`x.z01 .. x.zip`).
 
-stream-unzip reads the pieces as one stream. Before that, the archive's own list of its entries is
-read, so that a dangerous or incomplete archive is refused before anything is written.
+The archive's list of its entries is read first, so that a dangerous or incomplete archive is
+refused before anything is written. Then stream-unzip reads the pieces as one stream.
 """
 
 import errno
@@ -28,14 +28,14 @@ MAX_RATIO, FREE_SIZE = 20, 64 << 20
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Raise UsageError if `path` is the small text that git leaves for a file that it lacks."""
+    """Raise UsageError if `path` is the short text that git writes instead of a missing file."""
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs"):
             raise UsageError(f"{path}: only a Git LFS pointer; run: git lfs install; git lfs pull")
 
 
 def archive_pieces(path: Path) -> list[Path]:
-    """Return the pieces `x.z01, .., x.zip` of the archive at `path`; a whole one is its own piece.
+    """Return the pieces `x.z01, .., x.zip` of the archive at `path`, the last piece or the whole.
 
     Raises UsageError naming a piece that is missing or shorter than the others.
     """
@@ -70,7 +70,7 @@ def _read_tail(pieces: Sequence[Path], length: int) -> bytes:
 
 
 def _stream(pieces: Sequence[Path]) -> Iterator[bytes]:
-    """Yield the pieces as one stream, without the marker in front of an archive in pieces."""
+    """Yield the pieces as one stream, without the marker at the start of an archive in pieces."""
     for piece in pieces:
         with piece.open("rb") as file:
             if piece == pieces[0] and file.read(4) not in (b"PK\7\x08", b"PK00"):
@@ -99,9 +99,9 @@ def _list_size(path: Path, pieces: Sequence[Path]) -> tuple[int, int]:
 
 
 def list_entries(path: Path, pieces: Sequence[Path]) -> dict[bytes, zipfile.ZipInfo]:
-    """Return the archive's own list of its entries, by their names as stored.
+    """Return the archive's list of its entries, by their names as stored.
 
-    zipfile refuses an archive in pieces, but reads its list when the list stands alone.
+    zipfile refuses an archive in pieces, but reads the list if it gets nothing else.
     """
     try:
         size, after = _list_size(path, pieces)
@@ -141,7 +141,7 @@ def readable(stored: bytes) -> str:
 
 def _danger(name: str, entry: zipfile.ZipInfo) -> str | None:
     """Return why an entry must not be unpacked, or None."""
-    # An empty step would turn the rest into an absolute path once a top folder is taken off.
+    # After an empty step, as in "top//etc", the rest would become an absolute path.
     steps = name.removesuffix("/").split("/")
     odd = "\\" in name or "\0" in name or re.match(r"[A-Za-z]:", name)
     if odd or any(step in ("", ".", "..") for step in steps):
@@ -158,10 +158,9 @@ def _danger(name: str, entry: zipfile.ZipInfo) -> str | None:
 def unpack(path: Path, folder: Path, top: str) -> list[Path]:
     """Unpack the archive at `path` below `folder` and return its pieces.
 
-    The folder `top` (with its slash) is left out of the names where all of them are in it. Each
-    file appears when it is whole; one that is there with the right size is kept, so that a later
-    call continues. Raises UsageError for an archive that is incomplete, damaged or dangerous, and
-    when the disk has too little room.
+    The folder `top` (with its slash) is left out of the names if all of them are in it. Each file
+    appears when it is whole, and a file of the right size is kept, so that a later call continues.
+    Raises UsageError if the archive is incomplete, damaged or dangerous, or the disk too full.
     """
     pieces = archive_pieces(path)
     entries = list_entries(path, pieces)
@@ -217,15 +216,15 @@ def _write_files(
         ) from error
     if left:
         raise UsageError(
-            f"{path}: damaged, entry {readable(min(left))!r} is in its list of files alone; "
-            "fetch the archive again"
+            f"{path}: damaged, entry {readable(min(left))!r} is in its list of files but has no "
+            "content; fetch the archive again"
         )
 
 
 def _counted(
     chunks: Iterable[bytes], size: int, progress: Callable[[int], object]
 ) -> Iterator[bytes]:
-    """Yield `chunks`; raises EOFError as soon as they are more than `size` bytes, or are fewer."""
+    """Yield `chunks`; raises EOFError if they are not `size` bytes, at once if they are more."""
     for chunk in chunks:
         size -= len(chunk)
         if size < 0:
@@ -243,7 +242,8 @@ def _write_file(chunks: Iterable[bytes], target: Path | None) -> None:
             pass
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A fixed name, without fsync per file: a killed run leaves at most one, and it is reused.
+    # Not atomic_write: its fsync is slow for so many files, and killed runs would leave many
+    # half-written ones; this name is used again.
     part = target.with_name(f".{target.name}.part")
     try:
         with part.open("wb") as file:

@@ -1,4 +1,4 @@
-"""What was found in a video that is not finished, kept so that a killed run goes on within it."""
+"""The finished batches of an unfinished video, kept so that a killed run can go on within it."""
 
 import json
 import zlib
@@ -7,15 +7,16 @@ from pathlib import Path
 
 
 def _checked(line: bytes) -> bytes:
-    """Return a line as `Batches` keeps it: behind its checksum."""
+    """Return a line as `Batches` keeps it: its checksum, a space, the line."""
     return b"%08x %b\n" % (zlib.crc32(line), line)
 
 
 class Batches:
-    """The batches of a source that is not finished: those that a killed run kept, and new ones.
+    """The batches of an unfinished source: those that a killed run kept, and new ones.
 
-    The file's first line, `head`, names what the batches depend on; one of other settings is begun
-    anew. Each further line is a batch, after its checksum: what follows a damaged line is dropped.
+    The file's first line, `head`, holds the settings on which the batches depend; a file of other
+    settings is emptied. Each further line is a batch. Lines begin with their checksums, and the
+    first damaged one and all after it are dropped.
     """
 
     def __init__(self, path: Path, head: Mapping):
@@ -30,7 +31,7 @@ class Batches:
             self._write(self.head)
 
     def _whole(self) -> int:
-        """Return the length of what can be kept, in bytes."""
+        """Return the length in bytes of the file's undamaged beginning; 0 for another `head`."""
         end, head = 0, self.head.encode()
         if self.path.is_file():
             with self.path.open("rb") as lines:
@@ -41,7 +42,7 @@ class Batches:
         return end
 
     def kept(self) -> Iterator[dict]:
-        """Yield the batches that an earlier run kept, from the first on."""
+        """Yield the batches that an earlier run kept, in order."""
         position = 0
         with self.path.open("rb") as lines:
             for line in lines:
@@ -50,7 +51,7 @@ class Batches:
                 position += len(line)
 
     def add(self, batch: dict) -> None:
-        """Keep one more batch, plain JSON."""
+        """Keep one more batch; it is plain JSON."""
         self._write(json.dumps(batch))
 
     def _write(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""What a person should know about the crops before training on them."""
+"""Checks of the crops before training: unreadable images, wrong labels, doubled images."""
 
 import itertools
 import logging
@@ -37,9 +37,9 @@ def read_data(path: str | Path, *, image_root: str, part: str, abnormal_label: s
 
 
 def check_images(*manifests: Manifest) -> None:
-    """Decode every image; each process takes its share, and all raise the same UsageError.
+    """Decode every image, each process its share; every process must call this.
 
-    The error names the first broken image and the number of all. Every process must call this.
+    All raise the same UsageError, which names the first broken image and counts the others.
     """
     for manifest in manifests:
         share = range(rank(), len(manifest), world_size())
@@ -73,7 +73,7 @@ def warn_of_shared_images(train: Manifest, val: Manifest) -> None:
     if both := shared_images(train, val):
         logger.warning(
             f"{len(both)} images are in both {train.path} and {val.path} (first: {both[0]}): "
-            "the figures will look better than they are"
+            "the validation figures will be too good"
         )
 
 
@@ -124,29 +124,29 @@ def save_label_sheet(path: Path, manifest: Manifest, *, seed: int) -> None:
     logger.info(f"look at {path}: are the labels the right way round?")
 
 
-def draw_labels(manifest: Manifest, *, each: int = 8, size: int = 160, seed: int = 0):
-    """Return an RGB sheet of random crops, `each` normal ones on the left, abnormal on the right.
+def draw_labels(manifest: Manifest, *, size: int = 160, seed: int = 0) -> Image.Image:
+    """Return an RGB sheet of random crops: 8 normal ones on the left, 8 abnormal on the right.
 
-    A person who looks at it sees whether the two labels were mixed up.
+    On it, a person sees whether the two labels were mixed up.
     """
     picks = random.Random(seed)
     font = ImageFont.load_default(26)
-    bands = []
+    columns = []
     for target, title in enumerate(("NORMAL", "ABNORMAL")):
         rows = np.flatnonzero(manifest.targets == target).tolist()
-        rows = sorted(picks.sample(rows, min(each, len(rows))))
+        rows = sorted(picks.sample(rows, min(8, len(rows))))
         tiles = [
             (read_image(manifest.image_path(i), manifest.place(i)), Path(manifest.names[i]).name)
             for i in rows
         ]
         label = manifest.abnormal_label if target else 1 - manifest.abnormal_label
-        bands.append((f"{title}  (label {label}, {manifest.path.name})", tiles))
-    grids = [(title, draw_tiles(tiles, columns=4, size=size)) for title, tiles in bands]
-    width = sum(grid.width for _, grid in grids) + 24
-    sheet = Image.new("RGB", (width, max(grid.height for _, grid in grids) + 48), "white")
+        title = f"{title}  (label {label}, {manifest.path.name})"
+        columns.append((title, draw_tiles(tiles, columns=4, size=size)))
+    width = sum(grid.width for _, grid in columns) + 24
+    sheet = Image.new("RGB", (width, max(grid.height for _, grid in columns) + 48), "white")
     draw = ImageDraw.Draw(sheet)
     x = 0
-    for (title, grid), color in zip(grids, (NORMAL_COLOR, ABNORMAL_COLOR), strict=True):
+    for (title, grid), color in zip(columns, (NORMAL_COLOR, ABNORMAL_COLOR), strict=True):
         draw.text((x + 8, 8), title, color, font)
         sheet.paste(grid, (x, 44))
         x += grid.width + 24

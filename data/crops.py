@@ -1,4 +1,4 @@
-"""From a box to the square that a classifier judges."""
+"""From a box to the square crop that a classifier judges."""
 
 from collections.abc import Sequence
 
@@ -20,10 +20,10 @@ def _inside(square: tuple[int, int, int, int], width: int, height: int) -> bool:
 def square_box(xyxy: Sequence[float], width: int, height: int) -> tuple[int, int, int, int] | None:
     """Return the square (x1, y1, x2, y2) in whole pixels around a box, or None where none fits.
 
-    The square has the length of the box's longer side if that fits into the frame of `width` x
-    `height` pixels, else of its shorter side, and is moved as little as possible. Its ends are
-    rounded outwards, so it may be a pixel off square. Keep the order of the sums: another order
-    rounds a few squares in a hundred to the other side.
+    The square is as long as the box's longer side if that fits into the frame of `width` x `height`
+    pixels, else as its shorter side, and is moved into the frame as little as possible. Its ends
+    are rounded outwards, so it may be a pixel off square. Keep the order of the sums: another order
+    rounds a few squares in a hundred differently.
     """
     x1, y1, x2, y2 = (float(v) for v in xyxy)
     w, h = x2 - x1, y2 - y1

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from configs.defaults import PARTS
 from configs.values import short
 from data.video import MAX_PIXELS, printable
-from utils import UsageError, cores_per_process, read_numbered_jsonl
+from utils import UsageError, cores_per_process, stream_jsonl
 
-PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # in its files label 0 means abnormal
+PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # its label 0 means abnormal
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Manifest:
 
     path: Path
     root: Path
-    part: str  # "" where the file's name does not begin with one
+    part: str  # "" if the file's name does not begin with one
     abnormal_label: int
     label_source: str  # why `abnormal_label` is what it is
     names: tuple[str, ...]
     labels: np.ndarray  # (N,) int64, as in the file
-    lines: tuple[int, ...]
+    lines: tuple[int, ...]  # the number of each row's line in the file
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,13 +88,13 @@ def row_problem(row) -> str | None:
 def read_manifest(
     path: str | Path, *, image_root: str = "", part: str = "", abnormal_label: str = "auto"
 ) -> Manifest:
-    """Read and check every line of a JSONL of labelled crops; `data.checks` looks at the images.
+    """Read and check every line of a JSONL of labelled crops; `data.checks` opens the images.
 
-    Raises UsageError with file and line for a row of another form and for a label that is not 0 or
-    1, and UsageError with the file if it is empty or all its labels are equal.
+    Raises UsageError that names file and line for a row of another form or a label that is not 0 or
+    1, and one that names the file if it is empty or all its labels are equal.
     """
     path = Path(path)
-    rows = read_numbered_jsonl(path)
+    rows = list(stream_jsonl(path))
     wrong = [(line, problem) for line, row in rows if (problem := row_problem(row))]
     if wrong:
         more = f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""
@@ -126,8 +126,8 @@ def read_manifest(
 def read_image(path: str | Path, place: str, min_side: int = 0) -> Image.Image:
     """Return the decoded RGB image; raises UsageError that begins with `place`.
 
-    With `min_side`, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster: at the
-    smallest of these that leaves both sides at least `min_side` pixels.
+    With `min_side`, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster, but
+    to at least `min_side` pixels a side.
     """
     try:
         if not (path := Path(path)).is_file() and path.exists():
@@ -147,7 +147,7 @@ def read_image(path: str | Path, place: str, min_side: int = 0) -> Image.Image:
 
 @contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's CPU random numbers inside, and put them back after."""
+    """Seed Python's, numpy's and torch's CPU generators inside, and restore them afterwards."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     random.seed(seed)
@@ -164,8 +164,8 @@ def seeded(*entropy: int) -> Iterator[None]:
 class CropDataset(Dataset):
     """Crops by (epoch, index) or by index: (transformed image, target, index); target 1: abnormal.
 
-    The random part of a transform depends on (seed, epoch, index) alone, so it is the same for any
-    number of workers and processes, and in a resumed run. `min_side`: see `read_image`.
+    The random part of a transform depends on (seed, epoch, index) alone, so it does not change with
+    the number of workers and processes, nor in a resumed run. `min_side`: see `read_image`.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class EpochBatches(Sampler):
 
 
 def build_loader(dataset: CropDataset, workers: int, pin_memory: bool, **order) -> DataLoader:
-    """Return a loader with at most `workers` workers; `order` says which crops, and in what order.
+    """Return a loader with at most `workers` workers.
 
     `order` are DataLoader's arguments: a batch sampler, or a sampler and a batch size.
     """
@@ -234,15 +234,15 @@ def build_loader(dataset: CropDataset, workers: int, pin_memory: bool, **order) 
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         pin_memory=pin_memory and torch.cuda.is_available(),
-        # Starting to iterate draws a seed. If it came from torch's global generator, a resumed run
-        # would draw once more than an unbroken one, and its later random numbers would differ.
+        # Each iterator draws a seed. From torch's global generator, a resumed run would draw once
+        # more than an unbroken one, and its later random numbers would differ.
         generator=torch.Generator(),
         **order,
     )
 
 
 def read_batches(loader) -> Iterator:
-    """Yield the loader's batches; turn an error of a worker process into its own one line."""
+    """Yield the loader's batches; reduce a worker's UsageError to its own line."""
     try:
         yield from loader
     except UsageError as error:

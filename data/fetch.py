@@ -1,6 +1,6 @@
-"""All that fetches files: from Hugging Face, Google Drive, a server, or a folder.
+"""Fetching files from Hugging Face, Google Drive, a server, or a folder.
 
-Libraries do the work; here each of their failures becomes a FetchError of one line.
+Libraries do the work; here, each of their errors becomes a FetchError of one line.
 """
 
 import http.client
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class FetchError(Exception):
-    """A file that could not be fetched: the message says from where, and what went wrong."""
+    """A file could not be fetched; the message says from where, and why."""
 
 
 @contextmanager
@@ -38,7 +38,8 @@ def fetch_checked(
     """Fetch `target` from the first source whose file passes `check`; return what `check` does.
 
     Each source writes to the path that it is given. One process at a time fetches a file, and
-    `target` is replaced at once. Raises FetchError, as `check` may, naming all that went wrong.
+    `target` is replaced at once. `check` may raise FetchError; if no source is left, a FetchError
+    names all errors.
     """
     from filelock import FileLock, Timeout
 
@@ -52,7 +53,7 @@ def fetch_checked(
                     source(path)
                     found = check(path)
                 except FetchError as error:
-                    path.unlink(missing_ok=True)  # a bad file is nothing to build on
+                    path.unlink(missing_ok=True)  # the next source must not continue this file
                     failures.append(str(error))
                     logger.warning(f"{target.name}: {error}")
                 else:
@@ -64,30 +65,33 @@ def fetch_checked(
     raise FetchError("; ".join(failures))
 
 
-def from_hub(repo: str, path: Path) -> None:
-    """Fetch the file that is named like `path` from a Hugging Face model repository to `path`.
-
-    A connection that breaks off is taken up again. HF_ENDPOINT names a mirror.
-    """
+@contextmanager
+def _hub(place: str) -> Iterator:
+    """Yield the API of Hugging Face, or of the mirror HF_ENDPOINT, to fetch from `place` there."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     # hf_xet, which the hub's library uses for large files, raises RuntimeError.
-    with _as_fetch_error(f"{api.endpoint}/{repo}", HTTPError, RuntimeError):
+    with _as_fetch_error(f"{api.endpoint}/{place}", HTTPError, RuntimeError):
+        yield api
+
+
+def from_hub(repo: str, path: Path) -> None:
+    """Fetch the file named like `path` from a Hugging Face model repository to `path`.
+
+    If the connection breaks, the download continues.
+    """
+    with _hub(repo) as api:
         api.hf_hub_download(repo, path.name, local_dir=path.parent)
 
 
 def data_set_from_hub(repo: str, folder: Path) -> str:
     """Fetch a Hugging Face data set into `folder` and return its revision.
 
-    Files that are complete are not fetched again.
+    Complete files are not fetched again.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
-
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    with _as_fetch_error(f"{api.endpoint}/datasets/{repo}", HTTPError, RuntimeError):
+    with _hub(f"datasets/{repo}") as api:
         revision = api.dataset_info(repo).sha
         logger.info(f"fetching {repo}, revision {revision}, from {api.endpoint}")
         api.snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=folder)
@@ -95,7 +99,7 @@ def data_set_from_hub(repo: str, folder: Path) -> str:
 
 
 def from_drive(file_id: str, path: Path) -> None:
-    """Fetch a public file of Google Drive to `path`, going on where an earlier call stopped."""
+    """Fetch a public file of Google Drive to `path`; continue an earlier call's download."""
     try:
         import gdown
     except ImportError as error:
@@ -109,7 +113,7 @@ def from_drive(file_id: str, path: Path) -> None:
 
 
 def from_mirror(mirror: str, path: Path) -> None:
-    """Fetch the file that is named like `path` from `mirror`, a URL or a folder, to `path`."""
+    """Fetch the file named like `path` from `mirror`, a URL or a folder, to `path`."""
     import torch.hub
 
     with _as_fetch_error("--mirror"):

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def assign(sizes: Sequence[float], workers: int) -> list[int]:
-    """Return each item's worker: longest first, each to the worker with the least to do."""
+    """Return each item's worker: the longest items first, each to the least loaded worker."""
     loads = [(0.0, worker) for worker in range(workers)]
     owners = [0] * len(sizes)
     for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
@@ -36,9 +36,9 @@ def assign(sizes: Sequence[float], workers: int) -> list[int]:
 
 
 def share(sizes: Mapping[T, float]) -> list[T]:
-    """Return the items of `sizes` that this process works on: about as much as the others.
+    """Return the items that this process works on; the processes' shares have about equal sizes.
 
-    Several processes begin with their longest; one alone keeps the order of `sizes`.
+    Several processes begin with their longest items; one alone keeps the order of `sizes`.
     """
     items = list(sizes)
     if world_size() > 1:
@@ -64,13 +64,8 @@ def where(source: Source) -> str:
     return os.path.abspath(source.path)
 
 
-def changed_keys(before: Mapping, now: Mapping) -> list[str]:
-    """Return the names of the settings that differ."""
-    return [key for key in {**now, **before} if now.get(key) != before.get(key)]
-
-
-def _read(path: Path) -> dict | None:
-    """Return the JSON object in a file; None where there is none."""
+def read_object(path: Path) -> dict | None:
+    """Return the JSON object in a file; None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -84,7 +79,7 @@ def _digest(content: Mapping) -> str:
 
 @functools.cache
 def _warn_of(path: Path) -> None:
-    logger.warning(f"{path}: damaged; what it is about counts as not done")
+    logger.warning(f"{path}: damaged; its video counts as not done")
 
 
 class JobFolder:
@@ -103,18 +98,16 @@ class JobFolder:
         path = self.state / "settings.json"
         if not path.exists():
             return []
-        before = _read(path)
-        return (
-            ["all, for they cannot be read,"]
-            if before is None
-            else changed_keys(before, self.settings)
-        )
+        before = read_object(path)
+        if before is None:
+            return ["all, because settings.json is damaged,"]
+        return [k for k in {**self.settings, **before} if self.settings.get(k) != before.get(k)]
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Hold the folder for this run, whose process 0 keeps others out, and note its settings.
+        """Lock the folder for this run (in process 0) and write down its settings.
 
-        Raises UsageError where another run holds it, or it cannot be written.
+        Raises UsageError if another run has locked it or it cannot be written.
         """
         if rank() != 0:
             yield
@@ -141,16 +134,21 @@ class JobFolder:
         Items of other settings are left out unless `any_settings`.
         """
         found = {}
-        for path in sorted(self.state.glob("item.*.json")):
-            state = self._state(path)
+        for stem in self.item_stems():
+            state = self._state(self.item_path(stem))
             if state and (any_settings or state["digest"] == self.digest):
-                found[path.name.removeprefix("item.").removesuffix(".json")] = state
+                found[stem] = state
         return found
 
-    def refuse_conflict(self, sources: Sequence[Source], *, add: bool, overwrite: bool) -> None:
-        """Raise UsageError where a run would silently replace results of others.
+    def item_stems(self) -> list[str]:
+        """Return the stems of all sources that were finished, with whatever settings."""
+        names = sorted(path.name for path in self.state.glob("item.*.json"))
+        return [name.removeprefix("item.").removesuffix(".json") for name in names]
 
-        Those are results of other settings, and with `add` not set those of other inputs.
+    def refuse_conflict(self, sources: Sequence[Source], *, add: bool, overwrite: bool) -> None:
+        """Raise UsageError if the folder holds results that this run would silently replace.
+
+        These are results of other settings and, without `add`, of other inputs.
         """
         if overwrite:
             return
@@ -169,7 +167,7 @@ class JobFolder:
         )
 
     def clear(self, sources: Sequence[Source], *, overwrite: bool) -> None:
-        """Delete what killed runs left, failures among `sources` and, with `overwrite`, all."""
+        """Delete what killed runs left, failed `sources` and, with `overwrite`, all results."""
         self.forget_tries()
         for left in self.folder.glob(".*.part*"):
             left.unlink(missing_ok=True)
@@ -219,8 +217,8 @@ class JobFolder:
         return None
 
     def _state(self, path: Path) -> dict | None:
-        """Return what `finish` stored in a file; None, and a warning, where it is damaged."""
-        state = _read(path)
+        """Return what `finish` stored in a file; None, and a warning, if it is damaged."""
+        state = read_object(path)
         check = state.pop("check", None) if state else None
         if state is not None and check == _digest(state):
             return state
@@ -231,7 +229,7 @@ class JobFolder:
     def is_whole(self, state: Mapping) -> bool:
         """Return whether the files of a finished source are as `finish` left them; else warn.
 
-        Crops that a person moved or deleted are no damage.
+        A person may move or delete crops.
         """
         for name, before in state["files"].items():
             path = self.folder / name
@@ -244,11 +242,11 @@ class JobFolder:
     def finish(self, source: Source, row: dict, files: Iterable[str] = ()) -> None:
         """Store the row of a finished source at once; `files`, below the folder, are its results.
 
-        A later run does the source again where they have changed.
+        If they change, a later run does the source again.
         """
         try:
             version = identity(source)
-        except VideoError:  # gone meanwhile: what was found in it stays, for this run
+        except VideoError:  # the source is gone; this run still reports its row
             version = None
         state = {
             "digest": self.digest,
@@ -263,9 +261,9 @@ class JobFolder:
 
     @contextmanager
     def tried(self, name: str) -> Iterator[None]:
-        """Count tries of the work on `name` that came to no end, for processes that are replaced.
+        """Count the tries of the work on `name`, in a file, since the process may die in it.
 
-        Raises VideoError where it has killed its process too often.
+        Raises VideoError if it has killed its process too often.
         """
         path = self.state / f"tries.{name}"
         with path.open("ab") as file:
@@ -279,10 +277,10 @@ class JobFolder:
             path.unlink(missing_ok=True)
 
     def forget_tries(self) -> None:
-        """Begin counting anew."""
+        """Reset the counts of `tried`."""
         for path in self.state.glob("tries.*"):
             path.unlink(missing_ok=True)
 
     def batches_path(self, source: Source) -> Path:
-        """Return where the batches of a source that is not finished are kept."""
+        """Return the file in which the batches of an unfinished source are kept."""
         return self.state / f"part.{source.stem}.jsonl"

@@ -4,11 +4,11 @@
     python -m data.label crops --template   # writes crops/labels.csv to fill in, or sort files
     python -m data.label crops              # then: reads the labels and writes the lists
 
-The page saves `labels.json`, to be moved into the folder of crops. Any file manager sorts:
-`crops/hand/normal/` and `crops/hand/abnormal/`, the rest stays where it is. A CSV has the columns
-`file,label` (`hand/a_f000012_p0_1.jpg,abnormal`) and is `crops/labels.csv` or `crops/hand.csv`.
-Writes `{part}.jsonl` with the labelled crops, 0 normal and 1 abnormal, and `overview_{part}.jpg`,
-and says what is unlabelled or contradictory.
+There are three ways to label. The page saves `labels.json`; move it into the folder of crops. Or
+move crops into `crops/hand/normal/` and `crops/hand/abnormal/` and leave the rest. Or write
+`crops/labels.csv` or `crops/hand.csv` with the columns `file,label`, such as
+`hand/a_f000012_p0_1.jpg,abnormal`. The last command writes `{part}.jsonl` with the labelled crops,
+0 normal and 1 abnormal, and `overview_{part}.jpg`; it names unlabelled and contradictory crops.
 """
 
 import argparse
@@ -71,7 +71,8 @@ def read_json(path: Path) -> list[tuple[str, dict[str, str]]]:
 def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = None) -> list[str]:
     """Add the labels in a CSV or JSON file to `crops`; return its mistakes, each with its place.
 
-    A file is named with its part's folder, by a column `part`, or alone where no two parts have it.
+    The part of a crop is `only`, or in the column `part`, or the folder in the crop's name; it is
+    not needed if only one part has a crop of this name.
     """
     mistakes = []
     for place, row in read_json(path) if path.suffix.lower() == ".json" else read_csv(path):
@@ -98,10 +99,10 @@ def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = 
 
 
 def collect(folder: Path, given: Path | None = None) -> tuple[dict[str, list[Crop]], list[str]]:
-    """Return {part: crops sorted by name} with all votes, and the labels for unknown files.
+    """Return {part: crops sorted by name} with all votes, and the mistakes in the labels.
 
-    Labels are read from `given`, else from labels.csv and labels.json, and from {part}.csv. Crops
-    whose file a person deleted are left out.
+    Labels are read from `given`, or else from labels.csv and labels.json, and from {part}.csv.
+    Crops whose file a person deleted are left out.
     """
     crops, unknown = find_crops(folder)
     mistakes = [f"{folder}/{file}: not a crop of {folder}/boxes.jsonl" for file in unknown]
@@ -119,7 +120,7 @@ def collect(folder: Path, given: Path | None = None) -> tuple[dict[str, list[Cro
 
 
 def draw_sheet(groups: Sequence[tuple[str, Sequence[Path]]], path: Path) -> None:
-    """Write a JPEG that shows, under each title, up to 16 of its images evenly chosen."""
+    """Write a JPEG that shows, under each title, up to 16 evenly chosen images."""
     from PIL import Image, ImageDraw, ImageFont
 
     from data.checks import draw_tiles
@@ -148,12 +149,12 @@ def draw_sheet(groups: Sequence[tuple[str, Sequence[Path]]], path: Path) -> None
 
 
 def report(folder: Path, crops: dict[str, list[Crop]]) -> int:
-    """Say what each part has, draw its contact sheet, and return how many crops contradict."""
+    """Log each part's counts, draw its contact sheet; return how many crops are contradictory."""
     contradictory = 0
     for part, found in crops.items():
         if not found:
             continue
-        groups: dict[str, list[Crop]] = {name: [] for name in ("normal", "abnormal", "unlabelled")}
+        groups: dict[str, list[Crop]] = {name: [] for name in (*LABELS, "unlabelled")}
         for crop in found:
             if crop.contradictory():
                 contradictory += 1

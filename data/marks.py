@@ -1,18 +1,27 @@
-"""By what a result file is known again: its size, time and hash."""
+"""Whether a file has changed, told by its size, time and hash."""
 
 import hashlib
+import os
 from pathlib import Path
 
 
+def version(path: str) -> list:
+    """Return path, size and time of a file, which tell it from another that took its place."""
+    if not os.path.isfile(path):
+        return [path, None, None]
+    found = os.stat(path)
+    return [path, found.st_size, found.st_mtime_ns]
+
+
 def mark(path: Path) -> list:
-    """Return size, time and hash of a file, by which `is_unchanged` knows it again."""
+    """Return size, time and hash of a file, for `is_unchanged`."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return [path.stat().st_size, path.stat().st_mtime_ns, digest]
 
 
 def is_unchanged(path: Path, before: list) -> bool:
-    """Return whether a file is as its `mark` says; it is read only where its time is another."""
+    """Return whether a file is as its `mark` says; it is read only if its time has changed."""
     try:
         stat = path.stat()
         same_time = [stat.st_size, stat.st_mtime_ns] == before[:2]

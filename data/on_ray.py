@@ -1,6 +1,6 @@
-"""Work for many machines: the items of a run in the actors of a Ray cluster.
+"""Work for many machines: a Ray cluster's actors apply a function to the items of a run.
 
-Ray brings the scheduling, the retries and the machines; what is done with an item is the caller's.
+Ray brings the machines, the scheduling and the retries; the caller brings the function.
 """
 
 import logging
@@ -21,14 +21,14 @@ from utils import UsageError, cores_per_process
 logger = logging.getLogger(__name__)
 
 LOCAL = "local"  # the address of a cluster that is started for this run alone
-SILENT_SECONDS = 300  # without a result for so long, the log says what the cluster is busy with
+SILENT_SECONDS = 300  # if no result came for so long, a warning says what is free
 BLOCKS_PER_ACTOR, MOST_PER_BLOCK = 50, 16  # small blocks, so that no actor is idle at the end
 
 T = TypeVar("T")
 
 
 class _Worker:
-    """What lives in an actor. It never raises: Ray drops a block that does, with all its items."""
+    """What an actor runs. It never raises: Ray would drop all items of the block."""
 
     def __init__(self, make: Callable[[], Callable], jobs: JobFolder, place: str):
         import ray
@@ -49,20 +49,19 @@ class _Worker:
                     result = self.work(item)
         except Exception as raised:
             error = _in_a_line(raised)
-        # In one value, because Ray would make tables of its own of an item's fields.
+        # Pickled, because Ray would turn an item's fields into a table.
         return {"done": pickle.dumps((item, result, error, self.cannot_start))}
 
 
 def _in_a_line(error: Exception) -> str:
+    is_known = isinstance(error, (VideoError, UsageError))
     text = " ".join(str(error).split())
-    return (
-        text if isinstance(error, (VideoError, UsageError)) else f"{type(error).__name__}: {text}"
-    )
+    return text if is_known else f"{type(error).__name__}: {text}"
 
 
 @dataclass(frozen=True)
 class Actors:
-    """As many as a cluster has room for, each with `cores`, and a GPU where `device` is cuda."""
+    """As many actors as a cluster has room for, each with `cores` and, on cuda, a GPU."""
 
     count: int
     cores: int
@@ -73,9 +72,10 @@ class Actors:
     ) -> Iterator[tuple[T, object, str | None]]:
         """Yield (item, result, error) as items are done, in any order.
 
-        Each actor calls `make` once, in this process's folder, then the function it returned with
-        one item after the other. An item whose actor dies is tried again, as often as `jobs`
-        allows. Raises UsageError where an actor cannot start, ConnectionError where Ray gives up.
+        Each actor calls `make` once, in this process's folder, and then the function that `make`
+        returned with one item after the other. If an actor dies, its item is tried again, as often
+        as `jobs` allows. Raises UsageError if an actor cannot start, ConnectionError if Ray gives
+        up.
         """
         import ray
 
@@ -107,7 +107,7 @@ class Actors:
 
 @contextmanager
 def _silence_explained(asked: dict) -> Iterator[threading.Event]:
-    """Log what the cluster is busy with whenever the event was not set for a while."""
+    """Yield an event; log what the cluster has free whenever it was not set for a while."""
     import ray
 
     news, ended = threading.Event(), threading.Event()
@@ -133,19 +133,19 @@ def _silence_explained(asked: dict) -> Iterator[threading.Event]:
 def ray_actors(address: str, *, device: str, cores: int | None = None) -> Iterator[Actors]:
     """Join the Ray cluster at `address`, or start a local one; yield the actors it has room for.
 
-    `device` is auto, cpu or cuda: an actor per GPU (by default with its share of the machine's
-    cores), else one per so many `cores` (1). Raises UsageError where Ray is not installed, the
-    cluster cannot be reached, or not even one actor fits.
+    `device` is auto, cpu or cuda. With GPUs there is an actor per GPU, each with `cores` (default:
+    its share of the machine's cores); without, an actor per `cores` (default: 1). Raises UsageError
+    if Ray is not installed, the cluster cannot be reached, or not even one actor fits.
     """
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise UsageError("--ray: Ray is not installed; pip install '.[ray]'") from error
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns a user is said here
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # our own lines tell the user enough
     local = {"num_cpus": cores_per_process(), "include_dashboard": False}
     try:
-        if address not in (LOCAL, "auto"):  # where nobody listens, Ray says so after ten minutes
+        if address not in (LOCAL, "auto"):  # Ray itself would wait ten minutes for an answer
             parts = urlsplit(address if "://" in address else f"//{address}")
             socket.create_connection((parts.hostname, parts.port or 6379), timeout=10).close()
         options = local if address == LOCAL else {}
@@ -164,7 +164,7 @@ def ray_actors(address: str, *, device: str, cores: int | None = None) -> Iterat
 
 
 def _choose(machines: Sequence[dict[str, float]], device: str, cores: int | None) -> Actors:
-    """Return the actors that fit into the machines, each given by its resources."""
+    """Return the actors that fit into the machines, which are given by their resources."""
     kind = device.split(":")[0]
     if kind not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device: with --ray, expected auto, cpu or cuda, got {device}")

@@ -1,4 +1,4 @@
-"""Streams of work: items made ahead by a thread, batches, and results in the order of the items."""
+"""Streams of items: made ahead by a thread, in batches, or mapped by threads in order."""
 
 import queue
 import threading
@@ -16,7 +16,7 @@ T, R = TypeVar("T"), TypeVar("R")
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Yield `items`, made ahead by a thread, at most `depth` waiting; errors come through."""
+    """Yield `items`, which a thread makes up to `depth` ahead; their errors are raised here."""
     waiting: queue.Queue = queue.Queue(max(1, depth))
     stop, end = threading.Event(), object()
 
@@ -71,7 +71,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def map_ahead(
     pool: Executor, function: Callable[[T], R], items: Iterable[T], depth: int
 ) -> Iterator[tuple[T, R]]:
-    """Yield (item, function(item)) in order; `depth` items beyond the current one are under way."""
+    """Yield (item, function(item)) in order; `depth` further items are being computed meanwhile."""
     waiting: deque = deque()
     for item in items:
         waiting.append((item, pool.submit(function, item)))

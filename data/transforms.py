@@ -25,8 +25,8 @@ def resize_size(size: int, crop: bool) -> int:
 class EvalTransform:
     """Resize the short side to 256/224 of `size`, cut the centre, normalise.
 
-    Without `crop`, the whole image is resized to (size, size). `pixels` leaves the normalising to
-    the caller, who does it for a whole batch; calling the object does both.
+    Without `crop`, the whole image is resized to (size, size). `pixels` does not normalise, so that
+    the caller can do it for a whole batch.
     """
 
     def __init__(self, size: int, crop: bool, interpolation: str):
@@ -41,7 +41,7 @@ class EvalTransform:
     def pixels_on_device(self, image: Tensor) -> Tensor:
         """Return (size, size, 3) uint8 of an image (h, w, 3) uint8, computed on the image's device.
 
-        torchvision rounds otherwise than Pillow: values are within two grey levels of `pixels`.
+        torchvision rounds differently from Pillow: values are within two grey levels of `pixels`.
         """
         return self._cut(image.permute(2, 0, 1)).permute(1, 2, 0)
 
@@ -97,7 +97,7 @@ def build_train_transform(
 
 
 def _posterize(image: Image.Image, bits: int, **_unused) -> Image.Image:
-    """Keep `bits` bits. RandAugment's strongest level keeps none, which Pillow 13 refuses."""
+    """Keep `bits` bits. RandAugment's strongest level keeps 0 bits, which Pillow 13 refuses."""
     return timm_posterize(image, bits) if bits else Image.new(image.mode, image.size)
 
 

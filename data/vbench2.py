@@ -23,9 +23,9 @@ from utils import (
     UsageError,
     atomic_write,
     command_parser,
-    read_numbered_jsonl,
     run_main,
     setup_logging,
+    stream_jsonl,
     write_json,
 )
 
@@ -54,7 +54,7 @@ def download(folder: Path) -> None:
 
 
 def has_lists(folder: Path) -> bool:
-    """Return whether all six lists are in `folder`; one that is only an LFS pointer is an error."""
+    """Return whether all six lists are in `folder`; raises UsageError for an LFS pointer."""
     paths = [folder / f"{name}.jsonl" for name in LISTS]
     for path in paths:
         if path.is_file():
@@ -63,10 +63,9 @@ def has_lists(folder: Path) -> bool:
 
 
 def bring_files(folder: Path, archive: Path) -> list[Path]:
-    """Unpack both stages as far as needed and return the archives that were read.
+    """Unpack the archive and the `dataset/all_images.zip` in it; return the archives' pieces.
 
-    The first is read where it is present, the second wherever `dataset/all_images.zip` is: files
-    that are there already are kept.
+    Either may be missing if its files are there. Files that are there already are kept.
     """
     dataset, used = folder / "dataset", []
     if archive.is_file() or archive.with_suffix(".z01").is_file():
@@ -91,11 +90,11 @@ def list_images(folder: Path) -> set[str]:
 
 
 def check_list(path: Path, images: set[str]) -> tuple[int, Counter, list[str]]:
-    """Return a list's number of lines, its labels' counts and the images that are missing.
+    """Return a list's number of lines, its labels' counts and the missing images.
 
-    Raises UsageError with the line number of a row that training would refuse.
+    Raises UsageError that names the line of a row that training would refuse.
     """
-    rows = read_numbered_jsonl(path)
+    rows = list(stream_jsonl(path))
     for line, row in rows:
         if problem := row_problem(row):
             raise UsageError(f"{path}:{line}: {problem}")
@@ -142,20 +141,13 @@ def verify(folder: Path, expected: Mapping[str, int]) -> bool:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__, "data.vbench2")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
-    parser.add_argument(
-        "--download",
-        action="store_true",
-        help="fetch the archives from Hugging Face first (HF_ENDPOINT names a mirror)",
-    )
-    parser.add_argument(
-        "--archive", type=Path, help="last piece of the archive (default: DIR/opensource.zip)"
-    )
-    parser.add_argument(
-        "--remove-archives",
-        action="store_true",
-        help="delete the archives after everything was found complete",
-    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="the data set's folder")
+    text = "fetch the archives from Hugging Face first (HF_ENDPOINT names a mirror)"
+    add("--download", action="store_true", help=text)
+    add("--archive", type=Path, help="last piece of the archive (default: DIR/opensource.zip)")
+    text = "delete the archives if the data set is complete"
+    add("--remove-archives", action="store_true", help=text)
     return parser.parse_args(argv)
 
 
@@ -172,16 +164,16 @@ def main(argv: Sequence[str] | None = None, expected: Mapping[str, int] = COUNTS
     except OSError as error:
         raise UsageError(f"cannot unpack: {error}") from error
     complete = verify(args.folder, expected)
-    # Beside the lists, where training looks: in this data set label 0 means abnormal.
+    # Training looks for this file beside the lists. In this data set, label 0 means abnormal.
     write_json(args.folder / "dataset" / "dataset.json", {"abnormal_label": 0}, indent=None)
     if not complete:
         logger.error("the data set is not complete: fetch what is named above, run this again")
         return 1
-    size = sum(path.stat().st_size for path in archives) / 1e9
     if args.remove_archives:
         for path in archives:
             path.unlink()
     elif archives:
+        size = sum(path.stat().st_size for path in archives) / 1e9
         logger.info(f"archives hold {size:.1f} GB; --remove-archives deletes them")
     logger.info(f"complete: train with --train-path {args.folder}/dataset/hand_train.jsonl")
     return 0

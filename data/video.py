@@ -4,40 +4,21 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".avi",
-        ".mkv",
-        ".webm",
-        ".gif",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".m2ts",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".ogv",
-        ".mjpeg",
-    ]
-)
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
-MIN_SIDE = 32  # frames smaller than this hold nothing that a detector can judge
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg"}
+VIDEO_SUFFIXES |= {".ts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv", ".mjpeg"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+MIN_SIDE = 32  # pixels; in smaller frames a detector finds nothing
 MAX_PIXELS = 2**26  # of a frame or an image (8192 x 8192); larger ones would fill the memory
-LEAST_FRAME = 8  # bytes in a file, of the emptiest frame
-
-MAX_STEM = 200  # bytes; file systems allow 255 with what is added to a name
+LEAST_FRAME = 8  # bytes that a frame takes in a file, at least
+MAX_STEM = 200  # bytes; file systems allow names of 255, and suffixes are added to a stem
 
 
 class VideoError(Exception):
@@ -48,7 +29,7 @@ def printable(path: str | Path) -> str:
     """Return `path` as text that can be printed and stored, even where its name is not UTF-8."""
     try:
         return os.fsencode(path).decode("utf-8", errors="backslashreplace")
-    except UnicodeEncodeError:  # half a pair of surrogates, out of JSON: no file has such a name
+    except UnicodeEncodeError:  # a lone surrogate, which JSON may hold, but no file name
         return ascii(str(path))[1:-1]
 
 
@@ -71,82 +52,88 @@ class Frame:
 
 
 def find_sources(paths: Sequence[str | Path]) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Return the inputs below files, folders and globs, and (path, error) of what is none.
+    """Return the inputs below files, folders and globs, and (path, error) of unusable ones.
 
     A folder with any video in it is a list of videos; one of images only is one video. No two
-    inputs share a stem. Failed are files whose path is not UTF-8, for OpenCV cannot open them, and
-    folders that cannot be read.
+    inputs share a stem. Unusable are files whose path is not UTF-8, for OpenCV cannot open them,
+    and folders that cannot be read.
     """
-    found: dict[Path, tuple[str, tuple[Path, ...]]] = {}
+    found: dict[Path, Source] = {}
     failed: list[tuple[str, str]] = []
     for given in map(str, paths):
         matches = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
         if not matches:
             failed.append((printable(given), "no such file or folder"))
         for path in map(Path, matches):
-            closed: list[OSError] = []
-            entries = _in_folder(path, closed.append) if path.is_dir() else [_one_file(path)]
-            failed += [(printable(e.filename), f"cannot read: {e.strerror}") for e in closed]
-            if not entries and not closed:
-                failed.append((printable(path), "the folder holds no video and no images"))
-            for entry, name, images in entries:
-                odd = [p for p in (entry, *images) if printable(p.absolute()) != str(p.absolute())]
-                odd = [entry] if entry in odd else odd  # one line for a folder
-                failed += [(printable(p), "the name is not UTF-8: rename it") for p in odd]
-                images = tuple(p for p in images if p not in odd)
-                if entry not in odd and (images or not odd):
-                    found.setdefault(entry, (name, images))
-    return _with_stems(found), failed
+            if path.is_dir():
+                sources = _in_folder(path, failed)
+            else:
+                is_image = path.suffix.lower() in IMAGE_SUFFIXES
+                sources = [Source(path, path.name, (path,) if is_image else ())]
+            for source in sources:
+                usable = _without_odd_names(source, failed)
+                if usable is not None:
+                    found.setdefault(usable.path, usable)
+    return _with_stems(list(found.values())), failed
 
 
-def _one_file(path: Path) -> tuple[Path, str, tuple[Path, ...]]:
-    is_image = path.suffix.lower() in IMAGE_SUFFIXES
-    return path, path.name, (path,) if is_image else ()
-
-
-def _in_folder(root: Path, on_error: Callable[[OSError], object]) -> list[tuple]:
-    """Return what is in a folder as `_one_file` does; `on_error` gets unreadable folders."""
-    walk = os.walk(root, onerror=on_error)
+def _in_folder(root: Path, failed: list[tuple[str, str]]) -> list[Source]:
+    """Return the inputs in a folder, with file names as stems; add problems to `failed`."""
+    closed: list[OSError] = []
+    walk = os.walk(root, onerror=closed.append)
     found = (Path(top, name) for top, _, names in walk for name in names)
     files = sorted(p for p in found if p.is_file() and not _hidden(p, root))
+    failed += [(printable(e.filename), f"cannot read: {e.strerror}") for e in closed]
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     if videos:
-        return [(p, "__".join(p.relative_to(root).parts), ()) for p in videos]
+        return [Source(p, "__".join(p.relative_to(root).parts)) for p in videos]
     images = tuple(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
-    return [(root, root.resolve().name or "root", images)] if images else []
+    if images:
+        return [Source(root, root.resolve().name or "root", images)]
+    if not closed:
+        failed.append((printable(root), "the folder holds no video and no images"))
+    return []
 
 
 def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _with_stems(found: dict[Path, tuple[str, tuple[Path, ...]]]) -> list[Source]:
-    """Name each input: without extension where that is unique, else with a suffix."""
+def _without_odd_names(source: Source, failed: list[tuple[str, str]]) -> Source | None:
+    """Return the source without images whose path is not UTF-8, which are added to `failed`."""
+    odd = [p for p in (source.path, *source.images) if printable(p.absolute()) != str(p.absolute())]
+    if source.path in odd:
+        odd = [source.path]  # one line for a folder
+    failed += [(printable(p), "the name is not UTF-8: rename it") for p in odd]
+    images = tuple(p for p in source.images if p not in odd)
+    if source.path in odd or (odd and not images):
+        return None
+    return replace(source, images=images)
 
-    def bare(path: Path, name: str) -> str:
-        return name if path.is_dir() else Path(name).stem
 
-    taken = Counter(bare(path, name).lower() for path, (name, _) in found.items())
-    sources, used = [], set()
-    for path, (name, images) in found.items():
-        stem = bare(path, name)
-        if taken[stem.lower()] > 1:  # some file systems ignore case
-            stem = name.replace(".", "_")
-        if len(os.fsencode(stem)) > MAX_STEM or stem.lower() in used or taken[stem.lower()] > 1:
-            stem = with_suffix(stem, path)
+def _with_stems(sources: Sequence[Source]) -> list[Source]:
+    """Return the sources with stems of their own: without extension, or with a suffix if needed."""
+    bare = [s.stem if s.path.is_dir() else Path(s.stem).stem for s in sources]
+    count = Counter(stem.lower() for stem in bare)  # some file systems ignore case
+    named, used = [], set()
+    for source, stem in zip(sources, bare, strict=True):
+        if count[stem.lower()] > 1:
+            stem = source.stem.replace(".", "_")
+        if len(os.fsencode(stem)) > MAX_STEM or stem.lower() in used or count[stem.lower()] > 1:
+            stem = with_suffix(stem, source.path)
         used.add(stem.lower())
-        sources.append(Source(path, stem, images))
-    return sources
+        named.append(replace(source, stem=stem))
+    return named
 
 
 def with_suffix(stem: str, path: Path) -> str:
-    """Return a stem that no other path gives: shortened, with a digest of the path."""
+    """Return a stem that no other path has: shortened, with a digest of the path."""
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     return f"{stem[: MAX_STEM // 4]}_{digest}"
 
 
 def count_frames(source: Source) -> int:
-    """Return how many frames the source claims to have, at least 1."""
+    """Return how many frames the source declares, at least 1."""
     try:
         return FrameReader(source).frames_expected or 1
     except VideoError:
@@ -156,10 +143,10 @@ def count_frames(source: Source) -> int:
 class FrameReader:
     """Streams the frames of one source: iterate once; memory does not grow with length.
 
-    `frames_expected` is what the container claims (None where it does not say), after `stride`.
-    `start` and `stop`, frames of the source, bound what is given: earlier ones are decoded too.
-    Rotated phone videos come upright, grey and transparent ones as BGR. Raises VideoError for a
-    source that cannot be opened or gives no frame; what is odd but usable is in `warnings`.
+    `frames_expected` is how many the container declares (None if it does not), after `stride`.
+    Only frames `start` to `stop` are given, but earlier ones are decoded too. Rotated phone videos
+    come upright, grey and transparent ones as BGR. Raises VideoError for a source that cannot be
+    opened or gives no frame; smaller problems are in `warnings`.
     """
 
     def __init__(
@@ -227,7 +214,7 @@ class FrameReader:
             )
         elif not self.frames_expected and self.stop is None:
             stored = -(-_count_stored(self.source.path) // self.stride)
-            if given < stored / 2:  # some codecs store two pieces for a frame
+            if given < stored / 2:  # some codecs store two packets per frame
                 self.warnings.append(f"{given} frames of about {stored} could be decoded")
 
     def _video_frames(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -254,7 +241,7 @@ class FrameReader:
 
 
 def image_problem(path: Path) -> str | None:
-    """Return why an image must not be decoded: it is no file (and never ends), or too large."""
+    """Return why an image must not be decoded: not a file (a pipe never ends), or too large."""
     if not path.is_file():
         return "not a file" if path.exists() else "no such image"
     try:
@@ -268,7 +255,7 @@ def image_problem(path: Path) -> str | None:
 
 
 def _count_stored(path: Path) -> int:
-    """Return how many pieces of video a file holds, read without decoding (0: unknown)."""
+    """Return how many video packets a file holds, read without decoding (0: unknown)."""
     import av
 
     try:

@@ -1,4 +1,4 @@
-"""What tests share: the reference weights and figures."""
+"""What tests share: reference weights and figures, and inputs for the scripts."""
 
 import json
 import sys
@@ -58,3 +58,50 @@ def golden_weights(tmp_path_factory):
         return folders[key]
 
     return write
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Drawn crops of hands, and the YAML of a very small classifier, for main_finetune.py."""
+    from finetune_runs import write_data
+
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """The folder of an unbroken run of main_finetune.py."""
+    from finetune_runs import finetune
+
+    return finetune(data, tmp_path_factory.mktemp("finished") / "hand")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Six videos of noise, for preprocess.py."""
+    from preprocess_runs import write_videos
+
+    return write_videos(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """A file in place of the detector's weights, for preprocess.py with the fake detector."""
+    path = tmp_path_factory.mktemp("weights") / "detector.pth"
+    path.write_bytes(b"weights")
+    return path
+
+
+@pytest.fixture
+def crop(weights, monkeypatch):
+    """Return a function that runs preprocess.py here, with the fake detector."""
+    from preprocess_runs import flags, use_fake_detector
+
+    import preprocess
+
+    use_fake_detector(monkeypatch)
+
+    def run(videos, output: Path, *more: str) -> int:
+        return preprocess.main(flags(videos, output, weights, *more))
+
+    return run

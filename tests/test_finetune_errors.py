@@ -7,21 +7,10 @@ import shutil
 
 import pytest
 import torch
-from finetune_runs import edited, finetune, in_two_processes, same_weights, state, write_data
+from finetune_runs import edited, finetune, in_two_processes, same_weights, state
 
 from models.training import engine
 from utils import UsageError
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    """The folder of an unbroken run."""
-    return finetune(data, tmp_path_factory.mktemp("finished") / "hand")
 
 
 def append(name, line):

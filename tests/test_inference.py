@@ -270,13 +270,11 @@ def test_wrong_use_is_one_line(flags, error, message, short, tmp_path):
 
 
 def test_a_missing_weight_file_is_named(short, tmp_path):
-    gone = str(tmp_path / "gone.pth")
+    models = ["--detector_config", ROOT / "configs/demo/yolo_world_demo.py"]
+    models += ["--detector_weights", ROOT / "demo/weights/detector.pth"]
+    models += ["--human_model", tmp_path / "gone.pth"]
     with pytest.raises(CheckpointError, match=r"gone\.pth: no such weight file"):
-        run(
-            tmp_path, "--video", short / "normal_1", "--parts", "human",
-            "--detector_config", ROOT / "configs/demo/yolo_world_demo.py",
-            "--detector_weights", ROOT / "demo/weights/detector.pth", "--human_model", gone,
-        )  # fmt: skip
+        run(tmp_path, "--video", short / "normal_1", "--parts", "human", *models)
 
 
 def test_a_run_killed_in_a_video_leaves_no_half_result(short, tmp_path):

@@ -159,7 +159,7 @@ def test_a_damaged_item_counts_as_not_done_with_a_warning(tmp_path, source, cont
     assert jobs.row(source) is None
     assert jobs.items() == {}
     assert [r.message for r in caplog.records] == [
-        f"{jobs.item_path('a')}: damaged; what it is about counts as not done"
+        f"{jobs.item_path('a')}: damaged; its video counts as not done"
     ]
 
 

@@ -32,17 +32,6 @@ from models.training.metrics import probabilities
 from utils import UsageError, read_jsonl
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    """The folder of an unbroken run."""
-    return finetune(data, tmp_path_factory.mktemp("finished") / "hand")
-
-
 def test_what_a_run_leaves(data, finished):
     names = "ckpt0.pth ckpt1.pth config.yaml labels.jpg last.pth log.txt metrics.jsonl report"
     assert sorted(path.name for path in finished.iterdir()) == names.split()

@@ -73,11 +73,10 @@ def test_xl_and_three_classifiers_need_their_weights_and_little_more(tmp_path):
         image = np.full((1080, 1920, 3), 60 * i + 40, np.uint8)
         cv2.imwrite(str(tmp_path / "frames" / f"{i}.png"), image)
     models = [x for p in PARTS for x in (f"--{p}_model", tmp_path / f"{p}.pth")]
-    peak = peak_mib(
-        "--cfg", YAML, "--detector_config", detector_config("xl"),
-        "--detector_weights", tmp_path / "detector.pth", *models, "--batch-size", 1,
-        "--video", tmp_path / "frames", "--output", tmp_path / "out",
-    )  # fmt: skip
+    models += ["--detector_config", detector_config("xl")]
+    models += ["--detector_weights", tmp_path / "detector.pth"]
+    data = ["--video", tmp_path / "frames", "--output", tmp_path / "out"]
+    peak = peak_mib("--cfg", YAML, *models, "--batch-size", 1, *data)
     held = sum(path.stat().st_size for path in tmp_path.glob("*.pth")) / 2**20
     print(f"weights {held:.0f} MiB, peak {peak:.0f} MiB")
     assert peak <= held + 1536

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import RELEASE_YAML, detector_config, golden
 from PIL import Image
-from preprocess_runs import flags, rows_of, tree, use_fake_detector, write_video, write_videos
+from preprocess_runs import flags, rows_of, tree, write_video
 
 import preprocess
 from configs.defaults import PARTS, get_config
@@ -22,29 +22,6 @@ from data.jobs import JobFolder
 from data.transforms import build_eval_transform
 from data.video import FrameReader, Source, find_sources
 from utils import UsageError
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> Path:
-    return write_videos(tmp_path_factory.mktemp("videos"))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "detector.pth"
-    path.write_bytes(b"weights")
-    return path
-
-
-@pytest.fixture
-def crop(weights, monkeypatch):
-    """Return a function that runs preprocess.py here, with the fake detector."""
-    use_fake_detector(monkeypatch)
-
-    def run(videos, output: Path, *more: str) -> int:
-        return preprocess.main(flags(videos, output, weights, *more))
-
-    return run
 
 
 def test_rows_files_and_lists_agree(videos, crop, tmp_path):

@@ -17,36 +17,12 @@ from preprocess_runs import (
     tree,
     use_fake_detector,
     write_video,
-    write_videos,
 )
 
 import preprocess
 from data.cropping.crop_lists import source_of
 from data.jobs import share
 from data.video import find_sources
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> Path:
-    return write_videos(tmp_path_factory.mktemp("videos"))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "detector.pth"
-    path.write_bytes(b"weights")
-    return path
-
-
-@pytest.fixture
-def crop(weights, monkeypatch):
-    """Return a function that runs preprocess.py here, with the fake detector."""
-    use_fake_detector(monkeypatch)
-
-    def run(videos, output: Path, *more: str) -> int:
-        return preprocess.main(flags(videos, output, weights, *more))
-
-    return run
 
 
 @pytest.fixture(scope="module")

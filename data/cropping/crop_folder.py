@@ -14,7 +14,7 @@ import cv2
 from configs.defaults import PARTS
 from data.cropping.crop_lists import STATE_FILE, read_split, remove_split, source_of, write_lists
 from data.cropping.cropper import Cropper
-from data.jobs import JobFolder, identity
+from data.jobs import JobFolder, identity, read_object
 from data.label import collect
 from data.marks import is_unchanged, mark
 from data.video import Source, VideoError, printable
@@ -31,14 +31,14 @@ class DiskError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do: the sources to crop, and the stems whose present crops it replaces."""
+    """What a run will do: crop the sources `todo`, and delete the old crops of some stems."""
 
     todo: list[Source]
     replaced: set[str]
 
 
 def _same_file(state: dict, source: Source) -> bool:
-    """Return whether `state` was stored for this file. Its time may differ: copies lose it."""
+    """Return whether `state` was stored for this file; its time may differ, as that of a copy."""
     try:
         return (state.get("identity") or [])[:2] == identity(source)[:2]
     except VideoError:
@@ -56,16 +56,16 @@ def _noting_files(rows: Iterator[dict], files: set[str]) -> Iterator[dict]:
 class CropFolder(JobFolder):
     """The output folder: crops in human/, face/ and hand/, each video's rows, the merged lists.
 
-    A run asks for a `plan`, opens the folder, calls `prepare` and then `crop` for each source, and
-    ends with `merge`. Under torchrun, every process crops and process 0 does the rest.
+    A run calls `plan`, `open`, `prepare`, then `crop` for each source, and `merge`. Under torchrun,
+    every process crops and process 0 does the rest.
     """
 
     def plan(self, sources: Sequence[Source], label: int | None, *, overwrite: bool) -> Plan:
         """Return what is to be done for `sources`; nothing is changed yet.
 
-        Raises UsageError where the folder holds crops of other settings, or crops of a source's
-        name from another file or with another label, unless `overwrite`; and where crops that a
-        person sorted would be replaced.
+        Without `overwrite`, raises UsageError if the folder holds crops of other settings, or crops
+        of a source's name from another file or with another label; with it, if crops that a person
+        sorted would be replaced.
         """
         done = self._finished()
         changed = self.other_settings()
@@ -75,7 +75,7 @@ class CropFolder(JobFolder):
                 f"({', '.join(changed)} differ); choose another folder, or add --overwrite to "
                 "replace them"
             )
-        todo, replaced = [], self._item_stems() - done.keys()
+        todo, replaced = [], set(self.item_stems()) - done.keys()
         for source in sources:
             state = done.get(source.stem)
             if state is None:
@@ -106,7 +106,7 @@ class CropFolder(JobFolder):
         self.forget_tries()
         if not plan.todo and not plan.replaced:
             return
-        # Until a source is finished, its name stands here, so that its crops can be deleted.
+        # By this list, a later run finds the crops of a source that was not finished.
         unfinished = {source.stem for source in plan.todo} | plan.replaced | self._unfinished()
         write_json(self._unfinished_path, sorted(unfinished))
         for stem in plan.replaced:
@@ -116,8 +116,8 @@ class CropFolder(JobFolder):
     def crop(self, source: Source, cropper: Cropper, label: int | None) -> dict:
         """Crop `source` and return its summary; its rows appear at once when all is written.
 
-        The summary of a video without a frame has an "error". Raises DiskError where the folder
-        cannot be written.
+        The summary of a video without a frame has an "error". Raises DiskError if the folder cannot
+        be written.
         """
         summary = {"video_path": printable(source.path), "label": label}
         try:
@@ -135,9 +135,9 @@ class CropFolder(JobFolder):
     def merge(self, failed: Sequence[dict], split: float | None) -> dict[str, int]:
         """Write boxes.jsonl, the lists per part and failed.jsonl; return counts for the summary.
 
-        All finished videos in the folder are merged in the order of their names, so the result
-        does not depend on which process cropped which. The lists, perhaps with labels by now, stay
-        as they are where nothing was added. `failed` has a row for each input that could not be
+        All finished videos in the folder are merged in the order of their names, so the result does
+        not depend on which process cropped which. If nothing was added, the lists stay as they are,
+        for a person may have labelled them. `failed` has a row for each input that could not be
         cropped; `split` is the share of videos to test on (None: as before).
         """
         with self.disk_errors("the lists"):
@@ -149,28 +149,24 @@ class CropFolder(JobFolder):
             before = read_split(self.folder)
             split = before if split is None else split
             stamp = hashlib.sha256(json.dumps([states, split]).encode()).hexdigest()
-            stamp_path, boxes = self.state / "merged", self.folder / "boxes.jsonl"
             if not self._is_merged(stamp):
                 state = {"version": 1, "settings": self.settings, "train_test_split": split}
                 write_json(self.folder / STATE_FILE, state)
                 self._merge_lists(list(states))
                 if before and not split:
                     remove_split(self.folder)
-                write_json(stamp_path, {"stamp": stamp, "boxes": mark(boxes)})
+                merged = {"stamp": stamp, "boxes": mark(self.folder / "boxes.jsonl")}
+                write_json(self.state / "merged", merged)
         counts = {name: sum(s["row"][name] for s in states.values()) for name in COUNTED}
         labelled = sum(s["row"]["label"] is not None for s in states.values())
         return {"videos": len(states), "labelled": labelled, "failed": len(failed), **counts}
 
     def _is_merged(self, stamp: str) -> bool:
         """Return whether the lists are those of `stamp`; labels may have been added to them."""
-        try:
-            merged = json.loads((self.state / "merged").read_text(encoding="utf-8"))
-            same = merged["stamp"] == stamp
-            lists = [self.folder / f"{part}.jsonl" for part in PARTS]
-            same = same and all(path.is_file() for path in lists)
-            return same and is_unchanged(self.folder / "boxes.jsonl", merged["boxes"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        merged = read_object(self.state / "merged") or {}
+        is_same = merged.get("stamp") == stamp
+        is_same = is_same and all((self.folder / f"{part}.jsonl").is_file() for part in PARTS)
+        return is_same and is_unchanged(self.folder / "boxes.jsonl", merged["boxes"])
 
     @contextmanager
     def disk_errors(self, what: str) -> Iterator[None]:
@@ -185,11 +181,6 @@ class CropFolder(JobFolder):
 
     def _rows_path(self, stem: str) -> Path:
         return self.state / f"boxes.{stem}.jsonl"
-
-    def _item_stems(self) -> set[str]:
-        """Return the stems of all sources that were finished, with whatever settings."""
-        names = [path.name for path in self.state.glob("item.*.json")]
-        return {name.removeprefix("item.").removesuffix(".json") for name in names}
 
     def _finished(self) -> dict[str, dict]:
         """Return {stem: state} of the sources finished with these settings, sorted by stem."""
@@ -208,7 +199,7 @@ class CropFolder(JobFolder):
             return set()
 
     def _delete_unfinished(self) -> None:
-        """Delete what is stored of sources that are not finished, but nothing sorted by hand."""
+        """Delete the rows and crops of unfinished sources, except crops sorted by hand."""
         stems = self._unfinished() - self._finished().keys()
         for stem in stems:
             self._rows_path(stem).unlink(missing_ok=True)
@@ -220,7 +211,7 @@ class CropFolder(JobFolder):
                     os.unlink(entry)
 
     def _refuse_sorted(self, stems: set[str]) -> None:
-        """Raise UsageError where a person sorted crops of `stems` into folders."""
+        """Raise UsageError if a person sorted crops of `stems` into folders."""
         for part in PARTS if stems else ():
             for top, _, names in os.walk(self.folder / part):
                 found = [name for name in names if source_of(name) in stems]

@@ -1,4 +1,4 @@
-"""The crops in preprocess.py's folder, who says what about them, and the lists for training."""
+"""The crops in preprocess.py's folder, their labels, and the lists for training."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ CROP_NAME = re.compile(r"(?P<source>.+)_f\d{6,}_p\d+(_\d+)?\.\w+")
 
 @dataclass
 class Crop:
-    """One crop of a part: where it lies below the part's folder and who says what about it."""
+    """One crop of a part: where its copies lie, and every label that was given to it."""
 
     part: str
     name: str  # the file's own name, unique in its part
     source: str
     score: float | None
-    label: int | None  # what preprocess.py was told of the whole video
-    places: list[str] = field(default_factory=list)
+    label: int | None  # of the whole video, as preprocess.py was told
+    places: list[str] = field(default_factory=list)  # below the part's folder
     votes: list[tuple[int, str]] = field(default_factory=list)  # (label, where it was read)
 
     def verdict(self) -> int | None:
@@ -42,7 +42,7 @@ class Crop:
         return len({label for label, _ in self.votes}) > 1
 
     def place(self) -> str:
-        """Return its path below the part's folder, the sorted copy if there are several."""
+        """Return its path below the part's folder; of several copies, the sorted one."""
         word = dict(map(reversed, LABELS.items())).get(self.verdict())
         return min(self.places, key=lambda p: (_sorted_as(p) != word, p))
 
@@ -54,7 +54,7 @@ def _sorted_as(place: str) -> str | None:
 
 
 def is_test_source(source: str, share: float) -> bool:
-    """Return whether a video belongs to the test list: by its name, so more videos move none."""
+    """Return whether a video is in the test list; its name decides, so more videos move none."""
     digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
@@ -84,9 +84,9 @@ def source_of(name: str) -> str | None:
 
 
 def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
-    """Return {part: {file name: Crop}} of the images there, and the files nobody knows.
+    """Return {part: {file name: Crop}} of the images in `folder`, and the files that are no crops.
 
-    Known are the crops in `boxes.jsonl`; in a folder without one, every image is.
+    `boxes.jsonl` lists the crops; without it, every image is a crop.
     """
     crops: dict[str, dict[str, Crop]] = {part: {} for part in PARTS}
     boxes, unknown = folder / "boxes.jsonl", []
@@ -116,7 +116,8 @@ def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
 def write_lists(folder: Path, crops: dict[str, list[Crop]], keep_unlabelled: bool) -> None:
     """Write `{part}.jsonl` and, if preprocess.py was asked for a split, its train and test lists.
 
-    Unlabelled crops are null there, or left out. `dataset.json` beside them says 1 is abnormal.
+    The label of an unlabelled crop is null, or the crop is left out. `dataset.json` says that 1 is
+    abnormal.
     """
     share = read_split(folder)
     write_json(folder / "dataset.json", {"abnormal_label": 1}, indent=None)
@@ -135,7 +136,7 @@ def write_lists(folder: Path, crops: dict[str, list[Crop]], keep_unlabelled: boo
 
 
 def _warn_if_empty(folder: Path, part: str, share: float, videos: int, tested: list[bool]) -> None:
-    """Say so where a split leaves a list empty: whole videos go into one list or the other."""
+    """Log a warning if a split, which assigns whole videos, leaves a list empty."""
     if videos and len(set(tested)) == 1:
         empty = folder / f"{part}_{'train' if tested[0] else 'test'}.jsonl"
         logger.warning(

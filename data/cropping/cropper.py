@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +16,16 @@ from data.video import Frame, FrameReader, Source
 from utils import atomic_write, keep_to_one_core
 
 JPEG_QUALITY = 95
+MOST_WAITING = 64  # crops to be encoded and written; more would only fill the memory
 
 
 class CropWriter:
-    """Encodes crops and writes them in threads; at most `depth` of them wait.
+    """Encodes crops and writes them in threads; their errors are raised by `write` or `flush`."""
 
-    Errors come out of `write` or `flush`.
-    """
-
-    def __init__(self, folder: Path, threads: int = 2, depth: int = 64):
+    def __init__(self, folder: Path, threads: int):
         self.folder = folder
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
-        self._room = threading.Semaphore(depth)
+        self._room = threading.Semaphore(MOST_WAITING)
         self._waiting: list[Future] = []
 
     def write(self, file: str, crop: np.ndarray) -> None:
@@ -42,8 +40,7 @@ class CropWriter:
     def flush(self) -> None:
         """Return when all crops are on disk; raises the first error of those that are not."""
         waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            future.exception()
+        wait(waiting)
         for future in waiting:
             future.result()
 
@@ -62,9 +59,9 @@ class CropWriter:
 class Cropper:
     """Turns a video into rows of boxes.jsonl, and its squares into crops.
 
-    `detect` is `PartDetector.detect`, so squares are those that scoring judges; `workers` threads
-    call it on batches of frames at once. Crops whose square has a side below `min_size` pixels are
-    listed but not written. `on_frame` is called after each frame.
+    `detect` is `PartDetector.detect`, so the squares are those that scoring judges; `workers`
+    threads call it at once, each on a batch of frames. Crops whose square has a side below
+    `min_size` pixels are listed but not written. `on_frame` is called after each frame.
     """
 
     detect: Callable[[Sequence[np.ndarray]], Sequence]
@@ -78,9 +75,9 @@ class Cropper:
     on_frame: Callable[[], object] = lambda: None
 
     def rows(self, source: Source, label: int | None, summary: dict) -> Iterator[dict]:
-        """Yield the rows of `source` in order, crops on disk at the end; fill in `summary`.
+        """Yield the rows of `source` in order and fill in `summary`; at the end, crops are on disk.
 
-        Raises VideoError where no frame can be decoded.
+        Raises VideoError if no frame can be decoded.
         """
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
         summary |= {"frames": 0, "people": 0, "crops": 0, "skipped_crops": 0}
@@ -99,7 +96,7 @@ class Cropper:
         summary["warnings"] = reader.warnings
 
     def detected(self, batches: Iterable[list[Frame]]) -> Iterator[tuple[list[Frame], Sequence]]:
-        """Yield each batch and what was found in it, in order; `workers` are looked at ahead."""
+        """Yield each batch and its detections, in order; `workers` batches are computed ahead."""
 
         def find(frames: list[Frame]) -> Sequence:
             return self.detect([frame.image for frame in frames])

@@ -178,10 +178,8 @@ def training(args) -> list[dict]:
     """Return training images a second for each number type, and the share of the matrix rate."""
     batch = 8 if args.cpu else 128
     cfg = "configs/demo/demo.yaml" if args.cpu else bench_training.YAML
-    options = Namespace(
-        cfg=cfg, batch_size=batch, steps=2 if args.cpu else 20, threads=cores_per_process(),
-        profile=False, cpu_seconds=False,
-    )  # fmt: skip
+    options = Namespace(cfg=cfg, batch_size=batch, profile=False, cpu_seconds=False)
+    options.steps, options.threads = 2 if args.cpu else 20, cores_per_process()
     work = bench_training.count_operations(get_config(ROOT / cfg)) * batch
     size = 512 if args.cpu else None
     rows = []
@@ -213,12 +211,8 @@ def loader(args) -> list[dict]:
         ]
 
 
-SECTIONS = {
-    section.__name__: section
-    for section in (
-        machine, reference, passes, crops, videos, score_frames, training, loader,
-    )
-}  # fmt: skip
+SECTIONS = (machine, reference, passes, crops, videos, score_frames, training, loader)
+SECTIONS = {section.__name__: section for section in SECTIONS}
 
 
 def run(args, name: str, left: float) -> list[dict] | str:

@@ -33,11 +33,10 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("tables", nargs="*", default=list(TABLES), help=f"{', '.join(TABLES)} (all)")
     p.add_argument("--repeat", type=int, default=3, help="runs per row (3)")
     p.add_argument("--clip", type=int, default=120, help="frames of each of four clips (120)")
-    p.add_argument("--flags", nargs="+", default=[], metavar="FLAG=VALUE",
-                   help="more flags of inference.py, such as detector-config=FILE")  # fmt: skip
-    p.add_argument("--frame", choices=("demo", "blank"), default="demo",
-                   help="what start-up scores: seeded weights find hundreds of people in a real "
-                   "frame (demo)")  # fmt: skip
+    text = "more flags of inference.py, such as detector-config=FILE"
+    p.add_argument("--flags", nargs="+", default=[], metavar="FLAG=VALUE", help=text)
+    text = "what start-up scores: seeded weights find hundreds of people in a real frame (demo)"
+    p.add_argument("--frame", choices=("demo", "blank"), default="demo", help=text)
     args = p.parse_args()
     if wrong := set(args.tables) - set(TABLES):
         p.error(f"expected tables of {', '.join(TABLES)}, got {', '.join(sorted(wrong))}")

@@ -217,10 +217,8 @@ def run_one(args: argparse.Namespace) -> dict:
         score(args.video)
     seconds = time.perf_counter() - start
     stages = {stage: clock.seconds[stage] / frames for stage in STAGES}
-    return {
-        "frames": frames, "seconds": seconds, "load": loaded, "first": first, "stages": stages,
-        "memory": peak_memory(device), "machine": describe(device),
-    }  # fmt: skip
+    found = {"frames": frames, "seconds": seconds, "load": loaded, "first": first, "stages": stages}
+    return found | {"memory": peak_memory(device), "machine": describe(device)}
 
 
 def operations(args: argparse.Namespace) -> float:
@@ -272,11 +270,11 @@ def print_table(args, runs, rates, work: float, fast: torch.dtype) -> None:
     """Print a line per mode: medians over the repeats."""
     some = next(iter(runs.values()))[0]
     shown = " ".join(map(str, args.people))
-    print(f"{some['machine']}; {args.video.name}, {some['frames']} frames, {shown} people a "
-          f"frame, size {args.size}, batch {args.batch_size}")  # fmt: skip
-    print("matrix rates, GFLOP/s: "
-          + ", ".join(f"{str(t).removeprefix('torch.')} {r / 1e9:.0f}" for t, r in rates.items())
-          + f"; {work / 1e9:.0f} GFLOP a frame at 640x640")  # fmt: skip
+    line = f"{some['machine']}; {args.video.name}, {some['frames']} frames, {shown} people a frame"
+    print(f"{line}, size {args.size}, batch {args.batch_size}")
+    known = (f"{str(t).removeprefix('torch.')} {r / 1e9:.0f}" for t, r in rates.items())
+    line = f"matrix rates, GFLOP/s: {', '.join(known)}"
+    print(f"{line}; {work / 1e9:.0f} GFLOP a frame at 640x640")
     head = f"{'mode':<14}{'s/frame':>9}{'ratio':>7}{'load':>7}{'first':>7}{'MiB':>8}{'share':>7}"
     print(head + "".join(f"{stage:>15}" for stage in STAGES))
     base = None
@@ -286,11 +284,11 @@ def print_table(args, runs, rates, work: float, fast: torch.dtype) -> None:
         rate = rates[fast if mode.startswith("fast") else torch.float32]
         row = [statistics.median(r[k] for r in results) for k in ("load", "first", "memory")]
         stages = [statistics.median(r["stages"][s] for r in results) for s in STAGES]
-        print(f"{mode:<14}{per_frame:9.3f}{base / per_frame:7.2f}{row[0]:7.1f}{row[1]:7.1f}"
-              f"{row[2]:8.0f}{work / per_frame / rate:7.0%}"
-              + "".join(f"{s:15.3f}" for s in stages))  # fmt: skip
-    print("ratio: to the first mode. first: of the first batch, which compiles in compiled modes. "
-          "share: of the measured matrix rate.")  # fmt: skip
+        line = f"{mode:<14}{per_frame:9.3f}{base / per_frame:7.2f}{row[0]:7.1f}{row[1]:7.1f}"
+        line += f"{row[2]:8.0f}{work / per_frame / rate:7.0%}"
+        print(line + "".join(f"{s:15.3f}" for s in stages))
+    note = "ratio: to the first mode. first: of the first batch, which compiles in compiled modes. "
+    print(note + "share: of the measured matrix rate.")
 
 
 if __name__ == "__main__":

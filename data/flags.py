@@ -1,0 +1,32 @@
+"""The flags that inference.py and preprocess.py share: which frames to take, and where."""
+
+import argparse
+from collections.abc import Callable
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Return an argparse type: a whole number, `lowest` or more."""
+
+    def number(text: str) -> int:
+        if int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"expected at least {lowest}, got {text}")
+        return int(text)
+
+    return number
+
+
+def _frame_rate(text: str) -> float:
+    if not 0 < float(text) < 1000:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1000, got {text}")
+    return float(text)
+
+
+def add_shared_flags(add: Callable, verb: str) -> None:
+    """Add the flags by a parser's `add_argument`; `verb` says what is done with a frame."""
+    add("--frame-stride", type=at_least(1), default=1, help=f"{verb} every n-th frame (1)")
+    add("--fps", type=_frame_rate, default=25.0, help="frame rate of image folders (25)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    text = f"{verb} in a Ray cluster's actors"
+    add("--ray", nargs="?", const="local", metavar="ADDRESS", help=text)
+    text = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
+    add("--actor-cores", type=at_least(1), metavar="N", help=text)
