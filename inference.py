@@ -80,7 +80,7 @@ def default_output(inputs: Sequence[str]) -> Path:
 
 
 def describe(args: argparse.Namespace, weights, config) -> dict:
-    """Return what the results depend on, as scores.json records it."""
+    """Return the settings on which the results depend, for scores.json."""
     return {
         "cfg": weights.cfg,
         "changed": {k: v for k, (_, v) in sorted(differences(config).items())},

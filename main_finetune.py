@@ -7,7 +7,7 @@ One process:
         --pretrained pretrain/simmim_pretrain__vit_base__img224__800ep.pth --output checkpoint/hand
 N processes, one per GPU (without GPUs: on the CPU):
     torchrun --nproc_per_node N main_finetune.py (the same flags)
-Running the same command again continues where the run broke off.
+The same command again continues a run that broke off.
 """
 
 import argparse
@@ -47,7 +47,7 @@ logger = logging.getLogger("finetune")
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Return the flags; one that sets a key of the settings has that key as its `dest`."""
+    """Return the flags; the `dest` of a flag that sets a key of the settings is that key."""
     parser = command_parser(__doc__, allow_abbrev=False)
     add, switch = parser.add_argument, "store_true"
     add("--cfg", help="YAML of settings, over the defaults")
@@ -91,7 +91,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def read_settings(args: argparse.Namespace):
-    """Return the merged, frozen settings; required ones that are missing name their flag."""
+    """Return the merged, frozen settings; raises UsageError that names a missing or wrong flag."""
     flags = {key: v for key, v in vars(args).items() if key.isupper() and v is not None}
     config = get_config(args.cfg, args.opts, flags)
     needed = {"--val-path": config.DATA.VAL_PATH, "--output": config.OUTPUT}
@@ -128,7 +128,7 @@ def read_crops(config, path: str) -> Manifest:
 
 
 def evaluate(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
-    """Return (logits, figures) of all crops, at the threshold of their part (unknown: 0.5)."""
+    """Return (logits, metrics) of all crops, at the threshold of their part (unknown: 0.5)."""
     logits = predict(model, loader, len(crops), device=device, precision=config.TRAIN.PRECISION)
     return logits, measure(crops.targets, logits, thresholds(config).get(crops.part, 0.5))
 
@@ -147,7 +147,7 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
         random_seed(config.SEED, rank())  # other crops, so other random numbers
         run_folder.resume(state, None if holds_other_run else folder, config.MODEL.RESUME)
     if len(set(starts := gather_objects(state.next_epoch))) > 1:
-        stop_all(f"--output: not shared by all machines, they go on at epochs {starts}")
+        stop_all(f"--output: not shared by all machines: processes would start at epochs {starts}")
     if not args.skip_check:
         with shared_errors():
             check_images(train_crops, val_crops)
@@ -167,7 +167,7 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
 
 
 def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops):
-    """Train, measure and save the epochs that are left; return the last (logits, figures)."""
+    """Train, measure and save the epochs that are left; return the last (logits, metrics)."""
     folder, device, epochs = Path(config.OUTPUT), state.device, config.TRAIN.EPOCHS
     epochs_left = range(state.next_epoch, epochs)
     network = wrap_for_processes(state.model, device)
@@ -193,7 +193,7 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
             steps=steps,
             log=step_log,
         )
-        # Measuring may draw random numbers (an import does), which must not change the training.
+        # Measuring may draw random numbers (an import does), but must not change the training.
         random_states = run_folder.random_states(device)
         measured = evaluate(config, state.model, val_crops, val_loader, device)
         metrics = measured[1]
@@ -218,7 +218,7 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
 def finish(config, args: argparse.Namespace, state, crops: Manifest, measured) -> None:
     """Write the report if it is missing, and the calibrated checkpoint if it is asked for.
 
-    `measured` is what `train_epochs` returned: None where an earlier run had trained all epochs.
+    `measured` is what `train_epochs` returned: None if an earlier run had trained all epochs.
     """
     folder = Path(config.OUTPUT)
     checkpoint = folder / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
@@ -246,7 +246,7 @@ def finish(config, args: argparse.Namespace, state, crops: Manifest, measured) -
 
 
 def evaluate_checkpoint(config, args: argparse.Namespace, device: torch.device) -> None:
-    """Measure --resume, or the newest checkpoint in --output; print figures, write the report."""
+    """Measure --resume, or the newest checkpoint in --output; print metrics, write the report."""
     folder = Path(config.OUTPUT)
     start_log(config, None)
     with shared_errors():

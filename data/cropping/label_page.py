@@ -26,9 +26,9 @@ def read_probabilities(folder: Path) -> dict[str, float]:
 def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
     """Write `folder`/label.html; return its path and how many crops it shows.
 
-    It shows the crops that nothing but the page itself has labelled, those with the highest
-    p(abnormal) first. Images are links beside the page, for thousands of them would make one file
-    too large to open.
+    It shows the crops that have no label but one of the page itself, those with the highest
+    p(abnormal) first. The images stay in files of their own: with thousands of them inside, the
+    page would be too large to open.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -58,7 +58,7 @@ def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
 
 
 def _is_open(crop: Crop) -> bool:
-    """Return whether no folder, CSV or --label has labelled the crop: the page's own file may."""
+    """Return whether a crop has no label, except perhaps the page's own in labels.json."""
     return crop.label is None and all(where.endswith(".json") for _, where in crop.votes)
 
 
