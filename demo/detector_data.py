@@ -13,7 +13,7 @@ from demo.world.files import read_stills
 
 FRAME, CROP = "frame", "crop"
 LONG_SIDE = 400  # pixels at which samples are kept in memory
-MARGIN = 0.08  # kept around a person's box, as a share of its size, for windows that vary
+MARGIN = 0.08  # kept around a person's box, as a share of its size, because windows move
 MIN_INSIDE = 0.5  # a box counts in a window that holds at least this share of its area
 PAD = 114  # grey level of the padding, as at scoring
 STEP = 32  # pixels; padded sides are multiples of the coarsest stride

@@ -60,8 +60,8 @@ class Detections:
     def add(self, people: Sequence[Mapping], truth: Sequence[Mapping]) -> None:
         """Count one frame: `people` as in frames.jsonl, `truth` as in truth.jsonl.
 
-        Faces and hands count only where their person was found. They may be found in the crop of
-        another person.
+        Faces and hands count only where their person was found, but a box from another person's
+        crop may match them.
         """
         self.frames += 1
         boxes = [part for person in people for part in person["parts"]]
@@ -82,7 +82,7 @@ class Detections:
                 self.false_people += len(matches) - len(hits)
 
     def figures(self) -> dict[str, float]:
-        """Return each part's recall, and how many boxes a frame were taken for people wrongly."""
+        """Return each part's recall, and the false people per frame."""
         recall = {f"{p}_recall": self.found[p] / max(1, self.true[p]) for p in PARTS}
         return recall | {"false_people_per_frame": self.false_people / max(1, self.frames)}
 
@@ -157,11 +157,9 @@ def score(args: argparse.Namespace, truth: Mapping[str, list]) -> tuple[list, di
     return [*counts, crops], rows
 
 
-def interval(
-    labels: Sequence[bool], scores: Sequence[float], draws: int = 1000
-) -> tuple[float, float]:
+def interval(labels: Sequence[bool], scores: Sequence[float]) -> tuple[float, float]:
     """Return the 95% bootstrap interval of the AUROC; videos are resampled."""
-    rng, values = random.Random(0), []
+    rng, values, draws = random.Random(0), [], 1000
     pairs = list(zip(labels, scores, strict=True))
     while len(values) < draws:
         drawn = rng.choices(pairs, k=len(pairs))

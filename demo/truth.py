@@ -42,8 +42,8 @@ def abnormal_part(frames: list[list[dict]]) -> str | None:
 def true_parts(people: Sequence[Mapping], part: str) -> list[tuple[list[float], bool, int]]:
     """Return (box, is it abnormal, index of its person) of every visible `part`.
 
-    The body or face of a person is abnormal if the truth names that part. Of the two hands only
-    those are abnormal that are an anomaly box.
+    The body or face of a person is abnormal if the truth names that part. A hand is abnormal if
+    its box is also one of the anomaly boxes.
     """
     found = []
     for index, person in enumerate(people):

@@ -8,7 +8,7 @@ from demo.truth import match
 
 
 def own_box(person: Mapping) -> Mapping | None:
-    """Return the part that is the person's body, None where no square fitted it."""
+    """Return the person's body among its parts, or None where no square fitted it."""
     return next((part for part in person["parts"] if part["part"] == "human"), None)
 
 

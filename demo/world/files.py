@@ -25,12 +25,12 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def video_name(seed: int, anomaly: str) -> str:
-    """Return a video's file name. It holds everything that decides the content."""
+    """Return a video's file name, which tells everything that its content depends on."""
     return f"figures_{seed:06d}{'' if anomaly == 'random' else '_' + anomaly}.mp4"
 
 
 def _draw_video(path: Path, seed: int, anomaly: str) -> list[list[dict]]:
-    """Draw one MPEG-4 video, which appears when it is whole; return the people of each frame."""
+    """Draw one MPEG-4 video, visible only when complete; return the people of each frame."""
     cv2.setNumThreads(1)
     world = World(seed, None if anomaly == "none" else anomaly)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -83,7 +83,7 @@ def chunks(folder: Path, seeds: range) -> list[tuple[Path, range]]:
 
 
 def truth_file(chunk: Path) -> Path:
-    """Return the path of a subfolder's truth. It lies beside it, so inside are pictures only."""
+    """Return the path of a subfolder's truth: beside the subfolder, which holds only pictures."""
     return chunk.with_suffix(".jsonl")
 
 
@@ -94,7 +94,7 @@ def _draw_chunk(chunk: Path, seeds: range) -> int:
     truth = []
     for seed in seeds:
         frame, people = draw_still(seed)
-        # A lossy codec comes before the classifiers in videos, hence JPEG of varied quality here.
+        # JPEG of varied quality stands for the lossy codecs of videos.
         quality = int(np.random.default_rng([seed, 30]).integers(70, 97))
         with atomic_write(chunk / f"{seed:06d}.jpg", "wb") as file:
             file.write(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])

@@ -11,7 +11,7 @@ def _mirror(half):
 
 
 class _Trunk:
-    """The coordinates of a trunk: (across, up), in body heights and from pelvis 0 to neck 1."""
+    """The coordinates of a trunk: across in body heights, up from 0 (pelvis) to 1 (neck)."""
 
     def __init__(self, person, pose):
         spine = pose.neck - pose.pelvis
