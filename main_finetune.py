@@ -28,6 +28,7 @@ from models.device import set_matmul_precision
 from models.training import calibrate, recipe, run_folder
 from models.training.engine import StepLog, log_epoch, train_one_epoch, wrap_for_processes
 from models.training.metrics import measure, predict
+from models.training.random_states import random_states, set_random_states
 from models.training.report import check_report, save_report
 from utils import (
     UsageError,
@@ -194,10 +195,10 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
             log=step_log,
         )
         # Measuring may draw random numbers (an import does), but must not change the training.
-        random_states = run_folder.random_states(device)
+        states = random_states(device)
         measured = evaluate(config, state.model, val_crops, val_loader, device)
         metrics = measured[1]
-        run_folder.set_random_states(random_states, device)
+        set_random_states(states, device)
         state.finish_epoch(epoch, metrics)
         log_epoch(folder, train_loss, metrics, state)
         run_folder.save_epoch(
@@ -209,7 +210,7 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
                 "config": config.dump(),
                 "abnormal_label": train_crops.abnormal_label,
             },
-            random_states,
+            states,
             numbered=run_folder.is_numbered(epoch, config),
         )
     return measured

@@ -10,6 +10,7 @@ import torch
 
 from configs.defaults import get_config
 from models.training import run_folder
+from models.training.random_states import random_states, set_random_states
 from utils import UsageError
 
 
@@ -76,7 +77,7 @@ def test_clear_deletes_the_run_and_nothing_else(tmp_path):
 def test_random_states_survive_the_file(tmp_path):
     cpu = torch.device("cpu")
     random.gauss(0, 1), np.random.randn()  # each leaves a second number in waiting
-    run_folder.save(tmp_path / "last.pth", {"states": run_folder.random_states(cpu)})
+    run_folder.save(tmp_path / "last.pth", {"states": random_states(cpu)})
 
     def draw():
         return random.gauss(0, 1), random.random(), *np.random.randn(3), *torch.rand(3).tolist()
@@ -84,7 +85,7 @@ def test_random_states_survive_the_file(tmp_path):
     expected = draw()
     draw()
     states = run_folder.read_checkpoint(tmp_path / "last.pth")["states"]
-    run_folder.set_random_states(states, cpu)
+    set_random_states(states, cpu)
     assert draw() == expected
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import pickle
-import random
 import re
 import shutil
 from contextlib import suppress
@@ -11,12 +10,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from timm.scheduler.scheduler import Scheduler
 
 from configs.defaults import differences, get_config
 from models.checkpoint import CheckpointError, compare, pick_state, read_checkpoint
+from models.training.random_states import set_random_states
 from utils import UsageError, atomic_write, gather_objects, rank, write_jsonl
 
 logger = logging.getLogger(__name__)
@@ -204,29 +203,6 @@ def append_row(path: Path, row: dict) -> None:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
         raise UsageError(f"{path}: cannot write: {error}") from error
-
-
-def random_states(device: torch.device) -> dict:
-    """Return this process's random states as plain data."""
-    kind, keys, *rest = np.random.get_state()
-    version, words, gauss = random.getstate()
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def set_random_states(states: dict, device: torch.device) -> None:
-    """Restore what `random_states` returned."""
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"].clone())
-    if device.type == "cuda" and states["cuda"] is not None:
-        torch.cuda.set_rng_state(states["cuda"].clone(), device)
 
 
 def find_checkpoint(folder: Path, path: str) -> Path:

@@ -3,9 +3,13 @@
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
+
+from models.int8 import Int8Linear
 
 
 def describe(device: torch.device) -> str:
@@ -30,12 +34,16 @@ def matrix_rate(
 ) -> float:
     """Return the measured rate of a large matrix product in operations per second of `clock`."""
     size = size or (8192 if device.type == "cuda" else 2048)
-    a = torch.randn(size, size, device=device, dtype=torch.float32).to(dtype)
-    b = torch.randn(size, size, device=device, dtype=torch.float32).to(dtype)
+    a, b = (torch.randn(size, size, device=device, dtype=torch.float32) for _ in range(2))
+    if dtype == torch.int8:
+        product = Int8Linear(nn.Linear(size, size, bias=False)).forward
+    else:
+        a, b = a.to(dtype), b.to(dtype)
+        product = partial(torch.matmul, other=b)
     best = float("inf")
     for _ in range(6):
         start = clock()
-        (a @ b).sum().item()
+        product(a).sum().item()
         best = min(best, clock() - start)
     return 2 * size**3 / best
 
