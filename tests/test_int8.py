@@ -11,9 +11,11 @@ from models import int8
 from models.classifier import in_type, load_classifier
 from models.detector import PartDetector
 
-pytestmark = pytest.mark.skipif(
-    not int8.is_exact(), reason="this processor, or build of torch, is not exact in int8"
-)
+
+@pytest.fixture(autouse=True)
+def _exact():
+    if not int8.is_exact():
+        pytest.skip("this processor, or build of torch, is not exact in int8")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import zipfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -234,17 +235,22 @@ def attempt(kind: str, number: int) -> str:
     return "accepted"
 
 
+def _process() -> ProcessPoolExecutor:
+    # Not a fork: torch's threads of this process would be missing in it, and it would wait for them.
+    return ProcessPoolExecutor(1, get_context("spawn"))
+
+
 def attack(kind: str, count: int) -> tuple[Counter, dict[int, str]]:
     """Make `count` tries; return how many ended how, and what was lost by number."""
     outcomes, lost = Counter(), {}
-    pool = ProcessPoolExecutor(1)
+    pool = _process()
     for number in range(count):
         try:
             outcome = pool.submit(attempt, kind, number).result(SECONDS)
         except (BrokenProcessPool, TimeoutError) as error:
             outcome = f"LOST {type(error).__name__}"
             pool.shutdown(wait=False, cancel_futures=True)
-            pool = ProcessPoolExecutor(1)
+            pool = _process()
         outcomes["lost" if outcome not in ("refused", "accepted") else outcome] += 1
         if outcome not in ("refused", "accepted"):
             lost[number] = outcome
