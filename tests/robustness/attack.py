@@ -236,7 +236,7 @@ def attempt(kind: str, number: int) -> str:
 
 
 def _process() -> ProcessPoolExecutor:
-    # Not a fork: torch's threads of this process would be missing in it, and it would wait for them.
+    # Not a fork, in which torch's threads would be missing, and waited for.
     return ProcessPoolExecutor(1, get_context("spawn"))
 
 
