@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11,$(shell $p $(IS_
 
 help:
 	@echo "make demo        score the four embedded videos and say where to look"
-	@echo "make demo-train  train the demo's weights again, from nothing (at most 60 minutes)"
+	@echo "make demo-train  train the demo's weights again, from nothing (more than an hour)"
 	@echo "make weights     find or fetch the released weights for scoring and check them"
 	@echo "make weights-training  the same, with SimMIM's to train from"
 	@echo "make reproduce   run what was published and print both numbers side by side"

@@ -80,7 +80,7 @@ def precision() -> str:
 
     from models.device import choose_device, fast_dtype
 
-    return "bf16" if fast_dtype(choose_device("auto")) == torch.bfloat16 else "fp32"
+    return "bf16" if fast_dtype(choose_device("auto"), int8=False) == torch.bfloat16 else "fp32"
 
 
 def train_detector(args: argparse.Namespace) -> Path:

@@ -6,10 +6,14 @@ each output channel. Inputs are rounded as they come, with one scale for the ten
 from a calibration set changed several times as many verdicts (tests/benchmarks/README.md).
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-LEVELS = 254  # of an input, one fewer than there are: no value is rounded beyond the last
+from data.video import VideoError
+
+LEVELS = 254  # steps from an input's least to its greatest value; rounding may need the 255th
 TINY = 1e-12  # a scale must not be 0
 
 
@@ -27,12 +31,17 @@ class _Int8(nn.Module):
 
     @staticmethod
     def _round(x: Tensor) -> tuple[Tensor, float, int]:
-        """Return (integers uint8, scale, zero): x is about (integers - zero) * scale."""
+        """Return (integers uint8, scale, zero): x is about (integers - zero) * scale.
+
+        Raises VideoError for numbers that are not finite, which integers would hide.
+        """
         low, high = (float(v) for v in torch.aminmax(x))
+        if not math.isfinite(high - low):
+            raise VideoError("a network computes numbers that are not finite")
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max((high - low) / LEVELS, TINY)
         zero = round(-low / scale)
-        # To integers means to cut off, so half a level more rounds.
+        # Half a step is added because the conversion to integers cuts fractions off.
         return torch.add(torch.tensor(zero + 0.5), x, alpha=1 / scale).to(torch.uint8), scale, zero
 
 

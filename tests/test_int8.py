@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from configs.defaults import get_config
+from data.video import VideoError
 from demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
 from models import int8
 from models.classifier import in_type, load_classifier
@@ -53,6 +54,12 @@ def test_every_input_is_rounded_to_the_nearest_level():
     integers, scale, zero = int8._Int8._round(x)
     error = (integers.float() - zero) * scale - x
     assert error.abs().max() <= 0.51 * scale and integers.max() <= 255
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_not_hidden(number):
+    with pytest.raises(VideoError, match="not finite"):
+        int8.Int8Linear(nn.Linear(8, 4))(torch.tensor([[1.0] * 7 + [number]]))
 
 
 @torch.inference_mode()

@@ -117,7 +117,7 @@ def test_killed_and_run_again_ends_the_same(data, finished, tmp_path):
 
 
 def test_a_disk_full_between_two_checkpoints_changes_nothing(data, finished, tmp_path, monkeypatch):
-    """The first epoch's second file cannot be written: what the first lacks must not be new."""
+    """Only the first epoch's first file can be written: the rerun ends with the same weights."""
     output, save, saved = tmp_path / "hand", run_folder.save, []
 
     def save_one(path, content):

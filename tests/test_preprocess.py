@@ -153,6 +153,10 @@ def test_a_damaged_list_of_unfinished_videos_is_one_less(videos, crop, tmp_path)
         (output / ".state/unfinished.json").write_text(content)
         (output / ".state/merged").write_text(content)
         assert crop(videos, output) == 0
+    merged = json.loads((output / ".state/merged").read_text())
+    for boxes in ({}, {"boxes": 5}, {"boxes": []}, {"boxes": None}):
+        (output / ".state/merged").write_text(json.dumps({"stamp": merged["stamp"]} | boxes))
+        assert crop(videos, output) == 0
 
 
 def test_other_settings_need_another_folder(videos, crop, tmp_path):

@@ -166,7 +166,10 @@ class CropFolder(JobFolder):
         merged = read_object(self.state / "merged") or {}
         is_same = merged.get("stamp") == stamp
         is_same = is_same and all((self.folder / f"{part}.jsonl").is_file() for part in PARTS)
-        return is_same and is_unchanged(self.folder / "boxes.jsonl", merged["boxes"])
+        try:
+            return is_same and is_unchanged(self.folder / "boxes.jsonl", merged["boxes"])
+        except (KeyError, TypeError, IndexError):  # damaged
+            return False
 
     @contextmanager
     def disk_errors(self, what: str) -> Iterator[None]:

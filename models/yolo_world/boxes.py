@@ -1,6 +1,6 @@
 """Boxes from the detector's outputs for a whole batch at once, for a GPU.
 
-mmyolo does this image by image, and reads the GPU's results several times for each.
+mmyolo does this image by image, and waits for the GPU several times for each.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def find_boxes(
     # A weaker box never suppresses a stronger one, so the threshold can be applied before NMS.
     image, label, place = (scores > config.score_thr).nonzero(as_tuple=True)
     scores, boxes = scores[image, label, place], boxes[image, place]
-    pad, scale, size = (torch.tensor(x, device=device)[image] for x in _geometry(metas))
+    pad, scale, size = torch.from_numpy(_geometry(metas)).to(device)[:, image]
     boxes = (boxes - pad) / scale
     keep = batched_nms(boxes, scores, image * logits[0].shape[1] + label, config.nms.iou_threshold)
     boxes = boxes.clamp(min=torch.zeros_like(size), max=size)
@@ -46,9 +46,9 @@ def _decode(head: nn.Module, distances: Sequence[Tensor]) -> Tensor:
     return head.bbox_coder.decode(torch.cat(priors)[None], flat, strides)
 
 
-def _geometry(metas: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each image's padding, scale and size, (B, 4) float32 each, in the order of xyxy."""
+def _geometry(metas: Sequence[dict]) -> np.ndarray:
+    """Return (3, B, 4) float32: each image's padding, scale and size, in the order of xyxy."""
     pads = [(left, top) * 2 for top, _, left, _ in (meta["pad_param"] for meta in metas)]
     scales = [tuple(meta["scale_factor"]) * 2 for meta in metas]
     sizes = [meta["ori_shape"][::-1] * 2 for meta in metas]
-    return tuple(np.array(rows, np.float32) for rows in (pads, scales, sizes))
+    return np.array((pads, scales, sizes), np.float32)

@@ -204,7 +204,7 @@ def unmeasured(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         return {}
     reasons = {"tf32": "not measured: no GPU"}
-    if fast_dtype(device) != torch.bfloat16:  # emulated: a step takes minutes
+    if fast_dtype(device, int8=False) != torch.bfloat16:  # emulated: a step takes minutes
         reasons["bf16"] = "not measured: this CPU has no bf16 units"
     return reasons
 

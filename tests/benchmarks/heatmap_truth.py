@@ -109,18 +109,12 @@ def flagged(cases: Sequence[Case], part: str, model, explainer, limit: float) ->
 
 def measure(folders: Sequence[Path], weights: Path, cfg: Path, stride: int) -> list[dict]:
     """Return a row per part, and one of all: cases, flagged, judged, hits and chance."""
-    from models.classifier import load_classifier
+    from models.classifier import input_of, load_classifier
     from models.report.heatmap import Explainer
 
     config = get_config(cfg)
     models = {part: load_classifier(weights / f"{part}.pth", config, "cpu") for part in PARTS}
-    explainer = Explainer(
-        models,
-        size=config.DATA.IMG_SIZE,
-        crop=config.TEST.CROP,
-        interpolation=config.DATA.INTERPOLATION,
-        channels=config.TEST.CHANNELS,
-    )
+    explainer = Explainer(models, **input_of(config))
     limits = thresholds(config)
     cases = [case for folder in folders for case in read_cases(folder, stride)]
     rows = []

@@ -236,7 +236,7 @@ def attempt(kind: str, number: int) -> str:
 
 
 def _process() -> ProcessPoolExecutor:
-    # Not a fork, in which torch's threads would be missing, and waited for.
+    # A forked process would wait for threads of torch that a fork does not copy.
     return ProcessPoolExecutor(1, get_context("spawn"))
 
 
