@@ -18,7 +18,8 @@ from models.checkpoint import (
     pick_state,
     read_checkpoint,
 )
-from models.int8 import to_int8
+from models.int8 import Int8Linear
+from models.layers import replace_layers
 
 # A pre-training file does not hold these, so they are newly initialised.
 NEW_IN_FINETUNE = ("fc_norm.", "head.")
@@ -112,7 +113,7 @@ def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     model = copy.deepcopy(model)
     for block in model.blocks:
         block.attn.qkv_bias_separate = True  # else timm multiplies by qkv's weight itself
-    to_int8(model.blocks, nn.Linear)
+    replace_layers(model.blocks, nn.Linear, Int8Linear)
     return model
 
 

@@ -75,15 +75,6 @@ class Int8Linear(_Int8):
         return torch.ops.onednn.qlinear_pointwise(integers, scale, zero, *weight, *result)
 
 
-def to_int8(module: nn.Module, kind: type[nn.Conv2d] | type[nn.Linear]) -> None:
-    """Replace the layers of a `kind` inside `module` by int8 ones."""
-    for name, child in module.named_children():
-        if isinstance(child, kind):
-            setattr(module, name, (Int8Conv2d if kind is nn.Conv2d else Int8Linear)(child))
-        else:
-            to_int8(child, kind)
-
-
 def is_exact() -> bool:
     """Return whether this processor adds up int8 products without losing any.
 

@@ -14,7 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from data.stream import batched
 from models.device import Stopwatch
-from models.int8 import to_int8
+from models.int8 import Int8Conv2d
+from models.layers import replace_layers
+from models.winograd import faster
 from models.yolo_world.boxes import find_boxes
 from models.yolo_world.build import load_detector
 from models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
@@ -71,6 +73,9 @@ class Predictor:
         self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
         if dtype != torch.float32:
             _compute_in(dtype, self.model)
+        # What is left in float32. torch.compile does not gain from it, and GPUs have their own.
+        if self.device.type == "cpu" and not compile:
+            replace_layers(self.model, nn.Conv2d, faster)
         self.embeddings = self.embeddings.to(self.device)
         # The threshold can be applied before NMS: a weaker box never suppresses a stronger one.
         self.model.bbox_head.test_cfg.score_thr = score_thr
@@ -164,8 +169,8 @@ def _compute_in(dtype: torch.dtype, model: nn.Module) -> None:
     image_model = model.backbone.image_model
     if dtype == torch.int8:
         for name in image_model.layers[2:]:
-            to_int8(getattr(image_model, name), nn.Conv2d)
-        to_int8(model.neck, nn.Conv2d)
+            replace_layers(getattr(image_model, name), nn.Conv2d, Int8Conv2d)
+        replace_layers(model.neck, nn.Conv2d, Int8Conv2d)
         return
     model.backbone.to(dtype)
     model.neck.to(dtype)
