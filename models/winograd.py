@@ -30,7 +30,7 @@ class WinogradConv2d(nn.Module):
         data, weight, out = _transforms()
         moved = torch.einsum("ai,bj,ocij->abco", weight, weight, conv.weight.data.double())
         self.weight = moved.flatten(0, 1).float().contiguous()  # (36, C, O)
-        self.bias = conv.bias
+        self.bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
         self.data = torch.kron(data, data).float()  # (36, 36): of a window's inputs
         self.out = torch.kron(out, out).float()  # (16, 36): of the products, to a tile's outputs
 
@@ -49,13 +49,12 @@ class WinogradConv2d(nn.Module):
                 part = np.s_[:, :, first : first + images, row : row + step]
                 self._convolve(windows[part], tiles[part])
         y = y.view(batch, rows * TILE, columns * TILE, -1)[:, :height, :width]
-        return y.permute(0, 3, 1, 2)
+        return y.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
     def _convolve(self, windows: Tensor, tiles: Tensor) -> None:
         """Write into `tiles` (4, 4, ..., O) the outputs of `windows` (6, 6, ..., C)."""
-        channels, outputs = self.weight.shape[1:]
         moved = self.data @ windows.reshape(WINDOW**2, -1)
-        products = torch.bmm(moved.view(WINDOW**2, -1, channels), self.weight)
+        products = torch.bmm(moved.view(WINDOW**2, -1, windows.shape[-1]), self.weight)
         found = self.out @ products.view(WINDOW**2, -1)
         torch.add(found.view(tiles.shape), self.bias, out=tiles)
 
