@@ -28,8 +28,9 @@ class WinogradConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         data, weight, out = _transforms()
-        moved = torch.einsum("ai,bj,ocij->abco", weight, weight, conv.weight.data.double())
-        self.weight = moved.flatten(0, 1).float().contiguous()  # (36, C, O)
+        taps = conv.weight.data.permute(2, 3, 1, 0)  # (3, 3, C, O)
+        moved = torch.kron(weight, weight).float() @ taps.flatten(2).flatten(0, 1)
+        self.weight = moved.view(WINDOW**2, *taps.shape[2:])  # (36, C, O)
         self.bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
         self.data = torch.kron(data, data).float()  # (36, 36): of a window's inputs
         self.out = torch.kron(out, out).float()  # (16, 36): of the products, to a tile's outputs
@@ -65,15 +66,12 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
     For 6 inputs d and 3 weights g, the 4 outputs are out @ ((weight @ g) * (data @ d)).
     """
     points = torch.tensor(POINTS, dtype=torch.float64)
-    apart = points[:, None] - points + torch.eye(len(points))
-    scale = torch.cat([apart.prod(1), torch.ones(1)])[:, None]
 
     def powers(count: int) -> Tensor:
         at_infinity = torch.eye(count, dtype=torch.float64)[-1:]
         return torch.cat([points[:, None] ** torch.arange(count), at_infinity])
 
-    data = torch.linalg.inv(powers(WINDOW)).T * scale
-    return data, powers(3) / scale, powers(TILE).T
+    return torch.linalg.inv(powers(WINDOW)).T, powers(3), powers(TILE).T
 
 
 def faster(conv: nn.Conv2d) -> nn.Module:
