@@ -54,7 +54,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--hand-model", "--hand_model", metavar="FILE", help="checkpoint that judges hands")
     add("--release", action="store_true", help="use the released weights and their settings")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="judge these only (all)")
-    add("--batch-size", type=at_least(1), metavar="N", help="frames per batch (2 on CPU, else 8)")
+    text = "frames per batch (2 on CPU; on a GPU 8, with --fast 32)"
+    add("--batch-size", type=at_least(1), metavar="N", help=text)
     add_shared_flags(add, "score")
     text = "with several processes or --ray: split videos of more than N frames between them"
     add("--split-frames", type=at_least(1), metavar="N", help=text)
@@ -126,10 +127,11 @@ def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]
     """Score the videos `frames` in a Ray cluster's actors; return the evidence that was lost."""
     from data.on_ray import ray_actors
     from models import worker
+    from models.device import frames_per_batch
 
     lost = []
     with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
-        batch_size = args.batch_size or (8 if actors.device == "cuda" else 2)
+        batch_size = args.batch_size or frames_per_batch(actors.device, args.fast)
         options |= {"device": actors.device, "batch_size": batch_size, "cores": actors.cores}
         logger.info(f"{actors.count} actors of the Ray cluster score {len(frames)} videos")
         if args.split_frames:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from data.crops import cut, square_box
+from models.device import enough_memory
 from models.yolo_world.letterbox import Image
 from models.yolo_world.predictor import Detections, Predictor
 
@@ -77,6 +78,7 @@ class PartDetector:
         self.part_texts = self.predictor.embeddings[len(PEOPLE_TEXTS) :][None]
         self.keep_padding_class = keep_padding_class
 
+    @enough_memory()
     def detect(
         self, frames: Sequence[Image], run: Callable[..., Iterable] = map
     ) -> list[FrameDetections]:

@@ -20,7 +20,15 @@ from data.stream import batched, clip_frames, map_ahead, prefetch
 from data.video import Frame, FrameReader, Source
 from models.classifier import in_type, input_of, load_classifier
 from models.detector import PartDetector, Person
-from models.device import choose_device, fast_dtype, name_of, set_matmul_precision, share_cores
+from models.device import (
+    choose_device,
+    enough_memory,
+    fast_dtype,
+    frames_per_batch,
+    name_of,
+    set_matmul_precision,
+    share_cores,
+)
 from models.judge import CropJudge
 from models.scores import Tally, VideoResult, frame_score, is_abnormal
 from models.tracks import Tracker
@@ -92,14 +100,14 @@ class VideoScorer:
     ) -> "VideoScorer":
         """Load the detector and the classifiers; `models` maps parts to files.
 
-        `batch_size` is frames per detector batch (2 on CPU, else 8); `fast` and `compile` are
-        inference.py's; `cores` is how many CPU cores may be used. Raises CheckpointError for a file
-        that cannot be used, UsageError for a device that is not there.
+        `batch_size` is frames per detector batch (default: `frames_per_batch`); `fast` and
+        `compile` are inference.py's; `cores` is how many CPU cores may be used. Raises
+        CheckpointError for a file that cannot be used, UsageError for a device that is not there.
         """
         device = choose_device(str(device))
         workers, threads = share_cores(device, cores)
         shared = {
-            "batch_size": batch_size or (2 if device.type == "cpu" else 8),
+            "batch_size": batch_size or frames_per_batch(device.type, fast),
             "threads": threads,
             "dtype": fast_dtype(device, int8=not compile) if fast else torch.float32,
         }
@@ -238,6 +246,7 @@ class VideoScorer:
         """Yield (batch, function(batch)) in order, several of them under way."""
         return map_ahead(self._batches_ahead, function, batches, self.in_flight - 1)
 
+    @enough_memory()
     def _score_batch(self, frames: Sequence[Frame]) -> dict:
         """Return the frames' "rows", and how many crops of each were "skipped"."""
         images = [self._place(frame.image) for frame in frames]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from demo.paths import DETECTOR_CONFIG, VIDEOS, WEIGHTS
+from models.yolo_world import predictor
 from models.yolo_world.boxes import find_boxes
-from models.yolo_world.predictor import Predictor
 
 
 @pytest.mark.parametrize(("score_thr", "at_least"), [(0.1, 1), (1e-6, 100), (1.0, 0)])
@@ -20,13 +20,13 @@ def test_boxes_of_a_batch_are_those_of_mmyolo(score_thr, at_least):
     images = [frame, frame[:300, 100:257], np.ascontiguousarray(frame[64:0:-1, :200])]
     files = DETECTOR_CONFIG, WEIGHTS / "detector.pth"
     options = {"score_thr": score_thr, "batch_size": 3, "threads": 1}
-    predictor = Predictor(*files, ("human", " "), **options)
-    prepared = [predictor.letterbox(image) for image in images]
-    batch, metas = predictor.batch([x for x, _ in prepared]), [meta for _, meta in prepared]
-    head = copy.copy(predictor.model.bbox_head)
+    finder = predictor.Predictor(*files, ("human", " "), **options)
+    prepared = [finder.letterbox(image) for image in images]
+    batch, metas = finder.batch([x for x, _ in prepared]), [meta for _, meta in prepared]
+    head = copy.copy(finder.model.bbox_head)
     head.num_classes = 2
     with torch.inference_mode():
-        outs = predictor.raw(batch, predictor.embeddings[None])
+        outs = finder.raw(batch, finder.embeddings[None])
         expected = head.predict_by_feat(*outs, batch_img_metas=metas, rescale=True)
         found = find_boxes(head, *outs, metas)
     assert len(found) == 3 and len(found[0]) >= at_least
@@ -34,3 +34,18 @@ def test_boxes_of_a_batch_are_those_of_mmyolo(score_thr, at_least):
         assert len(other) == len(one.bboxes)
         np.testing.assert_allclose(other[:, :4], one.bboxes.numpy(), atol=1e-3)
         np.testing.assert_allclose(other[:, 4], one.scores.numpy(), atol=1e-6)
+
+
+def test_compiled_networks_see_two_batch_sizes(monkeypatch):
+    """Each size is compiled anew, which takes a minute; one alone computes much in vain."""
+    monkeypatch.setattr(predictor, "_compiled", lambda function: lambda x, _: seen.append(len(x)))
+    files = DETECTOR_CONFIG, WEIGHTS / "detector.pth", ["human"]
+    options = {"score_thr": 0.1, "threads": 1, "compile": True}
+    for batch_size, expected in ((8, [2, 2, 8, 8]), (2, [2, 2])):
+        seen = []
+        compiled = predictor.Predictor(*files, batch_size=batch_size, **options)
+        for count in (1, 2, 3, 8)[: len(expected)]:
+            batch = compiled.batch([np.full((320, 320, 3), i, np.uint8) for i in range(count)])
+            compiled.raw(batch, compiled.embeddings[None])
+            torch.testing.assert_close(batch[:count, 0, 0, 0] * 255, torch.arange(count).float())
+        assert seen == expected

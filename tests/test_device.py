@@ -1,4 +1,4 @@
-"""The number type of fast mode: measured, not believed."""
+"""The number type of fast mode, measured, not believed; a GPU's batches and its memory."""
 
 import json
 import logging
@@ -10,6 +10,7 @@ import torch
 
 import inference
 from models import device
+from models.yolo_world.predictor import Detections, Predictor
 
 CPU = torch.device("cpu")
 FLOAT32, BFLOAT16, FLOAT16, INT8 = torch.float32, torch.bfloat16, torch.float16, torch.int8
@@ -85,3 +86,31 @@ def test_the_choice_is_logged_and_recorded(bf16_ms, expected, tmp_path, monkeypa
     assert inference.main([*flags, "--output", str(tmp_path / "exact")]) == 0
     scores = json.loads((tmp_path / "exact/scores.json").read_text())
     assert scores["settings"]["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fast", "expected"),
+    [("cpu", False, 2), ("cpu", True, 2), ("mps", True, 8), ("cuda", False, 8), ("cuda", True, 32)],
+)
+def test_frames_of_a_batch(kind, fast, expected):
+    assert device.frames_per_batch(kind, fast) == expected
+
+
+def test_a_gpu_without_memory_fails_the_video_and_not_the_run(tmp_path, monkeypatch, capsys):
+    def short_of_memory(_self, images, *_arguments):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.5 GiB")
+        return [Detections(np.empty((0, 4)), np.empty(0), np.empty(0))] * len(images)
+
+    monkeypatch.setattr(Predictor, "__call__", short_of_memory)
+    for name, frames in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        for i in range(frames):
+            cv2.imwrite(str(tmp_path / name / f"{i}.png"), np.full((72, 128, 3), 90, np.uint8))
+    flags = ["--device", "cpu", "--video", str(tmp_path / "one"), str(tmp_path / "two")]
+    assert inference.main([*flags, "--output", str(tmp_path / "out")]) == 1
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert [row["frames"] for row in scores["videos"]] == [1]
+    (failed,) = scores["failed"]
+    assert failed["error"] == "the GPU has too little memory: give a smaller --batch-size"
+    assert f"failed: {tmp_path / 'two'}: {failed['error']}" in capsys.readouterr().err

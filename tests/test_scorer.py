@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 from configs.defaults import get_config
-from data.video import Frame, Source
+from data.video import Frame, Source, VideoError
 from models.detector import FrameDetections, PartBox, Person
 from models.device import Stopwatch
 from models.scorer import VideoScorer
@@ -177,6 +177,15 @@ def test_fewer_parts_judge_fewer(frames):
     rows = _judge(frames[:1], people, {"human": _Brightness()})
     assert [p["part"] for p in rows[0]["people"][0]["parts"]] == ["human"]
     assert rows[0]["score"] == 1  # a person without a judged crop counts as normal
+
+
+def test_too_little_memory_for_the_classifiers_fails_the_video(frames):
+    class ShortOfMemory(torch.nn.Module):
+        def forward(self, _images):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.5 GiB")
+
+    with pytest.raises(VideoError, match="give a smaller --batch-size"):
+        _judge(frames, [_person(("human", DARK))], {"human": ShortOfMemory()})
 
 
 class _Together(torch.nn.Module):

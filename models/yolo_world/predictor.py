@@ -131,10 +131,12 @@ class Predictor:
     def batch(self, images: Sequence[Image]) -> Tensor:
         """Return (B, 3, H, W) RGB in 0..1 of letterboxed images (H, W, 3) uint8 BGR.
 
-        With `compile` the batch is filled up, so it may hold more than the images.
+        With `compile` the batch is filled up to one of two sizes, since each is compiled anew.
         """
-        missing = self.batch_size - len(images) if self.fill else 0
-        images = [*images, *[images[-1]] * missing]  # one batch size: compiled once
+        if self.fill:
+            sizes = (self.batch_size // 4, self.batch_size)
+            size = next(size for size in sizes if size >= len(images))
+            images = [*images, *[images[-1]] * (size - len(images))]
         batch = torch.stack(images) if self.on_device else torch.from_numpy(np.stack(images))
         batch = batch.to(self.device, non_blocking=True)
         batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255)
