@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     text = "with several processes or --ray: split videos of more than N frames between them"
     add("--split-frames", type=at_least(1), metavar="N", help=text)
     add("--fast", action="store_true", help="compute less exactly: scores deviate a little")
-    add("--compile", action="store_true", help="compile the detector first; for long runs")
+    add("--compile", action="store_true", help="compile the detector first (GPU)")
     add("--annotate", action="store_true", help="write an annotated video per video")
     add("--report", action="store_true", help="write report/index.html; implies --annotate")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")

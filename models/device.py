@@ -87,7 +87,7 @@ def set_matmul_precision(precision: str) -> None:
 def fast_dtype(device: torch.device, *, int8: bool = True) -> torch.dtype:
     """Return the type in which `device` computes the networks fastest, by measuring it; log why.
 
-    Without `int8`, it is a floating type, as torch.compile needs.
+    Without `int8`, it is a floating type, as training needs.
 
     Flags of a processor do not tell: bfloat16 was half as fast as float32 on one with such
     instructions, eight times as fast on another.

@@ -5,6 +5,7 @@ result = scorer.score("people.mp4")
 print(result.summary["video_results"], result.frames[0]["people"])
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ from models.judge import CropJudge
 from models.scores import Tally, VideoResult, frame_score, is_abnormal
 from models.tracks import Tracker
 from utils import keep_to_one_core
+
+logger = logging.getLogger(__name__)
 
 
 class VideoScorer:
@@ -105,11 +108,14 @@ class VideoScorer:
         CheckpointError for a file that cannot be used, UsageError for a device that is not there.
         """
         device = choose_device(str(device))
+        if compile and device.type == "cpu":
+            logger.info("--compile is left out: on a CPU it makes nothing faster")
+            compile = False
         workers, threads = share_cores(device, cores)
         shared = {
             "batch_size": batch_size or frames_per_batch(device.type, fast),
             "threads": threads,
-            "dtype": fast_dtype(device, int8=not compile) if fast else torch.float32,
+            "dtype": fast_dtype(device) if fast else torch.float32,
         }
         set_matmul_precision("fp32")
         classifiers = {p: load_classifier(path, config, device) for p, path in models.items()}

@@ -51,7 +51,7 @@ def test_int8_is_timed_only_where_it_is_exact(monkeypatch):
     assert INT8 not in device.measure_types(CPU)
 
 
-def test_compiled_networks_have_a_floating_type(monkeypatch):
+def test_training_has_a_floating_type(monkeypatch):
     seconds = {FLOAT32: 1.0, INT8: 0.2, BFLOAT16: 4.0}
     monkeypatch.setattr(device, "measure_types", lambda _: dict(seconds))
     assert device.fast_dtype(CPU) == INT8 and device.fast_dtype(CPU, int8=False) == FLOAT32

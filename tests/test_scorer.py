@@ -1,5 +1,6 @@
 """The scoring rules, on rows whose scores are known by hand."""
 
+import logging
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from models.device import Stopwatch
 from models.scorer import VideoScorer
 from models.scores import Tally, VideoResult
 from models.weights import choose_weights
+from models.yolo_world import predictor
 
 LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 
@@ -294,3 +296,11 @@ def test_the_detectors_settings_hold_from_python(demo_scorer):
     video = ROOT / "demo/videos/normal_2.mp4"
     strict.stride = 8
     assert strict.score(video).summary["people"] == 0
+
+
+def test_a_cpu_compiles_nothing(monkeypatch, caplog):
+    """There it makes nothing faster, and takes a minute."""
+    monkeypatch.setattr(predictor, "_compiled", None)  # would fail
+    caplog.set_level(logging.INFO)
+    torch.hub.load(str(ROOT), "human_anatomy", "demo", source="local", device="cpu", compile=True)
+    assert "--compile is left out: on a CPU it makes nothing faster" in caplog.text

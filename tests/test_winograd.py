@@ -99,13 +99,6 @@ def test_the_detector_finds_the_same(monkeypatch):
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)  # 1e-3 strides: 0.03 pixels
 
 
-def test_compiled_networks_keep_their_convolutions(monkeypatch):
-    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 16)
-    monkeypatch.setattr(predictor, "_compiled", lambda function: function)
-    modules = build(compile=True).model.modules()
-    assert not any(isinstance(module, winograd.WinogradConv2d) for module in modules)
-
-
 def test_the_probe_times_float32_as_exact_mode_computes_it(monkeypatch):
     timed = []
     monkeypatch.setattr(device, "_time", lambda layers, *_, **k: timed.append(layers[0]) or 1.0)

@@ -73,8 +73,7 @@ class Predictor:
         self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
         if dtype != torch.float32:
             _compute_in(dtype, self.model)
-        # What is in float32. torch.compile and GPUs choose a convolution's method themselves.
-        if self.device.type == "cpu" and not compile:
+        if self.device.type == "cpu":  # what is in float32; a GPU chooses the method itself
             replace_layers(self.model, nn.Conv2d, faster)
         self.embeddings = self.embeddings.to(self.device)
         # The threshold can be applied before NMS: a weaker box never suppresses a stronger one.

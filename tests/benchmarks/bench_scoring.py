@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument(
         "--people", type=int, nargs="+", default=[2], help="people per frame, again and again (2)"
     )
-    p.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    p.add_argument("--modes", nargs="+", default=["serial", "exact", "fast"], choices=MODES)
     p.add_argument("--repeat", type=int, default=1, help="processes per mode (1)")
     p.add_argument("--loops", type=int, default=1, help="times the video is scored in each (1)")
     p.add_argument("--batch-size", type=int, default=2)
@@ -177,7 +177,7 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
             video, lambda frame, *_: fixed.boxes(frame), lambda crop, *_: fixed.parts(crop)
         )
     fast = mode.startswith("fast")
-    dtype = fast_dtype(device, int8="compile" not in mode) if fast else torch.float32
+    dtype = fast_dtype(device) if fast else torch.float32
     options = {"dtype": dtype, "compile": "compile" in mode}
     options["on_device"] = fast and device.type == "cuda"  # as inference.py --fast
     set_matmul_precision("fp32")
