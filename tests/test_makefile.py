@@ -32,6 +32,7 @@ def make(folder: Path, pythons: dict[str, str], *words: str) -> subprocess.Compl
         script.chmod(0o755)
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
+        os.utime(folder / name, (0, 0))  # older than what a test made before
     environment = {"PATH": str(bin_folder)}
     command = ["make", "demo", *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -49,6 +50,11 @@ TAKEN = [
 @pytest.mark.parametrize(("pythons", "taken"), TAKEN)
 def test_first_known_python_is_taken(tmp_path, pythons, taken):
     assert make(tmp_path, pythons).stdout.splitlines()[-1] == f"{taken} -m venv .venv"
+
+
+def test_a_killed_installation_is_done_again(tmp_path):
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    assert make(tmp_path, {"python3": "3.12.1"}).stdout.splitlines() == ["python3 -m venv .venv"] * 2
 
 
 # What there is, the words after `make demo`, what the one line says.
