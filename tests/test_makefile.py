@@ -54,7 +54,7 @@ def test_first_known_python_is_taken(tmp_path, pythons, taken):
 
 def test_a_killed_installation_is_done_again(tmp_path):
     (tmp_path / ".venv/bin").mkdir(parents=True)
-    assert make(tmp_path, {"python3": "3.12.1"}).stdout.splitlines() == ["python3 -m venv .venv"] * 2
+    assert make(tmp_path, {"python3": "3.12.1"}).stdout.endswith("python3 -m venv .venv\n")
 
 
 # What there is, the words after `make demo`, what the one line says.
