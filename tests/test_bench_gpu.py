@@ -20,7 +20,8 @@ def test_every_section_runs_on_a_cpu(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert list(found) == [
-        *("machine", "reference", "passes", "crops", "videos", "score_frames", "training", "loader")
+        *("machine", "reference", "passes", "graphs", "crops", "videos", "score_frames"),
+        *("training", "loader"),
     ]
     assert all(row["met"] for row in found["reference"])
     assert {row["mode"] for row in found["passes"]} == {"exact", "fast"}

@@ -14,6 +14,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -120,9 +121,7 @@ def passes(args) -> list[dict]:
     rows = []
     for name, detector in detectors(args):
         predictor, texts = detector.predictor, detector.part_texts
-        side = predictor.letterbox.size[0]
-        image = torch.full((side, side, 3), 114, dtype=torch.uint8)
-        image = image.to(args.device) if detector.on_device else image.numpy()
+        image = _grey(detector)
         for batch in (1, 2) if args.cpu else (1, 8, 32) if name != "fast+compile" else (32,):
             predictor.batch_size = batch
             pixels = predictor.batch([image] * batch)
@@ -130,6 +129,34 @@ def passes(args) -> list[dict]:
             whole = seconds_of(args.device, predictor, [image] * batch, texts)
             row = {"mode": name, "batch": batch, "network/s": batch / raw, "whole/s": batch / whole}
             rows.append(row | {"MiB": peak_memory(args.device)})
+    return rows
+
+
+def _grey(detector):
+    """Return a picture that fills the detector's square, on the device if it takes tensors."""
+    side = detector.predictor.letterbox.size[0]
+    image = torch.full((side, side, 3), 114, dtype=torch.uint8)
+    return image.to(detector.device) if detector.on_device else image.numpy()
+
+
+def graphs(args) -> list[dict]:
+    """Return the fast detector's passes a second, launched one by one and from a CUDA graph.
+
+    torch.compile makes no graphs in threads (pytorch issue 123177), where networks run here: this
+    says whether graphs of our own are worth it.
+    """
+    if args.cpu:
+        return [{"left out": "a CPU has no CUDA graphs"}]
+    detector = dict(islice(detectors(args), 2))["fast"]
+    predictor, rows = detector.predictor, []
+    for batch in (1, 8, 32):
+        pixels = predictor.batch([_grey(detector)] * batch)
+        alone = seconds_of(args.device, predictor.raw, pixels, detector.part_texts)
+        graph = torch.cuda.CUDAGraph()
+        with torch.inference_mode(), torch.cuda.graph(graph):
+            predictor.raw(pixels, detector.part_texts)
+        replayed = seconds_of(args.device, graph.replay)
+        rows.append({"batch": batch, "launched/s": batch / alone, "graph/s": batch / replayed})
     return rows
 
 
@@ -211,7 +238,7 @@ def loader(args) -> list[dict]:
         ]
 
 
-SECTIONS = (machine, reference, passes, crops, videos, score_frames, training, loader)
+SECTIONS = (machine, reference, passes, graphs, crops, videos, score_frames, training, loader)
 SECTIONS = {section.__name__: section for section in SECTIONS}
 
 
