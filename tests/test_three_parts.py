@@ -128,13 +128,13 @@ def test_three_lines_train_and_inference_takes_the_files(project):
             if file.name != "ckpt29.pth":
                 file.unlink()
     run(SCORE.format(cfg=YAML), project)
-    scores = json.loads((project / "results/scores.json").read_text())
+    scores = json.loads((project / "results/frames/scores.json").read_text())
     assert scores["settings"]["models"] == {p: f"checkpoint/{p}/ckpt29.pth" for p in PARTS}
     (row,) = scores["videos"]
     assert scores["failed"] == [] and row["frames"] == 2 and row["people"] > 0
     found = [
         part
-        for frame in read_jsonl(project / "results/frames.frames.jsonl")
+        for frame in read_jsonl(project / "results/frames/frames.frames.jsonl")
         for person in frame["people"]
         for part in person["parts"]
     ]
