@@ -64,9 +64,9 @@ def frames_per_batch(device_type: str, fast: bool) -> int:
     More keep a GPU busier. A batch of XL holds up to 1.5 GiB of feature maps for 8 frames in
     float32, 3 GiB for 32 in 16 bits; two batches are worked on at once.
     """
-    if device_type != "cuda":
-        return 2 if device_type == "cpu" else 8
-    return 32 if fast else 8
+    if device_type == "cpu":
+        return 2
+    return 32 if fast and device_type == "cuda" else 8
 
 
 @contextmanager

@@ -146,7 +146,7 @@ class VideoScorer:
         `on_frame` gets each frame and its row, `on_batch` what was found in each new batch (plain
         JSON), both in order. The first batches are not computed again where `kept` has what
         `on_batch` got for them, with the same batch size. Raises VideoError where no frame can be
-        decoded.
+        decoded, or a GPU has too little memory.
         """
         start = time.perf_counter()
         if not isinstance(source, Source):

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 import inference
+from data.video import VideoError
+from demo.paths import DETECTOR_CONFIG, WEIGHTS
 from models import device
+from models.detector import PartDetector
 from models.yolo_world.predictor import Detections, Predictor
 
 CPU = torch.device("cpu")
@@ -96,13 +99,20 @@ def test_frames_of_a_batch(kind, fast, expected):
     assert device.frames_per_batch(kind, fast) == expected
 
 
-def test_a_gpu_without_memory_fails_the_video_and_not_the_run(tmp_path, monkeypatch, capsys):
-    def short_of_memory(_self, images, *_arguments):
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """The detector runs out of memory with more than one frame, and finds nobody in one."""
+
+    def find(_self, images, *_arguments):
         if len(images) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.5 GiB")
         return [Detections(np.empty((0, 4)), np.empty(0), np.empty(0))] * len(images)
 
-    monkeypatch.setattr(Predictor, "__call__", short_of_memory)
+    monkeypatch.setattr(Predictor, "__call__", find)
+
+
+@pytest.mark.usefixtures("short_of_memory")
+def test_a_gpu_without_memory_fails_the_video_and_not_the_run(tmp_path, capsys):
     for name, frames in (("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
         for i in range(frames):
@@ -114,3 +124,10 @@ def test_a_gpu_without_memory_fails_the_video_and_not_the_run(tmp_path, monkeypa
     (failed,) = scores["failed"]
     assert failed["error"] == "the GPU has too little memory: give a smaller --batch-size"
     assert f"failed: {tmp_path / 'two'}: {failed['error']}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("short_of_memory")
+def test_cropping_fails_only_the_video_too():
+    detector = PartDetector(DETECTOR_CONFIG, WEIGHTS / "detector.pth")
+    with pytest.raises(VideoError, match="give a smaller --batch-size"):
+        detector.detect([np.full((72, 128, 3), 90, np.uint8)] * 2)

@@ -14,7 +14,6 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -147,7 +146,7 @@ def graphs(args) -> list[dict]:
     """
     if args.cpu:
         return [{"left out": "a CPU has no CUDA graphs"}]
-    detector = dict(islice(detectors(args), 2))["fast"]
+    detector = next(detector for mode, detector in detectors(args) if mode == "fast")
     predictor, rows = detector.predictor, []
     for batch in (1, 8, 32):
         pixels = predictor.batch([_grey(detector)] * batch)

@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--repeat", type=int, default=3, help="runs of each type, in turn (3)")
     p.add_argument("--size", default="xl", choices=("s", "xl", "demo"))
     args = p.parse_args()
-    args.weights, args.device, args.people = ROOT / "build" / "bench", CPU, [2]
+    args.weights, args.device = ROOT / "build" / "bench", CPU
     return args
 
 
