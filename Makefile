@@ -2,9 +2,17 @@
 PY := .venv/bin/python
 # Written when all is installed: a killed installation leaves a .venv, too.
 ENV := .venv/complete
-# The first of these that is Python 3.11 or 3.12; `make PYTHON=/path/to/python` names another.
-IS_KNOWN := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null
-PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11,$(shell $p $(IS_KNOWN) && echo $p)))
+# The same for what only tests need.
+TESTS := .venv/complete-tests
+# The first of these that is Python 3.11 to 3.14; `make PYTHON=/path/to/python` names another.
+IS_KNOWN := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
+NAMES := python3 python3.13 python3.12 python3.11 python3.14
+PYTHON ?= $(firstword $(foreach p,$(NAMES),$(shell $p $(IS_KNOWN) && echo $p)))
+# Prints the packages of an extra in pyproject.toml, without the project itself: `pip install .[..]`
+# would put a copy of the code into .venv.
+EXTRA := $(PY) -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+	print(*project["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
+INSTALL := .venv/bin/pip install -q -r /dev/stdin
 
 .DEFAULT_GOAL := help
 .PHONY: .venv help test check lint demo demo-train weights weights-training reproduce
@@ -25,30 +33,33 @@ demo-train: $(ENV)
 	$(PY) -m demo.train
 
 weights weights-training: $(ENV)
-	.venv/bin/pip install -q '.[weights]'
-	$(PY) -m models.weights $(if $(filter weights,$@),scoring,all)
+	$(EXTRA) weights | $(INSTALL)
+	$(PY) -m tools.fetch_weights $(if $(filter weights,$@),scoring,all)
 
 reproduce: $(ENV)
-	$(PY) -m models.benchmark.reproduce
+	$(PY) -m tools.reproduce
 
 .venv: $(ENV)
 
-$(ENV): requirements.txt pyproject.toml
-	@$(or $(PYTHON),false) $(IS_KNOWN) || { echo "error: Python 3.11 or 3.12 is needed," \
+$(ENV): requirements.txt
+	@$(or $(PYTHON),false) $(IS_KNOWN) || { echo "error: Python 3.11 to 3.14 is needed," \
 		"$(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) -V 2>&1): install one, or name" \
 		"it by make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q --upgrade pip
-	.venv/bin/pip install -q -r requirements.txt 'pytest>=8,<10' 'ruff>=0.9,<1' \
-		'selenium>=4.20,<5' 'ray[data]>=2.60,<2.61' 'hypothesis>=6.100,<7'
+	.venv/bin/pip install -q -r requirements.txt
 	@touch $(ENV)
 
-lint: $(ENV)
+$(TESTS): $(ENV) pyproject.toml
+	$(EXTRA) dev | $(INSTALL)
+	@touch $(TESTS)
+
+lint: $(TESTS)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-test: $(ENV) lint
+test: $(TESTS) lint
 	$(PY) -m pytest
 
-check: $(ENV)
+check: $(TESTS)
 	$(PY) -m pytest -m slow

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configs.defaults import PARTS, differences, get_config, thresholds
-from data.flags import add_shared_flags, at_least
-from data.marks import version
-from utils import (
+from human_anomaly.configs.defaults import PARTS, differences, get_config, thresholds
+from human_anomaly.configs.flags import add_shared_flags, at_least
+from human_anomaly.configs.places import ROOT
+from human_anomaly.data.runs.marks import version
+from human_anomaly.utils import (
     be_the_only_process,
     command_parser,
     decide_in_first,
@@ -37,8 +38,6 @@ from utils import (
 )
 
 logger = logging.getLogger("inference")
-
-ROOT = Path(__file__).resolve().parent
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -112,8 +111,8 @@ def share_stretches(worker, jobs, frames: dict, most: int) -> None:
 
     Scoring such a video afterwards only reads what was kept.
     """
-    from data.video import VideoError
-    from models.worker import join, split
+    from human_anomaly.data.video import VideoError
+    from human_anomaly.models.scoring.worker import join, split
 
     stretches = split(frames, most, worker.scorer.batch_size * worker.scorer.stride)
     for stretch in tqdm(stretches[rank() :: world_size()], unit="stretch", disable=rank() != 0):
@@ -125,9 +124,9 @@ def share_stretches(worker, jobs, frames: dict, most: int) -> None:
 
 def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]:
     """Score the videos `frames` in a Ray cluster's actors; return the evidence that was lost."""
-    from data.on_ray import ray_actors
-    from models import worker
-    from models.device import frames_per_batch
+    from human_anomaly.data.runs.on_ray import ray_actors
+    from human_anomaly.models.device import frames_per_batch
+    from human_anomaly.models.scoring import worker
 
     lost = []
     with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
@@ -151,7 +150,7 @@ def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]
 
 def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool) -> dict:
     """Write scores.json from the rows of all finished videos; return its content."""
-    from models.benchmark.results import SCORES, mean_known
+    from human_anomaly.models.scoring.results import SCORES, mean_known
 
     items = jobs.items()
     stems = [source.stem for source in sources]
@@ -190,7 +189,7 @@ def scorer_options(args: argparse.Namespace, weights, config) -> dict:
 
 def open_results(args: argparse.Namespace, jobs, sources: Sequence, done: Sequence, held) -> dict:
     """Lock the folder until `held` ends and clear it; return {video to score: its frames}."""
-    from data.video import count_frames
+    from human_anomaly.data.video import count_frames
 
     held.enter_context(jobs.open())
     jobs.clear(sources, overwrite=args.overwrite)
@@ -202,8 +201,8 @@ def open_results(args: argparse.Namespace, jobs, sources: Sequence, done: Sequen
 
 def score(args: argparse.Namespace, scorer, options: dict, jobs, evidence, frames: dict) -> list:
     """Score the videos `frames`, with the other processes; return what Ray could not write."""
-    from data.jobs import share
-    from models.worker import VideoWorker
+    from human_anomaly.data.runs.jobs import share
+    from human_anomaly.models.scoring.worker import VideoWorker
 
     if args.ray:
         return score_on_ray(args, options, jobs, evidence, frames)
@@ -216,13 +215,13 @@ def score(args: argparse.Namespace, scorer, options: dict, jobs, evidence, frame
 
 def run(args: argparse.Namespace, weights, config) -> int:
     """Score what is not finished in the output folder, then merge; return the exit status."""
-    from data.jobs import JobFolder
-    from data.video import find_sources
-    from models.benchmark.results import print_scores
-    from models.report.evidence import Evidence
-    from models.report.page import build_report
-    from models.scorer import VideoScorer
-    from models.worker import explainer
+    from human_anomaly.data.runs.jobs import JobFolder
+    from human_anomaly.data.video import find_sources
+    from human_anomaly.models.report.evidence import Evidence
+    from human_anomaly.models.report.page import build_report
+    from human_anomaly.models.scoring.results import print_scores
+    from human_anomaly.models.scoring.scorer import VideoScorer
+    from human_anomaly.models.scoring.worker import explainer
 
     # Find the inputs and the folder.
     sources, unusable = find_sources(args.video)
@@ -272,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         be_the_only_process()
     setup_logging()
     quiet_libraries()
-    from models.weights import choose_weights
+    from human_anomaly.models.weights import choose_weights
 
     weights = choose_weights(
         parts=args.parts,

@@ -19,18 +19,28 @@ from pathlib import Path
 import torch
 from timm.utils import random_seed
 
-from configs.defaults import PARTS, differences, get_config, thresholds
-from data.checks import check_images, read_data, save_label_sheet, warn_of_shared_images
-from data.dataset import Manifest, read_batches
-from models.checkpoint import read_checkpoint
-from models.classifier import load_classifier
-from models.device import set_matmul_precision
-from models.training import calibrate, recipe, run_folder
-from models.training.engine import StepLog, log_epoch, train_one_epoch, wrap_for_processes
-from models.training.metrics import measure, predict
-from models.training.random_states import random_states, set_random_states
-from models.training.report import check_report, save_report
-from utils import (
+from human_anomaly.configs.defaults import PARTS, differences, get_config, thresholds
+from human_anomaly.data.checks import (
+    check_images,
+    read_data,
+    save_label_sheet,
+    warn_of_shared_images,
+)
+from human_anomaly.data.dataset import Manifest, read_batches
+from human_anomaly.models.checkpoint import read_checkpoint
+from human_anomaly.models.classifier import load_classifier
+from human_anomaly.models.device import set_matmul_precision
+from human_anomaly.models.training import calibrate, recipe, run_folder
+from human_anomaly.models.training.engine import (
+    StepLog,
+    log_epoch,
+    train_one_epoch,
+    wrap_for_processes,
+)
+from human_anomaly.models.training.metrics import measure, predict
+from human_anomaly.models.training.random_states import random_states, set_random_states
+from human_anomaly.models.training.report import check_report, save_report
+from human_anomaly.utils import (
     UsageError,
     command_parser,
     cores_per_process,

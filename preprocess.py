@@ -6,7 +6,7 @@ N processes:   torchrun --nproc-per-node N preprocess.py ...
 Many machines: python preprocess.py --ray [ADDRESS OF A RAY CLUSTER] ...
 
 Writes crops/{human,face,hand}/, boxes.jsonl and {human,face,hand}.jsonl. The same command again
-continues, and with other inputs it adds to the folder. `python -m data.label crops` then collects
+continues, and with other inputs it adds to the folder. `python -m tools.label crops` then collects
 the labels that a person gave.
 """
 
@@ -20,10 +20,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configs.defaults import get_config
-from data.flags import add_shared_flags, at_least
-from data.marks import mark
-from utils import (
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.flags import add_shared_flags, at_least
+from human_anomaly.configs.places import tool
+from human_anomaly.data.runs.marks import mark
+from human_anomaly.utils import (
     UsageError,
     be_the_only_process,
     command_parser,
@@ -93,8 +94,8 @@ def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
     The folder is locked until `held` ends. Raises UsageError if there is no input or the folder
     holds crops that must not be mixed with these.
     """
-    from data.cropping.crop_folder import CropFolder
-    from data.video import count_frames, find_sources
+    from human_anomaly.data.cropping.crop_folder import CropFolder
+    from human_anomaly.data.video import count_frames, find_sources
 
     sources, unusable = find_sources(args.input)
     if not sources:
@@ -116,8 +117,8 @@ def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
 
 def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
     """Return `PartDetector.detect`, set up as for scoring, and how many threads should call it."""
-    from models.detector import PartDetector
-    from models.device import choose_device, set_matmul_precision, share_cores
+    from human_anomaly.models.detector import PartDetector
+    from human_anomaly.models.device import choose_device, set_matmul_precision, share_cores
 
     device = choose_device(args.device)
     set_matmul_precision("fp32")
@@ -136,7 +137,7 @@ def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
 
 def load_cropper(args: argparse.Namespace, config, folder, on_frame: Callable = lambda: None):
     """Return a function that crops a source into `folder` and returns its summary."""
-    from data.cropping.cropper import Cropper, CropWriter
+    from human_anomaly.data.cropping.cropper import Cropper, CropWriter
 
     detect, workers = load_detector(args, config)
     cropper = Cropper(
@@ -165,8 +166,8 @@ def crop_here(args: argparse.Namespace, config, folder, sources: dict) -> Iterat
 
 def crop_on_ray(args: argparse.Namespace, config, folder, sources: dict) -> Iterator[dict]:
     """Crop the sources in a Ray cluster's actors; yield the summaries."""
-    from data.on_ray import ray_actors
-    from data.video import printable
+    from human_anomaly.data.runs.on_ray import ray_actors
+    from human_anomaly.data.video import printable
 
     with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
         args.device, args.actor_cores = actors.device, actors.cores
@@ -201,7 +202,7 @@ def finish(folder, failed: Sequence[dict], split: float | None) -> int:
         + (f"; {counts['failed']} inputs failed: see failed.jsonl" if counts["failed"] else "")
     )
     if counts["labelled"] < counts["videos"]:
-        command = f"python -m data.label {shlex.quote(str(folder.folder))}"
+        command = f"{tool('label')} {shlex.quote(str(folder.folder))}"
         logger.info(
             "next: label the crops, in a browser or by sorting the files\n"
             f"  {command} --page   writes a page that shows crops and takes labels\n"
@@ -216,8 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         be_the_only_process()
     setup_logging()
     quiet_libraries()
-    from data.cropping.crop_folder import DiskError
-    from data.jobs import share
+    from human_anomaly.data.cropping.crop_folder import DiskError
+    from human_anomaly.data.runs.jobs import share
 
     config = get_config(args.cfg, args.opts)
     with process_group(), ExitStack() as held:

@@ -256,16 +256,28 @@ class _PlainFormatter(logging.Formatter):
         return "\n".join(map(plain, super().formatMessage(record).split("\n")))
 
 
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser, *_) -> None:
+        from human_anomaly.configs.places import version
+
+        print(version())
+        parser.exit()
+
+
 def command_parser(doc: str, module: str | None = None, **options) -> argparse.ArgumentParser:
     """Return a parser whose help is the docstring `doc`; `module` is run by `python -m module`."""
     first, _, rest = doc.partition("\n\n")
-    return argparse.ArgumentParser(
-        prog=module and f"python -m {module}",
+    is_module = module and sys.argv[0].endswith(".py")  # not a console command
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}" if is_module else None,
         description=first,
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
     )
+    text = "print the version and the commit"
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help=text)
+    return parser
 
 
 def quiet_libraries() -> None:

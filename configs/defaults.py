@@ -6,8 +6,8 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode as Node
 
-from configs.values import PARTS, ConfigError, coerce, short
-from utils import plain
+from human_anomaly.configs.values import PARTS, ConfigError, coerce, short
+from human_anomaly.utils import plain
 
 # Keys of SimMIM's configs that do not exist here: why, or what to use instead.
 _GONE = {

@@ -2,7 +2,7 @@
 
 import reprlib
 
-from utils import UsageError
+from human_anomaly.utils import UsageError
 
 PARTS = ("human", "face", "hand")
 

@@ -11,8 +11,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from data.dataset import Manifest, read_image, read_manifest
-from utils import UsageError, atomic_write, cores_per_process, gather_objects, rank, world_size
+from human_anomaly.data.dataset import Manifest, read_image, read_manifest
+from human_anomaly.utils import (
+    UsageError,
+    atomic_write,
+    cores_per_process,
+    gather_objects,
+    rank,
+    world_size,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from configs.defaults import PARTS
-from configs.values import short
-from data.video import MAX_PIXELS, printable
-from utils import UsageError, cores_per_process, stream_jsonl
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.values import short
+from human_anomaly.data.video import MAX_PIXELS, printable
+from human_anomaly.utils import UsageError, cores_per_process, stream_jsonl
 
 PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # its label 0 means abnormal
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from data.video import Frame
+from human_anomaly.data.video import Frame
 
 T, R = TypeVar("T"), TypeVar("R")
 

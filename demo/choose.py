@@ -11,12 +11,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from demo.paths import ROOT, VIDEOS, load_scorer
-from demo.truth import write_truth
-from demo.world.files import draw_videos, video_name
-from utils import command_parser, run_main
+from human_anomaly.configs.places import home
+from human_anomaly.demo.paths import VIDEOS, load_scorer
+from human_anomaly.demo.truth import write_truth
+from human_anomaly.demo.world.files import draw_videos, video_name
+from human_anomaly.utils import command_parser, run_main
 
-WORK = ROOT / "build/demo/choose"
+WORK = home() / "build/demo/choose"
 SEEDS = range(950_000, 950_040)  # neither training nor evaluation draws these
 KINDS = {
     "none": ("normal_1", "normal_2"),

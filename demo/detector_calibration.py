@@ -14,10 +14,10 @@ import cv2
 import torch
 from torch import Tensor
 
-from demo.truth import match
-from models.checkpoint import read_checkpoint
-from models.detector import PartDetector
-from utils import atomic_write
+from human_anomaly.demo.truth import match
+from human_anomaly.models.checkpoint import read_checkpoint
+from human_anomaly.models.detector import PartDetector
+from human_anomaly.utils import atomic_write
 
 SECOND_BOXES = 0.05  # how many per frame may stay above the threshold
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from demo.world.files import read_stills
+from human_anomaly.demo.world.files import read_stills
 
 FRAME, CROP = "frame", "crop"
 LONG_SIDE = 400  # pixels at which samples are kept in memory

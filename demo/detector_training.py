@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 
-from demo.detector_data import ShapeBatches
-from models.yolo_world.build import build_model, register
-from models.yolo_world.export_vocabulary import with_vocabulary
-from utils import UsageError, write_json
+from human_anomaly.demo.detector_data import ShapeBatches
+from human_anomaly.models.yolo_world.build import build_model, register
+from human_anomaly.tools.export_vocabulary import with_vocabulary
+from human_anomaly.utils import UsageError, write_json
 
 
 def fixed_embeddings(count: int, channels: int, seed: int) -> Tensor:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configs.defaults import PARTS
-from demo.paths import ROOT, WEIGHTS, load_scorer
-from demo.truth import abnormal_part, match, true_parts
-from demo.views import Views, confidence
-from demo.world.files import draw_videos
-from models.benchmark.results import SCORES, mean_known
-from utils import UsageError, command_parser, run_main
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.places import home
+from human_anomaly.demo.paths import WEIGHTS, load_scorer
+from human_anomaly.demo.truth import abnormal_part, match, true_parts
+from human_anomaly.demo.views import Views, confidence
+from human_anomaly.demo.world.files import draw_videos
+from human_anomaly.models.scoring.results import SCORES, mean_known
+from human_anomaly.utils import UsageError, command_parser, run_main
 
 FIRST_SEED = 900_000  # training draws from 0 on
 AT_LEAST = {
@@ -44,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     add("--seed", type=int, default=FIRST_SEED, help=f"seed of the first video ({FIRST_SEED})")
     add("--stride", type=int, default=1, help="score every n-th frame (1)")
     add("--workers", type=int, default=2, help="processes that draw (2)")
-    work = ROOT / "build/demo/evaluation"
+    work = home() / "build/demo/evaluation"
     add("--work", type=Path, default=work, help="folder for the videos")
     add("--weights", type=Path, default=WEIGHTS, help="folder of the four files")
     return parser.parse_args()
@@ -98,7 +99,7 @@ class TrueCrops:
 
     def add(self, frame, truth: Sequence[Mapping]) -> None:
         """Judge one `frame` (data.video.Frame), `truth` as in truth.jsonl."""
-        from data.crops import cut, square_box
+        from human_anomaly.data.crops import cut, square_box
 
         if frame.index % self.EVERY:
             return

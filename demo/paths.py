@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from configs.defaults import PARTS, get_config
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DETECTOR_CONFIG = ROOT / "configs/demo/yolo_world_demo.py"
 CONFIG = ROOT / "configs/demo/demo.yaml"
 WEIGHTS = ROOT / "demo/weights"
@@ -13,7 +13,7 @@ VIDEOS = ROOT / "demo/videos"
 
 def load_scorer(weights: Path = WEIGHTS, *, stride: int = 1):
     """Return a VideoScorer on the CPU with the four files in `weights`; raises CheckpointError."""
-    from models.scorer import VideoScorer
+    from human_anomaly.models.scoring.scorer import VideoScorer
 
     return VideoScorer.from_files(
         DETECTOR_CONFIG,

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from configs.defaults import PARTS
-from demo.paths import ROOT, VIDEOS
-from demo.truth import abnormal_part, read_truth
-from utils import UsageError, command_parser, run_main
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.demo.paths import ROOT, VIDEOS
+from human_anomaly.demo.truth import abnormal_part, read_truth
+from human_anomaly.utils import UsageError, command_parser, run_main
 
 EXPLANATION = """\
 What to expect: the two normal videos score higher than the two with an anomaly, and an anomaly
@@ -40,9 +40,17 @@ def table(rows: Mapping[str, Mapping], truth: Mapping[str, str | None]) -> str:
 
 def score(output: Path) -> dict[str, dict]:
     """Run inference.py on the demo's videos; return their rows of scores.json by file name."""
-    command = [sys.executable, ROOT / "inference.py", "--video", VIDEOS, "--output", output]
+    command = [
+        sys.executable,
+        "-m",
+        "human_anomaly.inference",
+        "--video",
+        VIDEOS,
+        "--output",
+        output,
+    ]
     # The folder may hold results of earlier weights, hence --overwrite.
-    command += ["--annotate", "--report", "--overwrite"]
+    command += ["--output", output, "--annotate", "--report", "--overwrite"]
     if status := subprocess.run(command, check=False).returncode:
         raise UsageError(f"inference.py ended with status {status}")
     content = json.loads((output / "scores.json").read_text(encoding="utf-8"))
@@ -51,7 +59,7 @@ def score(output: Path) -> dict[str, dict]:
 
 def main() -> int:
     parser = command_parser(__doc__, "demo.show")
-    folder = ROOT / "results/demo"
+    folder = Path("results/demo")
     parser.add_argument("--output", type=Path, default=folder, help="folder for the results")
     output = parser.parse_args().output
     rows = score(output)

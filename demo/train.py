@@ -12,11 +12,12 @@ import time
 from itertools import chain
 from pathlib import Path
 
-from configs.defaults import PARTS, get_config
-from demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
-from demo.truth import label_crops, read_truth
-from demo.world.files import chunks, draw_stills, read_stills, truth_file
-from utils import (
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.places import home
+from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
+from human_anomaly.demo.truth import label_crops, read_truth
+from human_anomaly.demo.world.files import chunks, draw_stills, read_stills, truth_file
+from human_anomaly.utils import (
     UsageError,
     atomic_write,
     command_parser,
@@ -38,7 +39,7 @@ HELD_OUT = 0.1  # share of the stills on which the classifiers are measured whil
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__, "demo.train")
     add = parser.add_argument
-    work = ROOT / "build/demo"
+    work = home() / "build/demo"
     add("--work", type=Path, default=work, help="folder for stills, crops and runs")
     add("--output", type=Path, default=WEIGHTS, help="folder for the checkpoints")
     add("--stills", type=int, default=STILLS, help=f"how many to draw ({STILLS})")
@@ -78,7 +79,7 @@ def precision() -> str:
     """Return bf16 where the hardware computes it fast, else fp32: emulated bf16 would take days."""
     import torch
 
-    from models.device import choose_device, fast_dtype
+    from human_anomaly.models.device import choose_device, fast_dtype
 
     return "bf16" if fast_dtype(choose_device("auto"), int8=False) == torch.bfloat16 else "fp32"
 
@@ -90,9 +91,9 @@ def train_detector(args: argparse.Namespace) -> Path:
         return target
     import torch
 
-    from demo.detector_data import DrawnParts
-    from demo.detector_training import train
-    from models.yolo_world.build import read_config
+    from human_anomaly.demo.detector_data import DrawnParts
+    from human_anomaly.demo.detector_training import train
+    from human_anomaly.models.yolo_world.build import read_config
 
     config = read_config(DETECTOR_CONFIG)
     config.precision = precision()
@@ -110,7 +111,7 @@ def calibrate_detector(args: argparse.Namespace, source: Path) -> Path:
     target = args.work / "detector.calibrated.pth"
     if target.exists():
         return target
-    from demo.detector_calibration import calibrate
+    from human_anomaly.demo.detector_calibration import calibrate
 
     seeds = seeds_of(args)["calibration"][:DETECTOR_CALIBRATION]
     stills = list(read_stills(args.work / "calibration", seeds))
@@ -127,7 +128,7 @@ def processes() -> int:
     """
     import torch
 
-    from models.device import choose_device
+    from human_anomaly.models.device import choose_device
 
     is_cpu = choose_device("auto") == torch.device("cpu")
     return 2 if is_cpu and cores_per_process() > 1 else 1
@@ -145,7 +146,12 @@ def cut_crops(args: argparse.Namespace, detector: Path) -> Path:
     """Have preprocess.py cut the parts out of all stills; return the folder of crops."""
     crops = args.work / "crops"
     run(
-        *(ROOT / "preprocess.py", "--input", *chain.from_iterable(folders_of(args).values())),
+        *(
+            "-m",
+            "human_anomaly.preprocess",
+            "--input",
+            *chain.from_iterable(folders_of(args).values()),
+        ),
         *("--output", crops),
         *("--detector-config", DETECTOR_CONFIG, "--detector-weights", detector),
     )
@@ -190,7 +196,7 @@ def train_classifier(args: argparse.Namespace, crops: Path, part: str) -> Path:
     if not target.exists():
         run(
             *(launch if count > 1 else []),
-            *(ROOT / "main_finetune.py", "--cfg", CONFIG),
+            *("-m", "human_anomaly.main_finetune", "--cfg", CONFIG),
             *("--train-path", crops / f"{part}_train.jsonl"),
             *("--val-path", crops / f"{part}_val.jsonl"),
             *("--image-root", crops / part),
@@ -203,7 +209,7 @@ def calibrate_classifier(crops: Path, part: str, source: Path) -> Path:
     """Calibrate the part's classifier on the calibration stills' crops; return the new file."""
     target = source.with_suffix(".calibrated.pth")
     run(
-        *("-m", "models.training.calibrate", source, "--output", target, "--overwrite"),
+        *("-m", "human_anomaly.tools.calibrate", source, "--output", target, "--overwrite"),
         *("--cfg", CONFIG, "--false-flags", FALSE_FLAGS[part]),
         *("--val-path", crops / f"{part}_calibration.jsonl"),
         *("--image-root", crops / part),
@@ -215,8 +221,8 @@ def pack(args: argparse.Namespace, detector: Path, classifiers: dict[str, Path])
     """Write the four files in float16: weights and the prompts' embeddings, no optimiser."""
     import torch
 
-    from models.checkpoint import pick_state, read_checkpoint
-    from models.yolo_world.export_vocabulary import export_vocabulary
+    from human_anomaly.models.checkpoint import pick_state, read_checkpoint
+    from human_anomaly.tools.export_vocabulary import export_vocabulary
 
     args.output.mkdir(parents=True, exist_ok=True)
     export_vocabulary(detector, args.output / "detector.pth", half=True)

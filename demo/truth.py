@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.tracks import overlaps
-from utils import read_jsonl, write_jsonl
+from human_anomaly.models.scoring.tracks import overlaps
+from human_anomaly.utils import read_jsonl, write_jsonl
 
 MATCH_IOU = 0.5
 

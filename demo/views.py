@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from configs.defaults import PARTS, get_config, thresholds
-from demo.paths import CONFIG
-from demo.truth import match
+from human_anomaly.configs.defaults import PARTS, get_config, thresholds
+from human_anomaly.demo.paths import CONFIG
+from human_anomaly.demo.truth import match
 
 
 def own_box(person: Mapping) -> Mapping | None:

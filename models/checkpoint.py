@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils import UsageError, write_json
+from human_anomaly.utils import UsageError, write_json
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

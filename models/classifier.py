@@ -9,8 +9,8 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models.beit import Beit
 from torch import nn
 
-from configs.defaults import ConfigError
-from models.checkpoint import (
+from human_anomaly.configs.defaults import ConfigError
+from human_anomaly.models.checkpoint import (
     CheckpointError,
     State,
     assign_state,
@@ -18,8 +18,8 @@ from models.checkpoint import (
     pick_state,
     read_checkpoint,
 )
-from models.int8 import Int8Linear
-from models.layers import replace_layers
+from human_anomaly.models.cpu.int8 import Int8Linear
+from human_anomaly.models.cpu.layers import replace_layers
 
 # A pre-training file does not hold these, so they are newly initialised.
 NEW_IN_FINETUNE = ("fc_norm.", "head.")

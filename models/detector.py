@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.crops import cut, square_box
-from models.device import enough_memory
-from models.yolo_world.letterbox import Image
-from models.yolo_world.predictor import Detections, Predictor
+from human_anomaly.data.crops import cut, square_box
+from human_anomaly.models.device import enough_memory
+from human_anomaly.models.yolo_world.letterbox import Image
+from human_anomaly.models.yolo_world.predictor import Detections, Predictor
 
 PADDING = " "  # pads a prompt set, and is a class of its own
 PEOPLE_TEXTS = ("human", PADDING)

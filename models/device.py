@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from data.video import VideoError
-from models.int8 import Int8Conv2d, Int8Linear, is_exact
-from models.winograd import faster
-from utils import UsageError, cores_per_process, keep_to_one_core, local_rank
+from human_anomaly.data.video import VideoError
+from human_anomaly.models.cpu.int8 import Int8Conv2d, Int8Linear, is_exact
+from human_anomaly.models.cpu.winograd import faster
+from human_anomaly.utils import UsageError, cores_per_process, keep_to_one_core, local_rank
 
 logger = logging.getLogger(__name__)
 

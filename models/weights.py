@@ -1,32 +1,21 @@
-"""The released weights in one command: found on this machine or fetched, checked, put in place.
+"""The released weights: where they lie, how they are checked, and which files a run uses."""
 
-    python -m models.weights scoring                      # detector, human, face, hand
-    python -m models.weights all                          # SimMIM's for training too
-    python -m models.weights human --mirror https://.../  # from a server, by the same file names
-    python -m models.weights all --mirror /mnt/weights    # from a folder
-
-After an interruption, run it again. A file that is there already is checked and kept.
-"""
-
-import argparse
 import filecmp
 import hashlib
 import json
 import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from configs.defaults import PARTS, get_config
-from data.fetch import FetchError, fetch_checked, from_drive, from_hub, from_mirror
-from utils import UsageError, run_main, setup_logging, write_json
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.places import ROOT, home, tool
+from human_anomaly.data.download.fetch import FetchError
+from human_anomaly.utils import UsageError, write_json
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[1]
 LOCK = Path("pretrain/weights.lock.json")
 RELEASE_CONFIG = "configs/vbench2_release.yaml"
 RELEASE_DETECTOR_CONFIG = (
@@ -86,7 +75,7 @@ def choose_weights(
     detector_weights: str | None = None,
     models: Mapping[str, str | None],
     release: bool = False,
-    root: Path = ROOT,
+    root: Path | None = None,
 ) -> Weights:
     """Return the files with which to judge `parts`: those given, the released ones, or the demo's.
 
@@ -95,23 +84,24 @@ def choose_weights(
     or missing released files.
     """
     given = {part: models.get(part) for part in parts}
+    root = root or home()
     named = [detector_config, detector_weights, *given.values()]
     if release:
         chosen = {"detector": detector_weights, **given}
         needed = [name for name, file in chosen.items() if not file]
         chosen |= {name: str(path) for name, path in release_files(root, needed).items()}
         return Weights(
-            cfg or str(root / RELEASE_CONFIG),
-            detector_config or str(root / RELEASE_DETECTOR_CONFIG),
+            cfg or str(ROOT / RELEASE_CONFIG),
+            detector_config or str(ROOT / RELEASE_DETECTOR_CONFIG),
             chosen["detector"],
             {part: chosen[part] for part in parts},
         )
     if not any(named):
         logger.info("no weights given: using the demo's, which can judge drawings only")
-        demo = root / "demo" / "weights"
+        demo = ROOT / "demo" / "weights"
         return Weights(
-            cfg or str(root / "configs" / "demo" / "demo.yaml"),
-            str(root / "configs" / "demo" / "yolo_world_demo.py"),
+            cfg or str(ROOT / "configs" / "demo" / "demo.yaml"),
+            str(ROOT / "configs" / "demo" / "yolo_world_demo.py"),
             str(demo / "detector.pth"),
             {part: str(demo / f"{part}.pth") for part in parts},
         )
@@ -132,15 +122,15 @@ def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
         where = ", ".join(str(root / WEIGHTS[name].path) for name in missing)
         raise UsageError(
             f"--release: missing weights: {where}; fetch them with "
-            f"`make weights` (or `python -m models.weights {' '.join(missing)}`)"
+            f"`{tool('fetch_weights')} {' '.join(missing)}`"
         )
     return paths
 
 
-def find_weight(name: str, root: Path = ROOT) -> Path | None:
+def find_weight(name: str, root: Path) -> Path | None:
     """Return the project's file `name`, else VBench-2.0's if that is good, else None."""
     path = root / WEIGHTS[name].path
-    return path if path.is_file() else _good_shared_file(name, root)
+    return path if path.is_file() else good_shared_file(name, root)
 
 
 def _shared_file(name: str) -> Path | None:
@@ -152,12 +142,12 @@ def _shared_file(name: str) -> Path | None:
     return next((p for p, found in names.items() if found == [name] and p.is_file()), None)
 
 
-def _good_shared_file(name: str, root: Path) -> Path | None:
+def good_shared_file(name: str, root: Path) -> Path | None:
     """Return VBench-2.0's copy if it passes the checks; the lock file remembers that it did."""
     path = _shared_file(name)
     if path is None:
         return None
-    stat, lock = path.stat(), _read_lock(root)
+    stat, lock = path.stat(), read_lock(root)
     mark = {"path": str(path), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     if lock.get("checked", {}).get(name) == mark:
         return path
@@ -171,11 +161,11 @@ def _good_shared_file(name: str, root: Path) -> Path | None:
     except FetchError as error:
         logger.warning(f"{name}: {path}: {error}; it is not used")
         return None
-    _record(root, {name: found, "checked": {**lock.get("checked", {}), name: mark}})
+    record(root, {name: found, "checked": {**lock.get("checked", {}), name: mark}})
     return path
 
 
-def _read_lock(root: Path) -> dict:
+def read_lock(root: Path) -> dict:
     path = root / LOCK
     try:
         return json.loads(path.read_text()) if path.is_file() else {}
@@ -183,11 +173,11 @@ def _read_lock(root: Path) -> dict:
         raise UsageError(f"{path}: cannot read the lock file: {error}; delete it") from error
 
 
-def _record(root: Path, found: dict) -> None:
+def record(root: Path, found: dict) -> None:
     """Add `found` to the lock file, or warn where the project's folder cannot be written."""
     try:
         (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
-        write_json(root / LOCK, {**_read_lock(root), **found})
+        write_json(root / LOCK, {**read_lock(root), **found})
     except OSError as error:
         logger.warning(f"cannot record what was checked: {error}")
 
@@ -221,14 +211,19 @@ def verify(name: str, path: Path, locked: dict | None) -> dict:
 
     Raises FetchError where any check fails.
     """
-    from models.checkpoint import CheckpointError
-    from models.classifier import AnomalyClassifier, load_classifier, load_pretrained, shape_of
+    from human_anomaly.models.checkpoint import CheckpointError
+    from human_anomaly.models.classifier import (
+        AnomalyClassifier,
+        load_classifier,
+        load_pretrained,
+        shape_of,
+    )
 
     found = check_bytes(path, WEIGHTS[name], locked)
     config = get_config(ROOT / RELEASE_CONFIG)
     try:
         if name == "detector":
-            from models.detector import PartDetector
+            from human_anomaly.models.detector import PartDetector
 
             PartDetector(ROOT / RELEASE_DETECTOR_CONFIG, path, "cpu")
         elif name == "simmim":
@@ -238,61 +233,3 @@ def verify(name: str, path: Path, locked: dict | None) -> dict:
     except CheckpointError as error:
         raise FetchError(f"does not load: {error}") from error
     return found
-
-
-def get_weight(name: str, mirror: str | None = None, root: Path = ROOT) -> str:
-    """Find or fetch the file `name` and check it; return one line that says what was done.
-
-    Raises FetchError, and then leaves in place what was there before.
-    """
-    weight = WEIGHTS[name]
-    target, locked = root / weight.path, _read_lock(root).get(name)
-    if target.is_file():
-        try:
-            _record(root, {name: verify(name, target, locked)})
-            return f"in place and good: {target}"
-        except FetchError as error:
-            logger.warning(f"{name}: {target}: {error}; looking for a good one")
-    elif shared := _good_shared_file(name, root):
-        return f"used where it is, and good: {shared}"
-    hub = [partial(from_hub, weight.hub_repo)] if weight.hub_repo else []
-    public = [*hub, partial(from_drive, weight.drive_id)]
-    sources = [partial(from_mirror, mirror)] if mirror else public
-    found = fetch_checked(sources, target, lambda path: verify(name, path, locked))
-    _record(root, {name: found})
-    return f"fetched, {found['bytes'] / 1e6:.1f} MB, checked, loads: {target}"
-
-
-def by_hand(name: str, root: Path) -> str:
-    """Return how to put the file in place where the download does not work."""
-    weight = WEIGHTS[name]
-    where = f"https://drive.google.com/file/d/{weight.drive_id}/view"
-    if weight.hub_repo:
-        where = f"https://huggingface.co/{weight.hub_repo}/blob/main/{weight.path.name} or {where}"
-    return (
-        f"By hand: open {where} in a browser, save the file as {root / weight.path} and run this "
-        "command again: it will be checked. From a copy nearby: --mirror URL_OR_FOLDER."
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 1 when a file could not be had, else 0."""
-    groups = {"scoring": ["detector", *PARTS], "all": list(WEIGHTS)}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", choices=[*WEIGHTS, *groups], help="what to fetch")
-    parser.add_argument("--mirror", help="URL or folder (default: Hugging Face, Google Drive)")
-    args = parser.parse_args(argv)
-    setup_logging()
-    failed = 0
-    for name in dict.fromkeys(name for word in args.names for name in groups.get(word, [word])):
-        try:
-            print(f"{name}: {get_weight(name, args.mirror, ROOT)}", flush=True)
-        except FetchError as error:
-            failed += 1
-            print(f"error: {name}: {error}", file=sys.stderr)
-            print(f"  {by_hand(name, ROOT)}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -97,7 +97,7 @@ def crop(weights, monkeypatch):
     """Return a function that runs preprocess.py here, with the fake detector."""
     from preprocess_runs import flags, use_fake_detector
 
-    import preprocess
+    from human_anomaly import preprocess
 
     use_fake_detector(monkeypatch)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.crops import square_box
+from human_anomaly.data.crops import square_box
 
 
 class FakeDetector:
@@ -53,8 +53,8 @@ class FakeDetector:
 
 
 if __name__ == "__main__":
-    import preprocess
-    from utils import run_main
+    from human_anomaly import preprocess
+    from human_anomaly.utils import run_main
 
     pause = float(sys.argv[1])
     preprocess.load_detector = lambda args, config: (FakeDetector(pause).detect, 2)

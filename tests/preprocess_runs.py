@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from fake_detector import FakeDetector
 
-import preprocess
+from human_anomaly import preprocess
 
 FAKE = ROOT / "tests/fake_detector.py"
 

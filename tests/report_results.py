@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from data.video import Source
-from models.report.evidence import Evidence
-from utils import write_json, write_jsonl
+from human_anomaly.data.video import Source
+from human_anomaly.models.report.evidence import Evidence
+from human_anomaly.utils import write_json, write_jsonl
 
 THRESHOLDS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 HOSTILE = [

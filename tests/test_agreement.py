@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from demo.paths import ROOT, VIDEOS, load_scorer
-from demo.truth import abnormal_part, read_truth
-from models.benchmark.agreement import (
+from human_anomaly.demo.paths import ROOT, VIDEOS, load_scorer
+from human_anomaly.demo.truth import abnormal_part, read_truth
+from human_anomaly.models.scoring.results import SCORES
+from human_anomaly.tools.agreement import (
     Preference,
     Videos,
     agree,
@@ -18,8 +19,7 @@ from models.benchmark.agreement import (
     read_preferences,
     score_names,
 )
-from models.benchmark.results import SCORES
-from utils import UsageError, write_json
+from human_anomaly.utils import UsageError, write_json
 
 
 def row(path, **scores):

@@ -9,9 +9,9 @@ import pytest
 from browser import open_browser
 from report_results import THRESHOLDS, frame_row, part, person, write_clip
 
-from data.video import Frame, Source
-from models.report.annotate import AnnotateError, Annotation, WebmWriter, replay
-from models.report.draw import (
+from human_anomaly.data.video import Frame, Source
+from human_anomaly.models.report.annotate import AnnotateError, Annotation, WebmWriter, replay
+from human_anomaly.models.report.draw import (
     DARK,
     GREEN,
     LINE,

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from zips import make_zip, split
 
-from data import archive
-from data.archive import archive_pieces, list_entries, unpack
-from utils import UsageError
+from human_anomaly.data.download import archive
+from human_anomaly.data.download.archive import archive_pieces, list_entries, unpack
+from human_anomaly.utils import UsageError
 
 FILES = {f"d/{i}.bin": random.Random(i).randbytes(200 * i) for i in range(12)}
 FILES |= {"text.txt": b"abc " * 5000, "empty": b"", "d/\u00fcn\u00ef.txt": b"x"}

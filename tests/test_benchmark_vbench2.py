@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from demo.world import World
-from models.benchmark import vbench2
-from models.benchmark.evaluation import collect, format_result
-from models.benchmark.prompts import standard_names
-from utils import UsageError
+from human_anomaly.demo.world import World
+from human_anomaly.tools.vbench2 import __main__ as vbench2
+from human_anomaly.tools.vbench2.evaluation import collect, format_result
+from human_anomaly.tools.vbench2.prompts import standard_names
+from human_anomaly.utils import UsageError
 
 PROMPTS = ["two people walk [slowly], then wave", "a man's hands, close-up"]  # not sorted
 WEIGHTS = [

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from demo.paths import DETECTOR_CONFIG, VIDEOS, WEIGHTS
-from models.yolo_world import predictor
-from models.yolo_world.boxes import find_boxes
+from human_anomaly.demo.paths import DETECTOR_CONFIG, VIDEOS, WEIGHTS
+from human_anomaly.models.yolo_world import predictor
+from human_anomaly.models.yolo_world.boxes import find_boxes
 
 
 @pytest.mark.parametrize(("score_thr", "at_least"), [(0.1, 1), (1e-6, 100), (1.0, 0)])

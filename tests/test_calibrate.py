@@ -10,15 +10,15 @@ from drawn_crops import write_crops
 from finetune_runs import SMALL
 from sklearn.metrics import roc_auc_score
 
-import main_finetune
-from configs.defaults import get_config
-from data.dataset import read_manifest
-from models.checkpoint import CheckpointError
-from models.classifier import AnomalyClassifier, load_classifier, shape_of
-from models.training import calibrate, recipe
-from models.training.calibrate import Calibration, fit, fold
-from models.training.metrics import calibration_error, measure, predict, reliability
-from utils import UsageError
+from human_anomaly import main_finetune
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.dataset import read_manifest
+from human_anomaly.models.checkpoint import CheckpointError
+from human_anomaly.models.classifier import AnomalyClassifier, load_classifier, shape_of
+from human_anomaly.models.training import calibrate, recipe
+from human_anomaly.models.training.calibrate import Calibration, fit, fold
+from human_anomaly.models.training.metrics import calibration_error, measure, predict, reliability
+from human_anomaly.utils import UsageError
 
 HAND = 0.32
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoint import (
+from human_anomaly.models.checkpoint import (
     CheckpointError,
     assign_state,
     compare,
@@ -223,7 +223,7 @@ def test_a_flipped_bit_is_found_once_the_file_changes(tmp_path, monkeypatch):
 def test_a_good_file_is_checked_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path, checked = tmp_path / "a.pth", []
-    monkeypatch.setattr("models.checkpoint._check_archive", checked.append)
+    monkeypatch.setattr("human_anomaly.models.checkpoint._check_archive", checked.append)
     for weights in (torch.ones(3), torch.ones(3), torch.zeros(3)):
         if not path.exists() or not weights.any():
             torch.save({"model": {"w": weights}}, path)

@@ -4,8 +4,14 @@ import numpy as np
 from drawn_crops import write_crops
 from PIL import Image
 
-from data.checks import contradictions, draw_labels, draw_tiles, find_unreadable, shared_images
-from data.dataset import read_manifest
+from human_anomaly.data.checks import (
+    contradictions,
+    draw_labels,
+    draw_tiles,
+    find_unreadable,
+    shared_images,
+)
+from human_anomaly.data.dataset import read_manifest
 
 
 def test_unreadable_images_are_found_by_line(tmp_path):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from models.benchmark.compare import compare, format_table, main, pair_videos
-from models.benchmark.results import by_name, mean_interval, print_scores, read_scores
-from utils import UsageError
+from human_anomaly.models.scoring.results import by_name, mean_interval, print_scores, read_scores
+from human_anomaly.tools.compare import compare, format_table, main, pair_videos
+from human_anomaly.utils import UsageError
 
 
 def row(path, score, **other):

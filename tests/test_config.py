@@ -3,7 +3,7 @@
 import pytest
 from conftest import RELEASE_YAML, YAML
 
-from configs.defaults import ConfigError, differences, get_config, thresholds
+from human_anomaly.configs.defaults import ConfigError, differences, get_config, thresholds
 
 
 def test_layers_in_order(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.crops import cut, square_box
+from human_anomaly.data.crops import cut, square_box
 
 NO_AREA = [
     (5, 5, 5, 5),  # a point

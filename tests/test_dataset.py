@@ -9,8 +9,8 @@ import torch
 from drawn_crops import write_crops
 from PIL import Image
 
-from configs.defaults import get_config
-from data.dataset import (
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.dataset import (
     CropDataset,
     EpochBatches,
     find_abnormal_label,
@@ -19,8 +19,8 @@ from data.dataset import (
     read_manifest,
     seeded,
 )
-from data.transforms import build_eval_transform, build_train_transform
-from utils import UsageError
+from human_anomaly.data.transforms import build_eval_transform, build_train_transform
+from human_anomaly.utils import UsageError
 
 GOOD = ['["a.jpg", 0, 0.9]', '["b.jpg", 1, 0.8]']
 
@@ -162,7 +162,7 @@ def test_seeded_puts_the_random_numbers_back():
 def test_no_augmentation_is_the_evaluation_crop():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8))
     plain = train_transform(32, auto_augment="none", color_jitter=0, min_crop=0)
-    from data.transforms import normalize
+    from human_anomaly.data.transforms import normalize
 
     expected = build_eval_transform(size=32)(image)
     torch.testing.assert_close(normalize(plain(image)[None])[0], expected, atol=1e-5, rtol=0)

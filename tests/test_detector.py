@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from demo.paths import DETECTOR_CONFIG, VIDEOS, WEIGHTS
-from models import detector
-from models.yolo_world.letterbox import Letterbox
-from models.yolo_world.predictor import Detections
+from human_anomaly.demo.paths import DETECTOR_CONFIG, VIDEOS, WEIGHTS
+from human_anomaly.models import detector
+from human_anomaly.models.yolo_world.letterbox import Letterbox
+from human_anomaly.models.yolo_world.predictor import Detections
 
 
 def _found(*rows) -> Detections:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from demo.detector_data import (
+from human_anomaly.demo.detector_data import (
     CROP,
     FRAME,
     DrawnParts,
@@ -16,10 +16,10 @@ from demo.detector_data import (
     place,
     samples_of,
 )
-from demo.detector_training import build_runner, fixed_embeddings, prompt_table, train
-from models.detector import PartDetector
-from models.yolo_world.build import read_config
-from utils import UsageError
+from human_anomaly.demo.detector_training import build_runner, fixed_embeddings, prompt_table, train
+from human_anomaly.models.detector import PartDetector
+from human_anomaly.models.yolo_world.build import read_config
+from human_anomaly.utils import UsageError
 
 DEMO = ROOT / "configs/demo/yolo_world_demo.py"
 

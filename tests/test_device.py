@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-import inference
-from data.video import VideoError
-from demo.paths import DETECTOR_CONFIG, WEIGHTS
-from models import device
-from models.detector import PartDetector
-from models.yolo_world.predictor import Detections, Predictor
+from human_anomaly import inference
+from human_anomaly.data.video import VideoError
+from human_anomaly.demo.paths import DETECTOR_CONFIG, WEIGHTS
+from human_anomaly.models import device
+from human_anomaly.models.detector import PartDetector
+from human_anomaly.models.yolo_world.predictor import Detections, Predictor
 
 CPU = torch.device("cpu")
 FLOAT32, BFLOAT16, FLOAT16, INT8 = torch.float32, torch.bfloat16, torch.float16, torch.int8

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from conftest import ROOT
 
-from configs.defaults import get_config, thresholds
+from human_anomaly.configs.defaults import get_config, thresholds
 
 PICTURES = ROOT / "demo/pictures"
 SVG = "{http://www.w3.org/2000/svg}"

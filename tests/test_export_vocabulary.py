@@ -5,10 +5,10 @@ import pytest
 from conftest import detector_config
 from seeded_weights import scene_frame
 
-from models.checkpoint import CheckpointError, read_checkpoint
-from models.detector import PartDetector
-from models.yolo_world import export_vocabulary
-from utils import UsageError
+from human_anomaly.models.checkpoint import CheckpointError, read_checkpoint
+from human_anomaly.models.detector import PartDetector
+from human_anomaly.tools import export_vocabulary
+from human_anomaly.utils import UsageError
 
 
 def test_exporting_the_vocabulary_keeps_every_box(tmp_path, golden_weights, capsys):

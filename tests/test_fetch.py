@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 from local_server import REVISION, LocalServer, local_server
 
-from data import fetch
-from data.fetch import FetchError
+from human_anomaly.data.download import fetch
+from human_anomaly.data.download.fetch import FetchError
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -128,7 +128,7 @@ def test_what_drive_refuses_is_one_line(drive, tmp_path, monkeypatch):
         fetch.from_drive("id", tmp_path / "a.bin")
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(
-        FetchError, match=r"gdown is not installed; run pip install '\.\[weights\]'"
+        FetchError, match=r"gdown is not installed; run pip install 'gdown>=6\.3,<7'"
     ):
         fetch.from_drive("id", tmp_path / "a.bin")
 

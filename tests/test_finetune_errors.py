@@ -9,8 +9,8 @@ import pytest
 import torch
 from finetune_runs import edited, finetune, in_two_processes, same_weights, state
 
-from models.training import engine
-from utils import UsageError
+from human_anomaly.models.training import engine
+from human_anomaly.utils import UsageError
 
 
 def append(name, line):

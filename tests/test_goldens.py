@@ -11,12 +11,12 @@ from PIL import Image
 from seeded_weights import scene_frame, seeded_tensor, wave_image
 from torchvision.ops import box_iou
 
-from configs.defaults import PARTS, get_config
-from data.crops import square_box
-from data.transforms import build_eval_transform
-from data.video import Source
-from models.checkpoint import compare
-from models.classifier import (
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.data.crops import square_box
+from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.video import Source
+from human_anomaly.models.checkpoint import compare
+from human_anomaly.models.classifier import (
     AnomalyClassifier,
     convert_finetuned,
     load_classifier,
@@ -44,8 +44,13 @@ def _input(size: str, seed: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", ["s", "m", "l", "x", "xl"])
 def test_the_official_detector_names_are_accepted(size):
-    from models.yolo_world.build import build_model, read_config, register, split_state
-    from models.yolo_world.text import build_text_tower, convert_text_tower
+    from human_anomaly.models.yolo_world.build import (
+        build_model,
+        read_config,
+        register,
+        split_state,
+    )
+    from human_anomaly.models.yolo_world.text import build_text_tower, convert_text_tower
 
     register()
     with torch.device("meta"):
@@ -129,7 +134,7 @@ def assert_raw_outputs(folder: Path, device: str) -> None:
     from conftest import GOLDENS
     from make_checkpoints import detector_state
 
-    from models.detector import PartDetector
+    from human_anomaly.models.detector import PartDetector
 
     expected = golden("yolo_world_v2_xl.expected.json")
     state = detector_state("xl", expected["weights"], GOLDENS)
@@ -199,8 +204,8 @@ def assert_same_verdicts(result, expected: dict) -> None:
 
 
 def _scorer(folder, config, device="cpu"):
-    from models.detector import PartDetector
-    from models.scorer import VideoScorer
+    from human_anomaly.models.detector import PartDetector
+    from human_anomaly.models.scoring.scorer import VideoScorer
 
     detector = PartDetector(detector_config("s"), folder / "detector.pth", device)
     classifiers = {p: load_classifier(folder / f"{p}.pth", config, device) for p in PARTS}

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from configs.defaults import get_config
-from models.classifier import AnomalyClassifier, shape_of
-from models.report.heatmap import Explainer, early_layer, gradient_at, on_crop, relevance
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.models.classifier import AnomalyClassifier, shape_of
+from human_anomaly.models.report.heatmap import (
+    Explainer,
+    early_layer,
+    gradient_at,
+    on_crop,
+    relevance,
+)
 
 SMALL = [
     "DATA.IMG_SIZE",

@@ -14,12 +14,12 @@ import pytest
 from conftest import ROOT
 from filelock import FileLock
 
-import inference
-from data.jobs import JobFolder
-from models.checkpoint import CheckpointError
-from models.detector import PartDetector
-from models.scorer import VideoScorer
-from utils import UsageError, read_jsonl, write_json
+from human_anomaly import inference
+from human_anomaly.data.runs.jobs import JobFolder
+from human_anomaly.models.checkpoint import CheckpointError
+from human_anomaly.models.detector import PartDetector
+from human_anomaly.models.scoring.scorer import VideoScorer
+from human_anomaly.utils import UsageError, read_jsonl, write_json
 
 VIDEOS = ROOT / "demo" / "videos"
 
@@ -304,7 +304,7 @@ def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, mo
 
     monkeypatch.setattr(PartDetector, "detect", counted)
     words = ["--video", short / "hand_fused", "--batch-size", "1", *flags]
-    monkeypatch.setattr("models.scorer.share_cores", lambda *_: (1, 1))
+    monkeypatch.setattr("human_anomaly.models.scoring.scorer.share_cores", lambda *_: (1, 1))
     stop = None
     _, whole = run(tmp_path / "whole", *words)
     calls.clear()

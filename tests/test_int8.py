@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from configs.defaults import get_config
-from data.video import VideoError
-from demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
-from models import int8
-from models.classifier import in_type, load_classifier
-from models.detector import PartDetector
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.video import VideoError
+from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
+from human_anomaly.models.classifier import in_type, load_classifier
+from human_anomaly.models.cpu import int8
+from human_anomaly.models.detector import PartDetector
 
 
 @pytest.fixture(autouse=True)

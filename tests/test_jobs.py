@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from data.batches import Batches
-from data.jobs import JobFolder, assign
-from data.video import Source
-from utils import UsageError
+from human_anomaly.data.runs.jobs import JobFolder, assign
+from human_anomaly.data.runs.resume_log import Batches
+from human_anomaly.data.video import Source
+from human_anomaly.utils import UsageError
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.video import VideoError
-from models.judge import CropJudge
+from human_anomaly.data.video import VideoError
+from human_anomaly.models.scoring.judge import CropJudge
 
 
 def test_a_probability_that_is_no_number_is_an_error_of_the_video():

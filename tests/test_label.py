@@ -10,10 +10,10 @@ import pytest
 from browser import open_browser, requests_made
 from PIL import Image
 
-from data import label
-from data.cropping.crop_lists import is_test_source
-from data.dataset import read_manifest
-from utils import UsageError, write_json, write_jsonl
+from human_anomaly.data.cropping.crop_lists import is_test_source
+from human_anomaly.data.dataset import read_manifest
+from human_anomaly.tools import label
+from human_anomaly.utils import UsageError, write_json, write_jsonl
 
 NAMES = [f"{source}_f{i:06d}_p0_0.jpg" for source in ("a", "b") for i in range(4)]
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 from conftest import ROOT
 
-from configs.defaults import PARTS, get_config
-from data.transforms import build_eval_transform
-from data.video import FrameReader, Source
-from demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
-from models.classifier import load_classifier
-from models.detector import PartDetector
-from models.scorer import VideoScorer
-from models.yolo_world.letterbox import DeviceLetterbox, Letterbox
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.video import FrameReader, Source
+from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
+from human_anomaly.models.classifier import load_classifier
+from human_anomaly.models.detector import PartDetector
+from human_anomaly.models.scoring.scorer import VideoScorer
+from human_anomaly.models.yolo_world.letterbox import DeviceLetterbox, Letterbox
 
 
 def _photo(height: int, width: int) -> np.ndarray:

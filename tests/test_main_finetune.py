@@ -24,12 +24,12 @@ from finetune_runs import (
     write_data,
 )
 
-import main_finetune
-from configs.defaults import get_config
-from models.classifier import load_classifier
-from models.training import run_folder
-from models.training.metrics import probabilities
-from utils import UsageError, read_jsonl
+from human_anomaly import main_finetune
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.models.classifier import load_classifier
+from human_anomaly.models.training import run_folder
+from human_anomaly.models.training.metrics import probabilities
+from human_anomaly.utils import UsageError, read_jsonl
 
 
 def test_what_a_run_leaves(data, finished):
@@ -51,8 +51,8 @@ def test_what_a_run_leaves(data, finished):
 
 def test_last_epoch_is_what_the_report_and_scoring_see(data, finished):
     """Scoring loads the file unchanged, and gives the probabilities that the report lists."""
-    from data.dataset import CropDataset, read_manifest
-    from data.transforms import build_eval_transform
+    from human_anomaly.data.dataset import CropDataset, read_manifest
+    from human_anomaly.data.transforms import build_eval_transform
 
     config = get_config(data / "small.yaml")
     model = load_classifier(finished / "ckpt1.pth", config, "cpu")

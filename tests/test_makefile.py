@@ -22,7 +22,7 @@ def make(folder: Path, pythons: dict[str, str], *words: str) -> subprocess.Compl
         os.symlink(shutil.which(name), bin_folder / name)
     for name, version in pythons.items():
         major, minor = version.split(".")[:2]
-        known = major == "3" and minor in ("11", "12")
+        known = major == "3" and 11 <= int(minor) <= 14
         script = bin_folder / name
         script.write_text(
             "#!/bin/sh\n"
@@ -42,7 +42,8 @@ def make(folder: Path, pythons: dict[str, str], *words: str) -> subprocess.Compl
 TAKEN = [
     ({"python3": "3.11.7", "python3.12": "3.12.1"}, "python3"),
     ({"python3": "3.8.18", "python3.12": "3.12.1", "python3.11": "3.11.7"}, "python3.12"),
-    ({"python3": "3.14.0", "python3.11": "3.11.7"}, "python3.11"),
+    ({"python3": "3.15.0", "python3.11": "3.11.7"}, "python3.11"),
+    ({"python3.14": "3.14.0", "python3.12": "3.12.1"}, "python3.12"),
     ({"python3.11": "3.11.7"}, "python3.11"),
 ]
 
@@ -60,7 +61,7 @@ def test_a_killed_installation_is_done_again(tmp_path):
 # What there is, the words after `make demo`, what the one line says.
 REFUSED = [
     ({"python3": "3.8.18"}, (), "python3 is Python 3.8.18"),
-    ({"python3": "3.13.0"}, (), "python3 is Python 3.13.0"),
+    ({"python3": "3.15.0"}, (), "python3 is Python 3.15.0"),
     ({"python3": "3.12.1", "mine": "3.10.1"}, ("PYTHON=mine",), "mine is Python 3.10.1"),
     ({}, (), "python3: not found"),
 ]
@@ -71,4 +72,4 @@ def test_other_pythons_are_refused_in_one_line(tmp_path, pythons, words, said):
     done = make(tmp_path, pythons, *words)
     ours = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode == 2 and len(ours) == 1 and done.stdout == ""
-    assert ours[0].startswith("error: Python 3.11 or 3.12 is needed, ") and said in ours[0]
+    assert ours[0].startswith("error: Python 3.11 to 3.14 is needed, ") and said in ours[0]

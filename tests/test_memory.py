@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import GOLDENS, ROOT, YAML, detector_config, golden
 
-from configs.defaults import PARTS
+from human_anomaly.configs.defaults import PARTS
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def watch():
         status = open("/proc/self/status").read()
         peak[0] = max(peak[0], int(status.split("RssAnon:")[1].split()[0]))
 threading.Thread(target=watch, daemon=True).start()
-import inference
+from human_anomaly import inference
 status = inference.main(json.loads(sys.argv[1]))
 done.set()
 print(json.dumps({"status": status, "mib": peak[0] / 1024}))

@@ -10,10 +10,10 @@ import torch
 from drawn_crops import write_crops
 from torch import nn
 
-from data.dataset import read_manifest
-from models.training.metrics import best_threshold, measure, predict, probabilities
-from models.training.report import check_report, worst_mistakes, write_report
-from utils import UsageError
+from human_anomaly.data.dataset import read_manifest
+from human_anomaly.models.training.metrics import best_threshold, measure, predict, probabilities
+from human_anomaly.models.training.report import check_report, worst_mistakes, write_report
+from human_anomaly.utils import UsageError
 
 
 def logit(p):

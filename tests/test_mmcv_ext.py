@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from third_party import mmcv_ext
+from human_anomaly.third_party import mmcv_ext
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,12 @@ import pytest
 from conftest import ROOT
 from ray_cluster import Cluster, start_cluster, wait_for
 
-import inference
-import preprocess
-from data import on_ray
-from data.jobs import JobFolder
-from data.on_ray import Actors, ray_actors
-from data.video import Source
-from utils import UsageError, read_jsonl
+from human_anomaly import inference, preprocess
+from human_anomaly.data.runs import on_ray
+from human_anomaly.data.runs.jobs import JobFolder
+from human_anomaly.data.runs.on_ray import Actors, ray_actors
+from human_anomaly.data.video import Source
+from human_anomaly.utils import UsageError, read_jsonl
 
 VIDEOS = ROOT / "demo" / "videos"
 BROKEN, SINGLE, BLANK = 5, 6, 27
@@ -264,7 +263,7 @@ def test_ray_absent_or_under_torchrun(main, tmp_path, monkeypatch):
     script = "inference" if main is inference.main else "preprocess"
     flags = words(script, tmp_path, tmp_path / "out", "--ray")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"--ray: Ray is not installed; pip install '.\[ray\]'"):
+    with pytest.raises(UsageError, match=r"--ray: Ray is not installed; run pip install 'ray"):
         main(flags)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="--ray: start one process, without torchrun"):

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-import inference
-import main_finetune
+from human_anomaly import inference, main_finetune
 
 LINES = 15
 SLURM = {

@@ -14,14 +14,14 @@ from conftest import RELEASE_YAML, detector_config, golden
 from PIL import Image
 from preprocess_runs import flags, rows_of, tree, write_video
 
-import preprocess
-from configs.defaults import PARTS, get_config
-from data import label
-from data.crops import cut
-from data.jobs import JobFolder
-from data.transforms import build_eval_transform
-from data.video import FrameReader, Source, find_sources
-from utils import UsageError
+from human_anomaly import preprocess
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.data.crops import cut
+from human_anomaly.data.runs.jobs import JobFolder
+from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.video import FrameReader, Source, find_sources
+from human_anomaly.tools import label
+from human_anomaly.utils import UsageError
 
 
 def test_rows_files_and_lists_agree(videos, crop, tmp_path):
@@ -275,7 +275,7 @@ def test_names_that_are_not_utf8_are_left_out(crop, tmp_path):
 def test_the_next_command_is_printed(videos, crop, tmp_path, capsys):
     output = tmp_path / "my crops"
     crop(videos / "v2.mp4", output)
-    assert f"python -m data.label '{output}' --page" in capsys.readouterr().err
+    assert f"python -m tools.label '{output}' --page" in capsys.readouterr().err
     crop(videos / "v2.mp4", tmp_path / "real", "--label", "0")
     assert "data.label" not in capsys.readouterr().err  # nothing is left to be labelled
 
@@ -343,8 +343,8 @@ def test_the_real_clip_gives_the_golden_squares(golden_crops):
 
 
 def test_crops_are_the_pixels_that_scoring_judges(golden_crops, golden_weights, clip):
-    from models.detector import PartDetector
-    from models.scorer import VideoScorer
+    from human_anomaly.models.detector import PartDetector
+    from human_anomaly.models.scoring.scorer import VideoScorer
 
     class Spy(torch.nn.Module):
         def __init__(self):

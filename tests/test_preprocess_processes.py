@@ -19,10 +19,10 @@ from preprocess_runs import (
     write_video,
 )
 
-import preprocess
-from data.cropping.crop_lists import source_of
-from data.jobs import share
-from data.video import find_sources
+from human_anomaly import preprocess
+from human_anomaly.data.cropping.crop_lists import source_of
+from human_anomaly.data.runs.jobs import share
+from human_anomaly.data.video import find_sources
 
 
 @pytest.fixture(scope="module")

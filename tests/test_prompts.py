@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from models.benchmark.prompts import prompt_and_index, read_prompts, standard_names
-from utils import UsageError
+from human_anomaly.tools.vbench2.prompts import prompt_and_index, read_prompts, standard_names
+from human_anomaly.utils import UsageError
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ import json
 import pytest
 from conftest import RELEASE_YAML, ROOT
 
-from configs.defaults import differences, get_config, thresholds
-from models.benchmark import evaluation, vbench2
-from models.benchmark.evaluation import collect, format_result
-from models.weights import RELEASE_DETECTOR_CONFIG
-from utils import UsageError
+from human_anomaly.configs.defaults import differences, get_config, thresholds
+from human_anomaly.models.weights import RELEASE_DETECTOR_CONFIG
+from human_anomaly.tools.vbench2 import __main__ as vbench2
+from human_anomaly.tools.vbench2 import evaluation
+from human_anomaly.tools.vbench2.evaluation import collect, format_result
+from human_anomaly.utils import UsageError
 
 NAMES = [f"p{k}-{i}.mp4" for k in range(120) for i in range(3)]
 

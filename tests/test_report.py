@@ -19,12 +19,12 @@ from report_results import (
     person,
 )
 
-from models.report.evidence import Evidence
-from models.report.facts import histogram_path, video_facts
-from models.report.page import build_report, judged_thresholds, scoring_settings
-from models.report.timeline import COLUMNS, timeline
-from models.scores import MARGIN
-from utils import UsageError, write_json, write_jsonl
+from human_anomaly.models.report.evidence import Evidence
+from human_anomaly.models.report.facts import histogram_path, video_facts
+from human_anomaly.models.report.page import build_report, judged_thresholds, scoring_settings
+from human_anomaly.models.report.timeline import COLUMNS, timeline
+from human_anomaly.models.scoring.scores import MARGIN
+from human_anomaly.utils import UsageError, write_json, write_jsonl
 
 # The figures of a video.
 
@@ -179,7 +179,7 @@ def test_the_command_builds_the_same_pages_again(results):
     folder, _ = results
     before = {p: p.read_bytes() for p in (folder / "report").rglob("*.*") if p.is_file()}
     (folder / "report/index.html").unlink()
-    command = [sys.executable, "-m", "models.report", str(folder)]
+    command = [sys.executable, "-m", "tools.report", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "report/index.html" in done.stdout, done.stderr
     assert {p: p.read_bytes() for p in before} == before

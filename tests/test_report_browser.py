@@ -18,10 +18,10 @@ from report_results import (
     write_scores,
 )
 
-from data.video import Source
-from models.report.evidence import Evidence
-from models.report.page import build_report
-from utils import write_jsonl
+from human_anomaly.data.video import Source
+from human_anomaly.models.report.evidence import Evidence
+from human_anomaly.models.report.page import build_report
+from human_anomaly.utils import write_jsonl
 
 COLUMN = """return [...document.querySelectorAll("table.videos tbody tr")]
   .map((row) => row.cells[arguments[0]].dataset.value)"""

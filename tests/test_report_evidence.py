@@ -18,10 +18,10 @@ from report_results import (
     write_clip,
 )
 
-from data.video import Frame, Source
-from models.report.evidence import Evidence, read_evidence, safe_name
-from models.report.worst import WorstParts, overlay
-from utils import write_jsonl
+from human_anomaly.data.video import Frame, Source
+from human_anomaly.models.report.evidence import Evidence, read_evidence, safe_name
+from human_anomaly.models.report.worst import WorstParts, overlay
+from human_anomaly.utils import write_jsonl
 
 
 def frame(index, fps=25):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from models.benchmark import reproduce, vbench2
-from models.benchmark.evaluation import PUBLISHED
-from models.weights import WEIGHTS
+from human_anomaly.models.weights import WEIGHTS
+from human_anomaly.tools import reproduce
+from human_anomaly.tools.vbench2 import __main__ as vbench2
+from human_anomaly.tools.vbench2.evaluation import PUBLISHED
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from configs.defaults import get_config
-from models.training import run_folder
-from models.training.random_states import random_states, set_random_states
-from utils import UsageError
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.models.training import run_folder
+from human_anomaly.models.training.random_states import random_states, set_random_states
+from human_anomaly.utils import UsageError
 
 
 def test_newest_first_by_number(tmp_path):

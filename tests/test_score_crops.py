@@ -9,11 +9,11 @@ from conftest import ROOT
 from drawn_crops import draw_crop
 from PIL import Image
 
-from configs.defaults import get_config
-from data.transforms import build_eval_transform
-from models import score_crops
-from models.classifier import load_classifier
-from utils import UsageError
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.models.classifier import load_classifier
+from human_anomaly.tools import score_crops
+from human_anomaly.utils import UsageError
 
 CFG = ROOT / "configs/demo/demo.yaml"
 HAND, FACE = (ROOT / f"demo/weights/{part}.pth" for part in ("hand", "face"))

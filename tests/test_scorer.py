@@ -11,14 +11,14 @@ import pytest
 import torch
 from conftest import ROOT
 
-from configs.defaults import get_config
-from data.video import Frame, Source, VideoError
-from models.detector import FrameDetections, PartBox, Person
-from models.device import Stopwatch
-from models.scorer import VideoScorer
-from models.scores import Tally, VideoResult
-from models.weights import choose_weights
-from models.yolo_world import predictor
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.video import Frame, Source, VideoError
+from human_anomaly.models.detector import FrameDetections, PartBox, Person
+from human_anomaly.models.device import Stopwatch
+from human_anomaly.models.scoring.scorer import VideoScorer
+from human_anomaly.models.scoring.scores import Tally, VideoResult
+from human_anomaly.models.weights import choose_weights
+from human_anomaly.models.yolo_world import predictor
 
 LIMITS = {"human": 0.45, "face": 0.3, "hand": 0.32}
 

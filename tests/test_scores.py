@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.scores import (
+from human_anomaly.models.scoring.scores import (
     MARGIN,
     SURELY_NORMAL,
     Tally,

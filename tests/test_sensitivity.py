@@ -8,11 +8,12 @@ import pytest
 from conftest import RELEASE_YAML, ROOT
 from fake_detector import FakeDetector
 
-from configs.defaults import PARTS, differences, get_config
-from data.video import Source, VideoError
-from demo.paths import VIDEOS
-from models.benchmark import sensitivity
-from models.benchmark.changes import (
+from human_anomaly.configs.defaults import PARTS, differences, get_config
+from human_anomaly.data.video import Source, VideoError
+from human_anomaly.demo.paths import VIDEOS
+from human_anomaly.models.weights import choose_weights
+from human_anomaly.tools import sensitivity
+from human_anomaly.tools.changes import (
     Bench,
     Change,
     Remembered,
@@ -21,9 +22,8 @@ from models.benchmark.changes import (
     match_people,
     reencode,
 )
-from models.benchmark.sensitivity import format_table, read_labels, summarise
-from models.weights import choose_weights
-from utils import UsageError, write_json, write_jsonl
+from human_anomaly.tools.sensitivity import format_table, read_labels, summarise
+from human_anomaly.utils import UsageError, write_json, write_jsonl
 
 
 def test_the_two_named_settings_differ_in_the_four_conventions():

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from data.stream import batched, prefetch
+from human_anomaly.data.stream import batched, prefetch
 
 
 def test_prefetch_is_bounded_and_passes_errors_on():

@@ -20,8 +20,8 @@ from conftest import ROOT, golden
 from drawn_crops import draw_crop
 from seeded_weights import seeded_tensor
 
-from configs.defaults import PARTS
-from utils import read_jsonl, write_jsonl
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.utils import read_jsonl, write_jsonl
 
 YAML = "configs/vit_base__800ep/simmim_finetune__vit_base__img224__800ep.yaml"
 PRETRAINED = "pretrain/simmim_pretrain__vit_base__img224__800ep.pth"

@@ -1,6 +1,6 @@
 """Numbers of people over the frames of a video."""
 
-from models.tracks import Tracker
+from human_anomaly.models.scoring.tracks import Tracker
 
 
 def numbers(frames):

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from configs.defaults import get_config
-from data.transforms import Augment, build_eval_transform, normalize
-from models.classifier import AnomalyClassifier, convert_finetuned, shape_of
-from models.device import set_matmul_precision
-from models.training.engine import train_step
-from models.training.recipe import build_augment, build_optimizer, build_schedule
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.transforms import Augment, build_eval_transform, normalize
+from human_anomaly.models.classifier import AnomalyClassifier, convert_finetuned, shape_of
+from human_anomaly.models.device import set_matmul_precision
+from human_anomaly.models.training.engine import train_step
+from human_anomaly.models.training.recipe import build_augment, build_optimizer, build_schedule
 
 GOLDENS = Path(__file__).parent / "goldens"
 sys.path.insert(0, str(GOLDENS))

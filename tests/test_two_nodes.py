@@ -15,8 +15,8 @@ import yaml
 from conftest import ROOT
 from drawn_crops import write_crops
 
-import main_finetune
-from utils import read_jsonl
+from human_anomaly import main_finetune
+from human_anomaly.utils import read_jsonl
 
 STEPS = 20
 TINY = {

@@ -9,8 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from data.dataset import read_manifest
-from utils import UsageError, plain, read_jsonl, setup_logging, write_jsonl
+from human_anomaly.data.dataset import read_manifest
+from human_anomaly.utils import UsageError, plain, read_jsonl, setup_logging, write_jsonl
 
 
 def test_a_line_ends_at_its_newline_alone(tmp_path):
@@ -47,7 +47,7 @@ def test_control_characters_are_shown_escaped(capsys):
 
 def test_ctrl_c_is_one_line_and_status_130():
     main = "lambda: (print(1, flush=True), time.sleep(60))"
-    code = f"import time; from utils import run_main; run_main({main})"
+    code = f"import time; from human_anomaly.utils import run_main; run_main({main})"
     run = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -66,7 +66,8 @@ def test_a_process_whose_torchrun_is_gone_ends():
     """It slept for a year in the rendezvous; port 1 is one at which nobody answers."""
     place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     code = (
-        "import datetime, utils; utils.TO_MEET = datetime.timedelta(seconds=1)\n"
+        "import datetime; from human_anomaly import utils\n"
+        "utils.TO_MEET = datetime.timedelta(seconds=1)\n"
         "utils.run_main(utils.process_group().__enter__)"
     )
     ended = subprocess.run(

@@ -10,8 +10,8 @@ import pytest
 from local_server import REVISION, local_server
 from zips import make_zip, split
 
-from data import vbench2
-from utils import UsageError, run_main
+from human_anomaly.tools import vbench2_data as vbench2
+from human_anomaly.utils import UsageError, run_main
 
 EXPECTED = {"human_train": 6, "human_test": 2, "face_train": 3, "face_test": 1} | {
     "hand_train": 4,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.video import FrameReader, Source, VideoError, find_sources
+from human_anomaly.data.video import FrameReader, Source, VideoError, find_sources
 
 
 def write_video(path: Path, frames: int = 6, size=(64, 48), fourcc="mp4v", fps=10.0) -> Path:
@@ -204,7 +204,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
 
 
 def test_images_and_videos_above_the_stated_size_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.video.MAX_PIXELS", 64 * 47)
+    monkeypatch.setattr("human_anomaly.data.video.MAX_PIXELS", 64 * 47)
     write_video(tmp_path / "a.mp4", 3)
     with pytest.raises(VideoError, match="64 x 48 pixels, expected at most 3,008"):
         FrameReader(Source(tmp_path / "a.mp4", "a"))
@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_read_is_failed(tmp_path, monkeypatch):
 
 def test_a_count_that_the_size_cannot_hold_is_not_believed(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mp4", 3)
-    monkeypatch.setattr("data.video.LEAST_FRAME", 10**6)
+    monkeypatch.setattr("human_anomaly.data.video.LEAST_FRAME", 10**6)
     reader = FrameReader(Source(tmp_path / "a.mp4", "a"))
     assert reader.frames_expected is None
     assert reader.warnings == ["it declares 3 frames, which its size cannot hold"]

@@ -12,12 +12,13 @@ import pytest
 import torch
 from local_server import local_server
 
-from configs.defaults import get_config
-from data import fetch
-from data.fetch import FetchError
-from models import weights
-from models.classifier import AnomalyClassifier, shape_of
-from utils import UsageError
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.download import fetch
+from human_anomaly.data.download.fetch import FetchError
+from human_anomaly.models import weights
+from human_anomaly.models.classifier import AnomalyClassifier, shape_of
+from human_anomaly.tools import fetch_weights
+from human_anomaly.utils import UsageError
 
 SMALL = """
 DATA: {IMG_SIZE: 32}
@@ -90,10 +91,10 @@ def on_the_hub(monkeypatch, human_bytes):
 
 
 def test_mirror(world, human_bytes):
-    line = weights.get_weight("human", world.url, world.root)
+    line = fetch_weights.get_weight("human", world.url, world.root)
     assert world.target.read_bytes() == human_bytes
     assert line.startswith("fetched, ") and leftovers(world) == []
-    assert weights._read_lock(world.root)["human"] == {
+    assert weights.read_lock(world.root)["human"] == {
         "bytes": len(human_bytes),
         "sha256": hashlib.sha256(human_bytes).hexdigest(),
     }
@@ -102,7 +103,7 @@ def test_mirror(world, human_bytes):
 @pytest.mark.parametrize("mood", ["good", "breaks once"])
 def test_hub(world, on_the_hub, human_bytes, mood):
     world.mood = mood
-    weights.get_weight("human", None, world.root)
+    fetch_weights.get_weight("human", None, world.root)
     assert world.target.read_bytes() == human_bytes and leftovers(world) == []
 
 
@@ -128,29 +129,29 @@ def test_bad_files_are_named_and_not_put_in_place(world, on_the_hub, mood, kind,
         world.files.clear()
     mirror = world.url if kind == "mirror" else None
     with pytest.raises(FetchError, match="; ".join(f".*({word}).*" for word in words)) as error:
-        weights.get_weight("human", mirror, world.root)
+        fetch_weights.get_weight("human", mirror, world.root)
     assert "\n" not in str(error.value)
     assert not world.target.exists() and not (world.root / weights.LOCK).exists()
     world.mood, world.files = "good", files  # a later try is not harmed by what came before
-    assert weights.get_weight("human", mirror, world.root).startswith("fetched")
+    assert fetch_weights.get_weight("human", mirror, world.root).startswith("fetched")
 
 
 def test_drive_helps_where_the_hub_does_not(world, on_the_hub, human_bytes, monkeypatch, caplog):
     world.mood = "truncates"
     monkeypatch.setattr(weights, "from_drive", lambda _, path: path.write_bytes(human_bytes))
-    assert weights.get_weight("human", None, world.root).startswith("fetched")
+    assert fetch_weights.get_weight("human", None, world.root).startswith("fetched")
     assert "human.pth: truncated: expected" in caplog.text
     assert world.target.read_bytes() == human_bytes
 
 
 def test_same_size_other_content_is_refused_after_first_success(world, human_bytes):
-    weights.get_weight("human", world.url, world.root)
+    fetch_weights.get_weight("human", world.url, world.root)
     world.target.unlink()
     world.mood = "lies"
     with pytest.raises(
         FetchError, match=r"SHA-256 is .*weights.lock.json recorded .*; delete its entry"
     ):
-        weights.get_weight("human", world.url, world.root)
+        fetch_weights.get_weight("human", world.url, world.root)
     assert not world.target.exists()
 
 
@@ -158,37 +159,37 @@ def test_right_size_that_does_not_load_is_refused(world, monkeypatch):
     world.files["human.pth"] = b"PK" + b"\0" * 4000
     set_human(monkeypatch, size_mb=None)
     with pytest.raises(FetchError, match=r"does not load: .*human\.pth"):
-        weights.get_weight("human", world.url, world.root)
+        fetch_weights.get_weight("human", world.url, world.root)
 
 
 def test_bad_file_in_place_stays_until_a_good_one_came(world, human_bytes):
     put(world.target, human_bytes[:1000])
     world.mood = "truncates"
     with pytest.raises(FetchError):
-        weights.get_weight("human", world.url, world.root)
+        fetch_weights.get_weight("human", world.url, world.root)
     assert world.target.read_bytes() == human_bytes[:1000]
     world.mood = "good"
-    weights.get_weight("human", world.url, world.root)
+    fetch_weights.get_weight("human", world.url, world.root)
     assert world.target.read_bytes() == human_bytes
 
 
 def test_file_in_place_is_checked_and_not_fetched(world, human_bytes):
     put(world.target, human_bytes)
-    assert weights.get_weight("human", world.url, world.root).startswith("in place and good")
+    assert fetch_weights.get_weight("human", world.url, world.root).startswith("in place and good")
     assert world.offsets == []
-    assert "human" in weights._read_lock(world.root)
+    assert "human" in weights.read_lock(world.root)
 
 
 def test_a_lock_file_that_cannot_be_read_is_named(world):
     put(world.root / weights.LOCK, b"{")
     with pytest.raises(UsageError, match=r"weights\.lock\.json: cannot read the lock file"):
-        weights.get_weight("human", world.url, world.root)
+        fetch_weights.get_weight("human", world.url, world.root)
 
 
 def test_command_says_what_to_do_by_hand(world, monkeypatch, capsys):
-    monkeypatch.setattr(weights, "ROOT", world.root)
+    monkeypatch.setenv("HUMAN_ANOMALY_HOME", str(world.root))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert weights.main(["scoring", "human"]) == 1
+    assert fetch_weights.main(["scoring", "human"]) == 1
     error = capsys.readouterr().err
     assert [line.split(":")[1] for line in error.splitlines() if line.startswith("error:")] == [
         " detector",
@@ -201,7 +202,7 @@ def test_command_says_what_to_do_by_hand(world, monkeypatch, capsys):
     assert f"save the file as {world.root / 'checkpoint/release/hand.pth'} and run this" in error
     assert "https://huggingface.co/wondervictor/YOLO-World/blob/main/yolo_world_v2_xl" in error
     assert "--mirror URL_OR_FOLDER" in error
-    assert weights.main(["human", "--mirror", world.url]) == 0
+    assert fetch_weights.main(["human", "--mirror", world.url]) == 0
     assert capsys.readouterr().out.startswith("human: fetched, ")
 
 
@@ -211,7 +212,7 @@ def test_real_gdown_without_a_way_out_is_one_line(world, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setattr(weights, "from_drive", fetch.from_drive)
     with pytest.raises(FetchError, match=r"^Google Drive: ProxyError: ") as error:
-        weights.get_weight("human", None, world.root)
+        fetch_weights.get_weight("human", None, world.root)
     assert "\n" not in str(error.value)
 
 
@@ -236,7 +237,10 @@ def test_released_sizes():
 def test_what_vbench2_fetched_is_used_where_it_is(world, human_bytes, caplog):
     caplog.set_level(logging.INFO)
     shared = put(world.root / "shared/anomaly_detector/human.pth", human_bytes)
-    assert weights.get_weight("human", None, world.root) == f"used where it is, and good: {shared}"
+    assert (
+        fetch_weights.get_weight("human", None, world.root)
+        == f"used where it is, and good: {shared}"
+    )
     assert weights.release_files(world.root, ["human"]) == {"human": shared}
     assert world.offsets == [] and not world.target.exists()
     assert caplog.text.count(f"found {shared}, checking it") == 1  # not again at each start
@@ -283,4 +287,4 @@ def test_shared_file_that_is_truncated_is_not_used(world, human_bytes, caplog):
     put(world.root / "shared/anomaly_detector/human.pth", human_bytes[:500])
     assert weights.find_weight("human", world.root) is None
     assert "truncated: expected" in caplog.text
-    assert weights.get_weight("human", world.url, world.root).startswith("fetched")
+    assert fetch_weights.get_weight("human", world.url, world.root).startswith("fetched")

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from demo.paths import DETECTOR_CONFIG, WEIGHTS
-from models import device, winograd
-from models.yolo_world import predictor
-from models.yolo_world.predictor import Predictor
+from human_anomaly.demo.paths import DETECTOR_CONFIG, WEIGHTS
+from human_anomaly.models import device
+from human_anomaly.models.cpu import winograd
+from human_anomaly.models.yolo_world import predictor
+from human_anomaly.models.yolo_world.predictor import Predictor
 
 
 def draw(batch: int, channels: int, outputs: int, height: int, width: int, **options):

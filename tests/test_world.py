@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from demo.world import KINDS, World, draw_still
-from demo.world.__main__ import main
-from demo.world.anomalies import PART_OF, choose
-from demo.world.body import BODY, FACE, HANDS, IDS, draw_person
-from demo.world.canvas import Canvas, capsule, ellipse
-from demo.world.hand import fingers_of
-from demo.world.people import sample_person
-from demo.world.skeleton import pose_at
-from demo.world.video import HEIGHT, WIDTH, _truth
+from human_anomaly.demo.world import KINDS, World, draw_still
+from human_anomaly.demo.world.__main__ import main
+from human_anomaly.demo.world.anomalies import PART_OF, choose
+from human_anomaly.demo.world.body import BODY, FACE, HANDS, IDS, draw_person
+from human_anomaly.demo.world.canvas import Canvas, capsule, ellipse
+from human_anomaly.demo.world.hand import fingers_of
+from human_anomaly.demo.world.people import sample_person
+from human_anomaly.demo.world.skeleton import pose_at
+from human_anomaly.demo.world.video import HEIGHT, WIDTH, _truth
 
 ALL_KINDS = sorted(PART_OF)
 

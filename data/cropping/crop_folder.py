@@ -11,14 +11,20 @@ from pathlib import Path
 
 import cv2
 
-from configs.defaults import PARTS
-from data.cropping.crop_lists import STATE_FILE, read_split, remove_split, source_of, write_lists
-from data.cropping.cropper import Cropper
-from data.jobs import JobFolder, identity, read_object
-from data.label import collect
-from data.marks import is_unchanged, mark
-from data.video import Source, VideoError, printable
-from utils import UsageError, atomic_write, write_json, write_jsonl
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.data.cropping.crop_lists import (
+    STATE_FILE,
+    read_split,
+    remove_split,
+    source_of,
+    write_lists,
+)
+from human_anomaly.data.cropping.cropper import Cropper
+from human_anomaly.data.cropping.labels import collect
+from human_anomaly.data.runs.jobs import JobFolder, identity, read_object
+from human_anomaly.data.runs.marks import is_unchanged, mark
+from human_anomaly.data.video import Source, VideoError, printable
+from human_anomaly.utils import UsageError, atomic_write, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs.defaults import PARTS
-from data.video import IMAGE_SUFFIXES, printable
-from utils import UsageError, stream_jsonl, write_json, write_jsonl
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.data.video import IMAGE_SUFFIXES, printable
+from human_anomaly.utils import UsageError, stream_jsonl, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)
 

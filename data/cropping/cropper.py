@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from configs.defaults import PARTS
-from data.crops import cut
-from data.stream import batched, map_ahead, prefetch
-from data.video import Frame, FrameReader, Source
-from utils import atomic_write, keep_to_one_core
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.data.crops import cut
+from human_anomaly.data.stream import batched, map_ahead, prefetch
+from human_anomaly.data.video import Frame, FrameReader, Source
+from human_anomaly.utils import atomic_write, keep_to_one_core
 
 JPEG_QUALITY = 95
 MOST_WAITING = 64  # crops to be encoded and written; more would only fill the memory

@@ -5,8 +5,9 @@ import json
 import shlex
 from pathlib import Path
 
-from data.cropping.crop_lists import Crop, source_of
-from utils import UsageError, atomic_write
+from human_anomaly.configs.places import tool
+from human_anomaly.data.cropping.crop_lists import Crop, source_of
+from human_anomaly.utils import UsageError, atomic_write
 
 PROBABILITIES_FILE = "p_abnormal.json"  # {"hand/NAME.jpg": p}, written by models.score_crops
 
@@ -46,7 +47,7 @@ def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # keeps the order of parts
     page = environment.get_template("label_page.html").render(
         name=folder.resolve().name,
-        quoted=shlex.quote(str(folder)),
+        command=f"{tool('label')} {shlex.quote(str(folder))}",
         parts=parts,
         has_p=any(row["p"] is not None for row in rows),
         version=hashlib.sha256(labels.encode()).hexdigest()[:16],

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils import command_parser, run_main
+from human_anomaly.utils import command_parser, run_main
 
 from .anomalies import KINDS, PART_OF
 from .files import draw_videos

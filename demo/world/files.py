@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from demo.truth import read_truth, write_truth
-from utils import atomic_write, read_jsonl
+from human_anomaly.demo.truth import read_truth, write_truth
+from human_anomaly.utils import atomic_write, read_jsonl
 
 from .video import FPS, HEIGHT, WIDTH, World, draw_still
 

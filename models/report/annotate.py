@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.video import Frame, FrameReader, Source
-from models.report.draw import ScoreStrip, draw_row
+from human_anomaly.data.video import Frame, FrameReader, Source
+from human_anomaly.models.report.draw import ScoreStrip, draw_row
 
 MAX_SIDE = 1280  # larger frames are shrunk: this is for looking, and encoding costs time
 

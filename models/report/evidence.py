@@ -16,10 +16,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.video import Frame, Source
-from models.report.annotate import AnnotateError, Annotation, WebmWriter, probe, replay
-from models.report.worst import Explain, WorstParts
-from utils import read_jsonl, write_json
+from human_anomaly.data.video import Frame, Source
+from human_anomaly.models.report.annotate import (
+    AnnotateError,
+    Annotation,
+    WebmWriter,
+    probe,
+    replay,
+)
+from human_anomaly.models.report.worst import Explain, WorstParts
+from human_anomaly.utils import read_jsonl, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from configs.defaults import PARTS
-from models.scores import MARGIN, frame_score, is_abnormal, is_near
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.models.scoring.scores import MARGIN, frame_score, is_abnormal, is_near
 
 FRAGILE_SHARE = 0.2  # the report warns from this share of fragile views on
 BINS = 40

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from data.stream import batched
-from data.transforms import build_eval_transform, resize_size
+from human_anomaly.data.stream import batched
+from human_anomaly.data.transforms import build_eval_transform, resize_size
 
 # Each step costs a forward and a backward pass, which is slow for the tokens of a ViT-B.
 TOKEN_STEPS, STEM_STEPS = 1, 4

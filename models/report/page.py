@@ -1,7 +1,7 @@
 """The report: one folder with a page per video, which opens anywhere without a network.
 
 python inference.py --video clips/ --output results --report     # scores and reports
-python -m models.report results                                  # builds the pages again
+python -m tools.report results                                  # builds the pages again
 """
 
 import csv
@@ -11,15 +11,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.defaults import PARTS, flatten
-from configs.values import SCORING_KEYS
-from models.benchmark.results import by_name, read_scores
-from models.report.evidence import Evidence, read_evidence
-from models.report.facts import FRAGILE_SHARE, histogram_path, video_facts
-from models.report.heatmap import WORDS
-from models.report.timeline import timeline
-from models.scores import MARGIN, is_near
-from utils import UsageError, atomic_write, read_jsonl
+from human_anomaly.configs.defaults import PARTS, flatten
+from human_anomaly.configs.values import SCORING_KEYS
+from human_anomaly.models.report.evidence import Evidence, read_evidence
+from human_anomaly.models.report.facts import FRAGILE_SHARE, histogram_path, video_facts
+from human_anomaly.models.report.heatmap import WORDS
+from human_anomaly.models.report.timeline import timeline
+from human_anomaly.models.scoring.results import by_name, read_scores
+from human_anomaly.models.scoring.scores import MARGIN, is_near
+from human_anomaly.utils import UsageError, atomic_write, read_jsonl
 
 TEMPLATES = Path(__file__).with_name("templates")
 ASSETS = ("page.css", "index.js", "video.js")

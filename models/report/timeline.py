@@ -6,7 +6,7 @@ or p of 0 is at the bottom.
 
 from collections.abc import Mapping, Sequence
 
-from configs.defaults import PARTS
+from human_anomaly.configs.defaults import PARTS
 
 WIDTH, HEIGHT = 1000, 100
 COLUMNS = 500  # the most bars in a lane; a bar shows the highest p of its frames

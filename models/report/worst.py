@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.crops import cut
-from data.video import Frame
-from models.report.draw import RED
-from utils import atomic_write
+from human_anomaly.data.crops import cut
+from human_anomaly.data.video import Frame
+from human_anomaly.models.report.draw import RED
+from human_anomaly.utils import atomic_write
 
 WORST = 12
 CROP_SIZE, VIEW_WIDTH = 256, 320

@@ -15,8 +15,8 @@ from timm.utils import distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.training.run_folder import TrainingState, append_row, checkpoints
-from utils import gather_objects, rank, stop_all, sum_over_processes, world_size
+from human_anomaly.models.training.run_folder import TrainingState, append_row, checkpoints
+from human_anomaly.utils import gather_objects, rank, stop_all, sum_over_processes, world_size
 
 logger = logging.getLogger(__name__)
 

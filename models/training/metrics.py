@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.dataset import read_batches
-from utils import UsageError, sum_over_processes
+from human_anomaly.data.dataset import read_batches
+from human_anomaly.utils import UsageError, sum_over_processes
 
 
 @torch.no_grad()

@@ -13,16 +13,16 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
-from data.dataset import CropDataset, EpochBatches, Manifest, build_loader
-from data.transforms import (
+from human_anomaly.data.dataset import CropDataset, EpochBatches, Manifest, build_loader
+from human_anomaly.data.transforms import (
     Augment,
     build_eval_transform,
     build_train_transform,
     smallest_useful_side,
 )
-from models.classifier import AnomalyClassifier, load_pretrained, shape_of
-from models.training.run_folder import TrainingState
-from utils import UsageError, rank, world_size
+from human_anomaly.models.classifier import AnomalyClassifier, load_pretrained, shape_of
+from human_anomaly.models.training.run_folder import TrainingState
+from human_anomaly.utils import UsageError, rank, world_size
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.checks import ABNORMAL_COLOR, NORMAL_COLOR, draw_tiles
-from data.dataset import Manifest, read_image
-from models.training.metrics import calibration_error, probabilities, reliability
-from utils import UsageError, atomic_write, rank, read_jsonl, write_json
+from human_anomaly.data.checks import ABNORMAL_COLOR, NORMAL_COLOR, draw_tiles
+from human_anomaly.data.dataset import Manifest, read_image
+from human_anomaly.models.training.metrics import calibration_error, probabilities, reliability
+from human_anomaly.utils import UsageError, atomic_write, rank, read_jsonl, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from timm.scheduler.scheduler import Scheduler
 
-from configs.defaults import differences, get_config
-from models.checkpoint import CheckpointError, compare, pick_state, read_checkpoint
-from models.training.random_states import set_random_states
-from utils import UsageError, atomic_write, gather_objects, rank, write_jsonl
+from human_anomaly.configs.defaults import differences, get_config
+from human_anomaly.models.checkpoint import CheckpointError, compare, pick_state, read_checkpoint
+from human_anomaly.models.training.random_states import set_random_states
+from human_anomaly.utils import UsageError, atomic_write, gather_objects, rank, write_jsonl
 
 logger = logging.getLogger(__name__)
 

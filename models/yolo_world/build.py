@@ -8,8 +8,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from models.checkpoint import CheckpointError, State, assign_state, pick_state, read_checkpoint
-from third_party import mmcv_ext
+from human_anomaly.models.checkpoint import (
+    CheckpointError,
+    State,
+    assign_state,
+    pick_state,
+    read_checkpoint,
+)
+from human_anomaly.third_party import mmcv_ext
 
 TEXT_PREFIX = "backbone.text_model.model."
 
@@ -17,8 +23,7 @@ TEXT_PREFIX = "backbone.text_model.model."
 def register() -> None:
     """Register our classes with mmyolo; call it before a model is built or mmyolo is imported."""
     mmcv_ext.install()
-    import models.yolo_world.model
-    import models.yolo_world.neck  # noqa: F401
+    from human_anomaly.models.yolo_world import model, neck  # noqa: F401
 
     if not DefaultScope.check_instance_created("human_anomaly"):
         DefaultScope.get_instance("human_anomaly", scope_name="mmyolo")
@@ -75,7 +80,7 @@ def read_vocabulary(content: dict, path: str | Path) -> dict[str, Tensor]:
 
 def load_text_tower(state: State, path: str | Path) -> nn.Module:
     """Return CLIP's text tower with the weights of `state` (official names without prefix)."""
-    from models.yolo_world.text import build_text_tower, convert_text_tower
+    from human_anomaly.models.yolo_world.text import build_text_tower, convert_text_tower
 
     tower = build_text_tower()
     assign_state(tower, convert_text_tower(state), path)
@@ -94,7 +99,7 @@ def embed(texts: Sequence[str], content: dict, text_state: State, path: str | Pa
     if not text_state:
         missing = [t for t in texts if t not in vocabulary]
         raise CheckpointError(f"{path}: holds neither a text tower nor embeddings of {missing}")
-    from models.yolo_world.text import encode_texts
+    from human_anomaly.models.yolo_world.text import encode_texts
 
     return encode_texts(load_text_tower(text_state, path), texts)
 

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from models.yolo_world.build import register
+from human_anomaly.models.yolo_world.build import register
 
 GREY = 114  # the level of the padding
 Image = np.ndarray | Tensor

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from data.stream import batched
-from models.device import Stopwatch
-from models.int8 import Int8Conv2d
-from models.layers import replace_layers
-from models.winograd import faster
-from models.yolo_world.boxes import find_boxes
-from models.yolo_world.build import load_detector
-from models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
+from human_anomaly.data.stream import batched
+from human_anomaly.models.cpu.int8 import Int8Conv2d
+from human_anomaly.models.cpu.layers import replace_layers
+from human_anomaly.models.cpu.winograd import faster
+from human_anomaly.models.device import Stopwatch
+from human_anomaly.models.yolo_world.boxes import find_boxes
+from human_anomaly.models.yolo_world.build import load_detector
+from human_anomaly.models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
 
 
 @dataclass(frozen=True)

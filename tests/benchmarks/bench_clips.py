@@ -12,9 +12,10 @@ import time
 import numpy as np
 import torch
 
-from data.video import FrameReader, Source
-from hubconf import ROOT, human_anatomy
-from models.device import choose_device
+from human_anomaly.configs.places import ROOT
+from human_anomaly.data.video import FrameReader, Source
+from human_anomaly.hubconf import human_anatomy
+from human_anomaly.models.device import choose_device
 from tests.benchmarks.machine import describe
 
 

@@ -17,10 +17,10 @@ import cv2
 import torch
 from PIL import Image
 
-from data.crops import cut, square_box
-from data.transforms import build_eval_transform
-from data.video import FrameReader, Source
-from models.yolo_world.letterbox import Letterbox
+from human_anomaly.data.crops import cut, square_box
+from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.video import FrameReader, Source
+from human_anomaly.models.yolo_world.letterbox import Letterbox
 from tests.benchmarks.bench_scale import frames_of
 from tests.benchmarks.machine import describe
 

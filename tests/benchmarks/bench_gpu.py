@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from configs.defaults import get_config
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.utils import cores_per_process, quiet_libraries, write_json
 from tests.benchmarks import bench_scoring, bench_training
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
-from utils import cores_per_process, quiet_libraries, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 VIDEO = ROOT / "demo/videos/hand_fused.mp4"
@@ -63,7 +63,7 @@ def seconds_of(device: torch.device, work: Callable, *arguments) -> float:
 
 def machine(args) -> list[dict]:
     """Return the machine, its matrix rates, and which type its probe chooses."""
-    from models.device import fast_dtype, name_of, set_matmul_precision
+    from human_anomaly.models.device import fast_dtype, name_of, set_matmul_precision
 
     set_matmul_precision("fp32")
     chosen = fast_dtype(args.device)
@@ -80,7 +80,7 @@ def reference(args) -> list[dict]:
         sys.path.insert(0, str(ROOT / folder))
     import test_goldens
 
-    from models.device import set_matmul_precision
+    from human_anomaly.models.device import set_matmul_precision
 
     set_matmul_precision("fp32")
     with tempfile.TemporaryDirectory() as folder:
@@ -104,8 +104,8 @@ def _check(check: Callable[[], None]) -> dict:
 
 def detectors(args) -> Iterator[tuple[str, object]]:
     """Yield the detector's predictor in each of its modes."""
-    from models.detector import PartDetector
-    from models.device import fast_dtype
+    from human_anomaly.models.detector import PartDetector
+    from human_anomaly.models.device import fast_dtype
 
     fast = {"dtype": fast_dtype(args.device), "on_device": not args.cpu}
     modes = {"exact": {}, "fast": fast, "fast+compile": fast | {"compile": True}}
@@ -161,8 +161,8 @@ def graphs(args) -> list[dict]:
 
 def crops(args) -> list[dict]:
     """Return a classifier's crops a second in float32 and in the fast type."""
-    from models.classifier import in_type
-    from models.device import fast_dtype, name_of, set_matmul_precision
+    from human_anomaly.models.classifier import in_type
+    from human_anomaly.models.device import fast_dtype, name_of, set_matmul_precision
 
     set_matmul_precision("fp32")
     model = bench_scoring.load_classifiers(args)["hand"]
@@ -224,7 +224,7 @@ def training(args) -> list[dict]:
 
 def loader(args) -> list[dict]:
     """Return the training images a second that the data loader delivers."""
-    from data.dataset import read_manifest
+    from human_anomaly.data.dataset import read_manifest
 
     images = 64 if args.cpu else 4096
     options = Namespace(cfg=bench_training.YAML, loader_images=images, cpu_seconds=False)

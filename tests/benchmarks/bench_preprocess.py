@@ -14,18 +14,18 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import models.detector
-import preprocess
-from configs.defaults import PARTS, get_config
-from data.cropping.crop_folder import CropFolder
-from data.cropping.cropper import Cropper, CropWriter
-from data.crops import cut
-from data.stream import batched
-from data.video import FrameReader, Source
-from models.device import choose_device
+from human_anomaly import preprocess
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.data.cropping.crop_folder import CropFolder
+from human_anomaly.data.cropping.cropper import Cropper, CropWriter
+from human_anomaly.data.crops import cut
+from human_anomaly.data.stream import batched
+from human_anomaly.data.video import FrameReader, Source
+from human_anomaly.models import detector as detection
+from human_anomaly.models.device import choose_device
+from human_anomaly.utils import cores_per_process, quiet_libraries
 from tests.benchmarks.bench_scoring import CONFIG, FixedPeople, FixedPredictor, write_weights
 from tests.benchmarks.machine import describe
-from utils import cores_per_process, quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw(folder: Path) -> Path:
-    from demo.world.__main__ import main
+    from human_anomaly.demo.world.__main__ import main
 
     main(["--output", str(folder), "--videos", "1", "--seed", "11"])
     return next(folder.glob("*.mp4"))
@@ -74,12 +74,12 @@ def load_detector(args: argparse.Namespace) -> tuple:
     """Return preprocess.py's detector and workers, the detector answering with fixed people."""
     people = FixedPeople([args.people])
 
-    class FixedDetector(models.detector.PartDetector):
+    class FixedDetector(detection.PartDetector):
         def __init__(self, *files, **options):
             super().__init__(*files, **options)
             self.predictor = FixedPredictor(self.predictor, people)
 
-    models.detector.PartDetector = FixedDetector
+    detection.PartDetector = FixedDetector
     args.detector_config = ROOT / CONFIG.format(args.size)
     args.detector_weights = args.weights / f"detector_{args.size}.pth"
     return preprocess.load_detector(args, get_config())

@@ -23,10 +23,10 @@ from pathlib import Path
 import cv2
 import torch
 
-import inference
-from data.jobs import JobFolder
-from data.on_ray import ray_actors
-from data.video import Source
+from human_anomaly import inference
+from human_anomaly.data.runs.jobs import JobFolder
+from human_anomaly.data.runs.on_ray import ray_actors
+from human_anomaly.data.video import Source
 from tests.benchmarks.bench_scale import VIDEOS, frames_of, loop
 from tests.benchmarks.machine import describe
 from tests.ray_cluster import Cluster, start_cluster

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import torch
 
+from human_anomaly.utils import read_jsonl
 from tests.benchmarks.machine import describe
-from utils import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 VIDEOS = ROOT / "demo" / "videos"

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from configs.defaults import PARTS, get_config
-from demo.paths import CONFIG as DEMO_CONFIG
-from demo.paths import DETECTOR_CONFIG, WEIGHTS
-from models.device import Stopwatch
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.demo.paths import CONFIG as DEMO_CONFIG
+from human_anomaly.demo.paths import DETECTOR_CONFIG, WEIGHTS
+from human_anomaly.models.device import Stopwatch
+from human_anomaly.utils import cores_per_process, quiet_libraries
 from tests.benchmarks.clips import read_clip, shorten
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
-from utils import cores_per_process, quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("serial", "exact", "compile", "fast", "fast+compile")
@@ -71,7 +71,7 @@ def detector_files(args: argparse.Namespace) -> tuple[Path, Path]:
 
 def load_classifiers(args: argparse.Namespace) -> dict[str, torch.nn.Module]:
     """Return each part's classifier."""
-    from models.classifier import load_classifier
+    from human_anomaly.models.classifier import load_classifier
 
     folder = WEIGHTS if args.size == "demo" else args.weights
     config = config_of(args)
@@ -139,7 +139,7 @@ class FixedPredictor:
         self.clock, self.letterbox = predictor.clock, predictor.letterbox
 
     def __call__(self, images, texts, stage, run=map):
-        from models.yolo_world.predictor import Detections
+        from human_anomaly.models.yolo_world.predictor import Detections
 
         self.predictor(images, texts, stage, run)
         if stage == "detect people":
@@ -157,16 +157,16 @@ class FixedPredictor:
 
 
 def frames_of(args: argparse.Namespace) -> list[np.ndarray]:
-    from data.video import FrameReader, Source
+    from human_anomaly.data.video import FrameReader, Source
 
     return [frame.image for frame in FrameReader(Source(args.video, "video"))]
 
 
 def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stopwatch):
     """Return a function that scores a video in `mode`."""
-    from models.detector import PartDetector
-    from models.device import fast_dtype, set_matmul_precision, share_cores
-    from models.scorer import VideoScorer
+    from human_anomaly.models.detector import PartDetector
+    from human_anomaly.models.device import fast_dtype, set_matmul_precision, share_cores
+    from human_anomaly.models.scoring.scorer import VideoScorer
     from tests.benchmarks.serial import SerialScorer
 
     config, files, models = config_of(args), detector_files(args), load_classifiers(args)
@@ -194,7 +194,7 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
 
 def run_one(args: argparse.Namespace) -> dict:
     """Measure one mode in this process."""
-    from models.device import choose_device
+    from human_anomaly.models.device import choose_device
 
     quiet_libraries()
     torch.set_num_threads(cores_per_process())
@@ -225,8 +225,8 @@ def operations(args: argparse.Namespace) -> float:
     """Return the mean operations of a frame at 640x640: a pass, one a person, four crops each."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.classifier import AnomalyClassifier, shape_of
-    from models.yolo_world.build import build_model, read_config, register
+    from human_anomaly.models.classifier import AnomalyClassifier, shape_of
+    from human_anomaly.models.yolo_world.build import build_model, read_config, register
 
     register()
     with torch.device("meta"), FlopCounterMode(display=False) as count:
@@ -248,7 +248,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(run_one(args)))
         return
-    from models.device import choose_device, fast_dtype
+    from human_anomaly.models.device import choose_device, fast_dtype
 
     device = choose_device(args.device)
     write_weights(args.weights, args.size)

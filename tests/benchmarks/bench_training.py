@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from configs.defaults import get_config
-from data.dataset import read_manifest
-from models.classifier import AnomalyClassifier, shape_of
-from models.device import fast_dtype, set_matmul_precision
-from models.training import recipe
-from models.training.engine import train_step
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.dataset import read_manifest
+from human_anomaly.models.classifier import AnomalyClassifier, shape_of
+from human_anomaly.models.device import fast_dtype, set_matmul_precision
+from human_anomaly.models.training import recipe
+from human_anomaly.models.training.engine import train_step
+from human_anomaly.utils import cores_per_process
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
-from utils import cores_per_process
 
 ROOT = Path(__file__).resolve().parents[2]
 YAML = "configs/vit_base__800ep/simmim_finetune__vit_base__img224__800ep.yaml"
@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
 
 def settings(args, mode: str, batch_size: int):
     """Return the config that main_finetune.py would build from the mode's flags."""
-    import main_finetune
+    from human_anomaly import main_finetune
 
     paths = ("--train-path", "t", "--val-path", "v", "--output", "o")
     flags = ["--cfg", str(ROOT / args.cfg), *paths, "--batch-size", str(batch_size), *MODES[mode]]

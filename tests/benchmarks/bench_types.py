@@ -15,14 +15,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from models.classifier import in_type
-from models.detector import PART_TEXTS
-from models.device import name_of
-from models.int8 import Int8Conv2d, is_exact
-from models.layers import replace_layers
-from models.winograd import faster
-from models.yolo_world.build import load_detector, read_config
-from models.yolo_world.predictor import _compute_in, _fold
+from human_anomaly.models.classifier import in_type
+from human_anomaly.models.cpu.int8 import Int8Conv2d, is_exact
+from human_anomaly.models.cpu.layers import replace_layers
+from human_anomaly.models.cpu.winograd import faster
+from human_anomaly.models.detector import PART_TEXTS
+from human_anomaly.models.device import name_of
+from human_anomaly.models.yolo_world.build import load_detector, read_config
+from human_anomaly.models.yolo_world.predictor import _compute_in, _fold
+from human_anomaly.utils import keep_to_one_core, quiet_libraries
 from tests.benchmarks.bench_scoring import (
     ROOT,
     config_of,
@@ -31,7 +32,6 @@ from tests.benchmarks.bench_scoring import (
     write_weights,
 )
 from tests.benchmarks.machine import describe, matrix_rate
-from utils import keep_to_one_core, quiet_libraries
 
 CPU = torch.device("cpu")
 INT8_PARTS = (  # of the detector; fast mode takes the third set

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from data.video import FrameReader, Source
+from human_anomaly.data.video import FrameReader, Source
 
 
 @cache

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.truth import match
-from models.benchmark.results import SCORES, read_scores
-from utils import read_jsonl
+from human_anomaly.demo.truth import match
+from human_anomaly.models.scoring.results import SCORES, read_scores
+from human_anomaly.utils import read_jsonl
 
 
 def boxes(people: list[dict]) -> list[list[float]]:

@@ -19,11 +19,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.defaults import PARTS, get_config, thresholds
-from data.crops import cut, square_box
-from data.video import FrameReader, Source
-from demo.paths import CONFIG, WEIGHTS
-from utils import UsageError, read_jsonl, run_main
+from human_anomaly.configs.defaults import PARTS, get_config, thresholds
+from human_anomaly.data.crops import cut, square_box
+from human_anomaly.data.video import FrameReader, Source
+from human_anomaly.demo.paths import CONFIG, WEIGHTS
+from human_anomaly.utils import UsageError, read_jsonl, run_main
 
 MOST_AREA = 0.5
 
@@ -109,8 +109,8 @@ def flagged(cases: Sequence[Case], part: str, model, explainer, limit: float) ->
 
 def measure(folders: Sequence[Path], weights: Path, cfg: Path, stride: int) -> list[dict]:
     """Return a row per part, and one of all: cases, flagged, judged, hits and chance."""
-    from models.classifier import input_of, load_classifier
-    from models.report.heatmap import Explainer
+    from human_anomaly.models.classifier import input_of, load_classifier
+    from human_anomaly.models.report.heatmap import Explainer
 
     config = get_config(cfg)
     models = {part: load_classifier(weights / f"{part}.pth", config, "cpu") for part in PARTS}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.int8 import Int8Linear
+from human_anomaly.models.cpu.int8 import Int8Linear
 
 
 def describe(device: torch.device) -> str:

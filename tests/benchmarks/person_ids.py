@@ -16,14 +16,14 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
-from data.stream import batched
-from data.video import FrameReader, Source
-from demo.evaluate import FIRST_SEED
-from demo.paths import DETECTOR_CONFIG, ROOT, WEIGHTS
-from demo.truth import match
-from demo.world.files import draw_videos
-from models.detector import PartDetector
-from models.tracks import Tracker
+from human_anomaly.data.stream import batched
+from human_anomaly.data.video import FrameReader, Source
+from human_anomaly.demo.evaluate import FIRST_SEED
+from human_anomaly.demo.paths import DETECTOR_CONFIG, ROOT, WEIGHTS
+from human_anomaly.demo.truth import match
+from human_anomaly.demo.world.files import draw_videos
+from human_anomaly.models.detector import PartDetector
+from human_anomaly.models.scoring.tracks import Tracker
 
 
 def find_people(detector: PartDetector, path: Path) -> Iterator[dict]:

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from configs.defaults import PARTS
-from data.crops import cut, square_box
-from data.transforms import build_eval_transform
-from data.video import FrameReader, Source
-from models.checkpoint import pick_state, read_checkpoint
-from models.detector import PART_TEXTS, PEOPLE_TEXTS
-from models.device import Stopwatch
-from models.yolo_world.build import load_detector, load_text_tower, split_state
-from models.yolo_world.predictor import Letterbox
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.data.crops import cut, square_box
+from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.video import FrameReader, Source
+from human_anomaly.models.checkpoint import pick_state, read_checkpoint
+from human_anomaly.models.detector import PART_TEXTS, PEOPLE_TEXTS
+from human_anomaly.models.device import Stopwatch
+from human_anomaly.models.yolo_world.build import load_detector, load_text_tower, split_state
+from human_anomaly.models.yolo_world.predictor import Letterbox
 
 
 class SerialDetector:

@@ -14,12 +14,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from data.video import FrameReader, Source
-from models import winograd
-from models.detector import PEOPLE_TEXTS
-from models.yolo_world.predictor import Predictor
+from human_anomaly.data.video import FrameReader, Source
+from human_anomaly.models.cpu import winograd
+from human_anomaly.models.detector import PEOPLE_TEXTS
+from human_anomaly.models.yolo_world.predictor import Predictor
+from human_anomaly.utils import quiet_libraries
 from tests.benchmarks.bench_scoring import ROOT, detector_files, write_weights
-from utils import quiet_libraries
 
 USUAL = (0, 1, -1, 2, -2)
 

@@ -31,13 +31,13 @@ import numpy as np
 import torch
 from clips import damage, damaged_clip, write_clip
 
-from configs.defaults import ConfigError, get_config
-from data.batches import Batches
-from data.jobs import JobFolder
-from data.video import FrameReader, Source, VideoError, count_frames, find_sources
-from models.classifier import load_classifier, load_pretrained
-from models.yolo_world.build import load_detector
-from utils import UsageError, read_jsonl, write_jsonl
+from human_anomaly.configs.defaults import ConfigError, get_config
+from human_anomaly.data.runs.jobs import JobFolder
+from human_anomaly.data.runs.resume_log import Batches
+from human_anomaly.data.video import FrameReader, Source, VideoError, count_frames, find_sources
+from human_anomaly.models.classifier import load_classifier, load_pretrained
+from human_anomaly.models.yolo_world.build import load_detector
+from human_anomaly.utils import UsageError, read_jsonl, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_LINE = (UsageError, ConfigError, VideoError, cv2.error)

@@ -19,7 +19,7 @@ def no_lookup(host, *rest, **more):
 socket.getaddrinfo = socket.gethostbyname = socket.create_connection = no_lookup
 sys.path.insert(0, ".")
 import importlib
-from utils import run_main
+from human_anomaly.utils import run_main
 script = importlib.import_module(sys.argv[1])
 run_main(lambda: script.main(sys.argv[2:]))
 """

@@ -4,9 +4,9 @@ import cv2
 import pytest
 from conftest import ROOT
 
-from configs.defaults import get_config
-from data.video import Source
-from models.scorer import VideoScorer
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.data.video import Source
+from human_anomaly.models.scoring.scorer import VideoScorer
 
 MOST_P = 1e-5  # sums of floats in another order
 

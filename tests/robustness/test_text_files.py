@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from configs.defaults import DEFAULTS, ConfigError, get_config
-from data.dataset import read_manifest
-from utils import UsageError
+from human_anomaly.configs.defaults import DEFAULTS, ConfigError, get_config
+from human_anomaly.data.dataset import read_manifest
+from human_anomaly.utils import UsageError
 
 hypothesis = pytest.importorskip("hypothesis")
 given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies

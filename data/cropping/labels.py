@@ -1,0 +1,103 @@
+"""The labels that a person gave to crops: from folders, CSV files and the label page's JSON."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from human_anomaly.configs.defaults import PARTS
+from human_anomaly.data.cropping.crop_lists import LABELS, LABELS_FILE, Crop, find_crops
+from human_anomaly.utils import UsageError
+
+WORDS = {"": None, "0": 0, "1": 1, **LABELS}  # what a cell may say
+
+
+def read_text(path: Path) -> str:
+    """Return the file's text; a byte order mark, as spreadsheets write it, is left out."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read as UTF-8 text: {error}") from error
+
+
+def read_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Return (place, {column: text}) of a CSV with commas, semicolons or tabs.
+
+    Without a header, the columns are file and label.
+    """
+    text = read_text(path)
+    first = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    columns, rows = ["file", "label"], []
+    for cells in reader:
+        words = [cell.strip() for cell in cells]
+        place = f"{path}:{reader.line_num}"
+        if reader.line_num == 1 and {"file", "label"} <= {word.lower() for word in words}:
+            columns = [word.lower() for word in words]
+        elif any(words):
+            if len(words) < 2:
+                raise UsageError(f"{place}: expected file,label; got {words[0]}")
+            rows.append((place, dict(zip(columns, words, strict=False))))
+    return rows
+
+
+def read_json(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Return (place, {"file", "label"}) of the label page's file: {"hand/NAME.jpg": 0 or 1}."""
+    try:
+        labels = json.loads(read_text(path))
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from error
+    if not isinstance(labels, dict):
+        raise UsageError(f'{path}: expected {{"hand/NAME.jpg": 0 or 1, ..}}')
+    return [(str(path), {"file": file, "label": str(label)}) for file, label in labels.items()]
+
+
+def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = None) -> list[str]:
+    """Add the labels in a CSV or JSON file to `crops`; return its mistakes, each with its place.
+
+    The part of a crop is `only`, or in the column `part`, or the folder in the crop's name; it is
+    not needed if only one part has a crop of this name.
+    """
+    mistakes = []
+    for place, row in read_json(path) if path.suffix.lower() == ".json" else read_csv(path):
+        file = row.get("file", "").replace("\\", "/").removeprefix("./")
+        name, top = file.rsplit("/", 1)[-1], file.split("/")[0]
+        part = only or row.get("part") or (top if "/" in file and top in PARTS else None)
+        owners = [p for p in ([part] if part in PARTS else PARTS) if name in crops[p]]
+        try:
+            label = WORDS[row.get("label", "").strip().lower()]
+        except KeyError:
+            mistakes.append(
+                f"{place}: label is {row['label']!r}, expected 0, 1, normal, abnormal or none"
+            )
+            continue
+        if part not in (None, "", *PARTS) or not owners:
+            mistakes.append(f"{place}: no such crop: {file}")
+        elif len(owners) > 1:
+            mistakes.append(
+                f"{place}: {file} is in {' and '.join(owners)}: write {owners[0]}/{name}"
+            )
+        elif label is not None:
+            crops[owners[0]][name].votes.append((label, place.removeprefix(f"{path.parent}/")))
+    return mistakes
+
+
+def collect(folder: Path, given: Path | None = None) -> tuple[dict[str, list[Crop]], list[str]]:
+    """Return {part: crops sorted by name} with all votes, and the mistakes in the labels.
+
+    Labels are read from `given`, or else from labels.csv and labels.json, and from {part}.csv.
+    Crops whose file a person deleted are left out.
+    """
+    crops, unknown = find_crops(folder)
+    mistakes = [f"{folder}/{file}: not a crop of {folder}/boxes.jsonl" for file in unknown]
+    usual = [folder / "labels.csv", folder / LABELS_FILE]
+    sheets = [(path, None) for path in ([given] if given else usual)]
+    sheets += [(folder / f"{part}.csv", part) for part in PARTS]
+    for path, part in sheets:
+        if path == given or path.is_file():
+            mistakes += add_votes(path, crops, part)
+    kept = {
+        part: [crop for _, crop in sorted(known.items()) if crop.places]
+        for part, known in crops.items()
+    }
+    return kept, mistakes

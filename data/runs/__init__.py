@@ -1,0 +1,1 @@
+"""What makes runs resumable and shared between processes and machines."""

@@ -1,1 +1,0 @@
-"""Comparing runs with each other and with published numbers."""

@@ -1,0 +1,1 @@
+"""Faster convolutions and matrix products on CPUs."""

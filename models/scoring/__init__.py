@@ -1,0 +1,1 @@
+"""From frames to scores: what inference.py runs."""

@@ -1,0 +1,131 @@
+"""Reads scores.json, averages its scores and prints them."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from human_anomaly.utils import UsageError, plain
+
+SCORES = (
+    "video_results",
+    "score_frame_mean",
+    "score_clean_frames",
+    "score_soft",
+    "score_people",
+)
+
+
+def read_scores(path: str | Path) -> dict:
+    """Return the content of a scores.json, or of the one in the folder `path`.
+
+    Raises UsageError naming the file and what is wrong with it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "scores.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected a scores.json with a list 'videos'")
+    content.setdefault("failed", [])
+    for key in ("videos", "failed"):
+        if not isinstance(rows := content.get(key), list):
+            raise UsageError(f"{path}: expected a scores.json with a list '{key}'")
+        for number, row in enumerate(rows):
+            if not isinstance(row, dict) or not isinstance(row.get("video_path"), str):
+                raise UsageError(f"{path}: {key}[{number}] has no video_path")
+            if not isinstance(score := row.get("video_results"), (int, float, type(None))):
+                raise UsageError(
+                    f"{path}: {key}[{number}]: expected a number as video_results, got {score!r}"
+                )
+    return content
+
+
+def by_name(rows: list[dict]) -> dict[str, dict]:
+    """Return rows by the path of their video below the folder that all of them share."""
+    paths = [row["video_path"].replace("\\", "/") for row in rows]
+    try:
+        common = os.path.commonpath([os.path.dirname(p) or "." for p in paths]) or "."
+    except ValueError:  # no paths, or absolute and relative ones
+        common = "."
+    return {
+        os.path.relpath(p, common) if common != "." else p: row
+        for p, row in zip(paths, rows, strict=True)
+    }
+
+
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are not None, None without any."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def mean_interval(
+    values: Sequence[float], groups: Sequence[str] | None = None, samples: int = 10_000
+) -> tuple[float, float] | None:
+    """Return the 95% bootstrap interval of the mean of `values`, None for fewer than two groups.
+
+    Draws are of whole groups, because values of one group are not independent. Without `groups`
+    each value is a group.
+    """
+    from scipy.stats import bootstrap  # takes a second to import
+
+    names = range(len(values)) if groups is None else groups
+    _, numbers = np.unique(names, return_inverse=True)
+    sums, sizes = np.bincount(numbers, values), np.bincount(numbers)
+    if len(sums) < 2:
+        return None
+    result = bootstrap(
+        (sums, sizes),
+        lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
+        n_resamples=samples,
+        batch=500,  # keeps memory small
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 video", "2 videos"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def first_five(names: list[str]) -> str:
+    """Return the first five names, and how many follow."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def print_scores(scores: dict, path: Path) -> None:
+    """Print a line per video of a scores.json, and the mean as the last line."""
+    videos, failed = scores["videos"], scores["failed"]
+    if videos:
+        print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
+    for row in videos:
+        score, ci = row["video_results"], row["ci95"]
+        cells = f"{score:6.3f}" if score is not None else "     -"
+        cells += f" {ci[0]:7.3f}..{ci[1]:.3f} " if ci else f"{'-':>16} "
+        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {plain(row['video_path'])}")
+        for warning in row["warnings"]:
+            print(plain(f"{'':>41}  warning: {warning}"))
+    for row in failed:
+        print(plain(f"failed: {row['video_path']}: {row['error']}"))
+    scored = sum(row["video_results"] is not None for row in videos)
+    if scored:
+        result = f"{scores['mean']['video_results']:6.3f} mean of {count(scored, 'video')}"
+    elif videos:
+        result = f"no score: no people in {count(len(videos), 'video')}"
+    else:
+        result = "no score: no video could be scored"
+    lost = f", {count(len(failed), 'video')} failed" if failed else ""
+    print(f"{result}{lost}; results in {path}")

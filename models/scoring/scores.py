@@ -1,0 +1,161 @@
+"""The scoring rules: from the rows of a video's frames to its scores."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from human_anomaly.configs.defaults import PARTS
+
+BOOTSTRAP_DRAWS = 1000
+MARGIN = 0.05  # a p this close to its threshold says little about the side it is on
+SURELY_NORMAL = 0.2  # a median p up to here is far from flagging
+
+
+def is_abnormal(parts: Iterable[Mapping], thresholds: Mapping[str, float]) -> bool:
+    """Return whether a person is abnormal: one part's p above its threshold is enough."""
+    return any(part["p_abnormal"] > thresholds[part["part"]] for part in parts)
+
+
+def is_near(part: Mapping, thresholds: Mapping[str, float]) -> bool:
+    """Return whether a part's p lies within MARGIN of its threshold."""
+    return abs(part["p_abnormal"] - thresholds[part["part"]]) <= MARGIN + 1e-9
+
+
+def frame_score(people: Sequence[Mapping]) -> float | None:
+    """Return the share of normal people, None without people."""
+    if not people:
+        return None
+    return sum(not person["abnormal"] for person in people) / len(people)
+
+
+def _highest(person: Mapping) -> float:
+    return max((part["p_abnormal"] for part in person["parts"]), default=0.0)
+
+
+class Tally:
+    """Sums the frames' rows into the video's scores.
+
+    "people" counts person views: somebody who is seen in 100 frames is 100 views, but one of the
+    "tracks".
+    """
+
+    def __init__(self, no_person: float | None = None, judged: Iterable[str] = PARTS):
+        self.no_person = no_person
+        self.people: list[int] = []  # per frame
+        self.normal: list[int] = []
+        self.frame_scores: list[float] = []
+        self.highest = 0.0  # sum over views of the highest p
+        self.views: dict[int, list[bool]] = {}  # by person: is the view normal?
+        self.flagged = dict.fromkeys(judged, 0)  # by part: how many views it flags
+
+    def add(self, row: dict, thresholds: Mapping[str, float]) -> None:
+        people = row["people"]
+        self.people.append(len(people))
+        self.normal.append(sum(not person["abnormal"] for person in people))
+        if row["score"] is not None:
+            self.frame_scores.append(row["score"])
+        for person in people:
+            self.views.setdefault(person["id"], []).append(not person["abnormal"])
+            self.highest += _highest(person)
+            for name in {p["part"] for p in person["parts"] if is_abnormal([p], thresholds)}:
+                self.flagged[name] += 1
+
+    def scores(self) -> dict:
+        """Return the scores, the interval of the first one, and the counts."""
+        people, normal = sum(self.people), sum(self.normal)
+        clean = sum(p == n for p, n in zip(self.people, self.normal, strict=True))
+        some = people > 0
+        shares = [sum(views) / len(views) for views in self.views.values()]
+        return {
+            "video_results": normal / people if some else self.no_person,
+            "ci95": self._interval() if some else None,
+            "score_frame_mean": float(np.mean(self.frame_scores)) if some else self.no_person,
+            "score_clean_frames": clean / len(self.people),
+            "score_soft": 1 - self.highest / people if some else self.no_person,
+            "score_people": float(np.mean(shares)) if some else self.no_person,
+            "frames": len(self.people),
+            "people": people,
+            "tracks": len(shares),
+            "abnormal_people": people - normal,
+            "abnormal_by_part": {  # None: the part is not judged
+                part: self.flagged[part] / max(people, 1) if part in self.flagged else None
+                for part in PARTS
+            },
+        }
+
+    def _interval(self) -> list[float]:
+        """Return the 95% bootstrap interval of the share of normal people, over frames."""
+        rng = np.random.default_rng(0)
+        people, normal = np.array(self.people, float), np.array(self.normal, float)
+        shares = []
+        for _ in range(BOOTSTRAP_DRAWS):
+            drawn = rng.integers(len(people), size=len(people))
+            if total := people[drawn].sum():
+                shares.append(normal[drawn].sum() / total)
+        return [float(v) for v in np.percentile(shares, [2.5, 97.5])]
+
+
+@dataclass
+class VideoResult:
+    """A video's row of scores.json, and its frames' rows of frames.jsonl where they are kept.
+
+    The properties are for rewards. `micro` is the share of normal views (video_results), `macro`
+    the mean over people of their share of normal views (score_people), `soft` changes even when no
+    verdict does (score_soft). Without people all three are SCORE.NO_PERSON.
+    """
+
+    summary: dict
+    frames: list[dict] = field(default_factory=list)
+    thresholds: Mapping[str, float] = field(default_factory=dict, repr=False)
+
+    @property
+    def micro(self) -> float | None:
+        return self.summary["video_results"]
+
+    @property
+    def macro(self) -> float | None:
+        return self.summary["score_people"]
+
+    @property
+    def soft(self) -> float | None:
+        return self.summary["score_soft"]
+
+    @property
+    def people(self) -> list[dict]:
+        """The people in the order of their ids.
+
+        Each has "id", "views" (two in a frame where two boxes show the person), "normal" (the share
+        of normal views) and "soft" (1 - the mean over views of the highest p).
+        """
+        views: dict[int, list[Mapping]] = {}
+        for row in self.frames:
+            for person in row["people"]:
+                views.setdefault(person["id"], []).append(person)
+        return [
+            {
+                "id": number,
+                "views": len(seen),
+                "normal": frame_score(seen),
+                "soft": 1 - float(np.mean([_highest(view) for view in seen])),
+            }
+            for number, seen in sorted(views.items())
+        ]
+
+    @property
+    def unreliable(self) -> str | None:
+        """Why the scores say little, or None.
+
+        Either nobody was found, or a part that flags people has most of its p so near its threshold
+        that a little noise changes the verdicts.
+        """
+        people = [person for row in self.frames for person in row["people"]]
+        found: dict[str, list[Mapping]] = {}
+        for part in (part for person in people for part in person["parts"]):
+            found.setdefault(part["part"], []).append(part)
+        for name, parts in found.items():
+            median = np.median([part["p_abnormal"] for part in parts])
+            near = float(np.mean([is_near(part, self.thresholds) for part in parts]))
+            if is_abnormal(parts, self.thresholds) and median > SURELY_NORMAL and near > 0.5:
+                return f"{name}: {near:.0%} of p are within {MARGIN} of the threshold"
+        return None if people else "no people"

@@ -1,0 +1,1 @@
+"""Commands beside the three scripts: `python -m tools.NAME`."""

@@ -1,0 +1,138 @@
+"""Two sets of scores side by side: per video, and the mean with a paired bootstrap interval.
+
+    python -m tools.compare results/before/scores.json results/after/scores.json
+
+Videos are matched by their path below each set's own folder, so two models' outputs in two folders
+are compared by file name. Where all names are the benchmark's (`<prompt>-<index>.mp4`), the
+bootstrap draws whole prompts, because videos of one prompt are not independent.
+"""
+
+from pathlib import Path
+
+from human_anomaly.configs.defaults import flatten
+from human_anomaly.models.scoring.results import (
+    SCORES,
+    by_name,
+    first_five,
+    mean_interval,
+    mean_known,
+    read_scores,
+)
+from human_anomaly.tools.vbench2.prompts import prompt_and_index
+from human_anomaly.utils import UsageError, command_parser, run_main, write_json
+
+
+def pair_videos(a: list[dict], b: list[dict]) -> tuple[list[tuple], list[str], list[str]]:
+    """Return [(name, row of a, row of b)] sorted by name, and the names in one set only."""
+    left, right = by_name(a), by_name(b)
+    if not left.keys() & right.keys():  # one set holds folders, or one video only
+        left = {Path(k).name: row for k, row in left.items()}
+        right = {Path(k).name: row for k, row in right.items()}
+    names = sorted(left.keys() & right.keys())
+    pairs = [(name, left[name], right[name]) for name in names]
+    return pairs, sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys())
+
+
+def _prompts(names: list[str]) -> list[str] | None:
+    """Return the prompt of each name, None unless all are the benchmark's names."""
+    parsed = [prompt_and_index(name) for name in names]
+    return [prompt for prompt, _ in parsed] if all(parsed) else None
+
+
+def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_000) -> dict:
+    """Return the comparison of two scores.json contents by `score`, differences as b - a."""
+    pairs, only_a, only_b = pair_videos(a["videos"], b["videos"])
+    if not pairs:
+        raise UsageError("the two files have no video in common, by path or by file name")
+    rows, no_score = [], []
+    for name, left, right in pairs:
+        if left.get(score) is None or right.get(score) is None:
+            no_score.append(name)
+        else:
+            row = {"video": name, "a": left[score], "b": right[score]}
+            rows.append(row | {"difference": row["b"] - row["a"]})
+    differences = [row["difference"] for row in rows]
+    interval = mean_interval(differences, _prompts([row["video"] for row in rows]), samples)
+    return {
+        "score": score,
+        "videos": rows,
+        "mean_a": mean_known([row["a"] for row in rows]),
+        "mean_b": mean_known([row["b"] for row in rows]),
+        "mean_difference": mean_known(differences),
+        "ci95": list(interval) if interval else None,
+        "no_score": no_score,
+        "only_a": only_a,
+        "only_b": only_b,
+        "settings": _differing_settings(a.get("settings", {}), b.get("settings", {})),
+    }
+
+
+def _differing_settings(a: dict, b: dict) -> dict[str, list]:
+    a, b = dict(flatten(a)), dict(flatten(b))
+    return {
+        key: [a.get(key), b.get(key)]
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    }
+
+
+def _verdict(result: dict) -> str:
+    if result["ci95"] is None:
+        return "too few videos for an interval"
+    low, high = result["ci95"]
+    if low > 0:
+        return "B is better"
+    return "A is better" if high < 0 else "no difference shown: the interval holds 0"
+
+
+def format_table(result: dict, most: int | None = None) -> str:
+    """Return the comparison as text, with the `most` videos that changed most (None: all)."""
+    rows = sorted(result["videos"], key=lambda row: (-abs(row["difference"]), row["video"]))
+    lines = [f"{result['score']:<18}{'A':>8}{'B':>9}{'B - A':>9}  video, largest change first"]
+    lines += [
+        f"{'':<18}{r['a']:8.4f} {r['b']:8.4f} {r['difference']:+8.4f}  {r['video']}"
+        for r in rows[:most]
+    ]
+    if most is not None and len(rows) > most:
+        lines.append(f"{'':<18}... and {len(rows) - most} more")
+    for key, words in (
+        ("no_score", "left out, no people in A or B"),
+        ("only_a", "left out, only in A"),
+        ("only_b", "left out, only in B"),
+    ):
+        if result[key]:
+            lines.append(f"{words}: {len(result[key])} ({first_five(result[key])})")
+    for key, (left, right) in result["settings"].items():
+        lines.append(f"setting {key}: A {left}, B {right}")
+    if rows:
+        interval = result["ci95"]
+        shown = f"95% [{interval[0]:+.4f}, {interval[1]:+.4f}]: " if interval else ""
+        lines.append(
+            f"{'mean of ' + str(len(rows)):<18}{result['mean_a']:8.4f} {result['mean_b']:8.4f} "
+            f"{result['mean_difference']:+8.4f}  {shown}{_verdict(result)}"
+        )
+    else:
+        lines.append("no video has a score in both: nothing to compare")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = command_parser(__doc__, "tools.compare")
+    parser.add_argument("a", type=Path, help="scores.json, or the folder that holds it")
+    parser.add_argument("b", type=Path, help="the other one; differences are b - a")
+    parser.add_argument("--score", choices=SCORES, default=SCORES[0], help="which score to compare")
+    parser.add_argument("--samples", type=int, default=10_000, help="bootstrap samples")
+    parser.add_argument("--most", type=int, help="print only this many videos")
+    parser.add_argument("--output", type=Path, help="also write the comparison as JSON")
+    args = parser.parse_args()
+    if args.samples < 1:
+        raise UsageError(f"--samples: expected at least 1, got {args.samples}")
+    result = compare(read_scores(args.a), read_scores(args.b), args.score, args.samples)
+    print(format_table(result, args.most))
+    if args.output:
+        write_json(args.output, result)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
