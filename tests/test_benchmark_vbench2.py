@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from human_anomaly.demo.world import World
 from human_anomaly.tools.vbench2 import __main__ as vbench2
+from human_anomaly.tools.vbench2 import run as vbench2_run
 from human_anomaly.tools.vbench2.evaluation import collect, format_result
 from human_anomaly.tools.vbench2.prompts import standard_names
 from human_anomaly.utils import UsageError
@@ -106,7 +107,7 @@ def commands(monkeypatch) -> list:
             (output / "scores.json").write_text(json.dumps(ran.scores))
         return ran.status
 
-    monkeypatch.setattr(vbench2, "run_script", run)
+    monkeypatch.setattr(vbench2_run, "run_script", run)
     return ran
 
 

@@ -15,9 +15,10 @@ from human_anomaly.configs.defaults import get_config
 from human_anomaly.data.dataset import read_manifest
 from human_anomaly.models.checkpoint import CheckpointError
 from human_anomaly.models.classifier import AnomalyClassifier, load_classifier, shape_of
-from human_anomaly.models.training import calibrate, recipe
+from human_anomaly.models.training import recipe
 from human_anomaly.models.training.calibrate import Calibration, fit, fold
 from human_anomaly.models.training.metrics import calibration_error, measure, predict, reliability
+from human_anomaly.tools import calibrate as calibrate_command
 from human_anomaly.utils import UsageError
 
 HAND = 0.32
@@ -115,7 +116,7 @@ def test_a_file_of_each_layout_is_calibrated(case, crops, tmp_path):
         *("--abnormal-label", label, "--output", str(target)),
         *("--opts", *OPTS, "MODEL.HEAD_HIDDEN", str(hidden)),
     ]
-    assert calibrate.main(command) == 0
+    assert calibrate_command.main(command) == 0
     assert source.read_bytes() == content
     saved = torch.load(target, weights_only=True)
     assert saved["epoch"] == 29 and "config" not in saved
@@ -161,7 +162,7 @@ def test_nothing_is_replaced_unasked(case, flags, message, crops, tmp_path, monk
     (tmp_path / "old.pth").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
-        calibrate.main(["ckpt29.pth", "--val-path", str(crops[0]), *flags, "--opts", *OPTS])
+        calibrate_command.main(["ckpt29.pth", "--val-path", str(crops[0]), *flags, "--opts", *OPTS])
 
 
 def test_training_calibrates_and_eval_tells(tmp_path, monkeypatch, capsys):

@@ -67,7 +67,7 @@ MISSING = [
 @pytest.mark.parametrize(("there", "flags", "missing"), MISSING)
 def test_release_names_the_files_that_are_needed_and_missing(tmp_path, there, flags, missing):
     place(tmp_path, *there)
-    with pytest.raises(UsageError, match=r"^--release: missing weights: .*`make weights`") as error:
+    with pytest.raises(UsageError, match=r"^--release: missing weights: ") as error:
         chosen(tmp_path, "--release", *flags)
     named = ", ".join(str(tmp_path / WEIGHTS[name].path) for name in missing)
     assert re.search(f"weights: {re.escape(named)};", str(error.value))

@@ -8,7 +8,7 @@ import pytest
 
 from human_anomaly.models.weights import WEIGHTS
 from human_anomaly.tools import reproduce
-from human_anomaly.tools.vbench2 import __main__ as vbench2
+from human_anomaly.tools.vbench2 import run as vbench2
 from human_anomaly.tools.vbench2.evaluation import PUBLISHED
 
 

@@ -61,7 +61,7 @@ def world(tmp_path, monkeypatch, human_bytes):
     def no_drive(file_id, path):
         raise FetchError("Google Drive: not in this test")
 
-    monkeypatch.setattr(weights, "from_drive", no_drive)
+    monkeypatch.setattr(fetch_weights, "from_drive", no_drive)
     with local_server({"human.pth": human_bytes}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         server.root = tmp_path
@@ -138,7 +138,7 @@ def test_bad_files_are_named_and_not_put_in_place(world, on_the_hub, mood, kind,
 
 def test_drive_helps_where_the_hub_does_not(world, on_the_hub, human_bytes, monkeypatch, caplog):
     world.mood = "truncates"
-    monkeypatch.setattr(weights, "from_drive", lambda _, path: path.write_bytes(human_bytes))
+    monkeypatch.setattr(fetch_weights, "from_drive", lambda _, path: path.write_bytes(human_bytes))
     assert fetch_weights.get_weight("human", None, world.root).startswith("fetched")
     assert "human.pth: truncated: expected" in caplog.text
     assert world.target.read_bytes() == human_bytes
@@ -210,7 +210,7 @@ def test_real_gdown_without_a_way_out_is_one_line(world, monkeypatch):
     pytest.importorskip("gdown")
     # A closed port as proxy: gdown's real failure, and no traffic leaves this machine.
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setattr(weights, "from_drive", fetch.from_drive)
+    monkeypatch.setattr(fetch_weights, "from_drive", fetch.from_drive)
     with pytest.raises(FetchError, match=r"^Google Drive: ProxyError: ") as error:
         fetch_weights.get_weight("human", None, world.root)
     assert "\n" not in str(error.value)
@@ -220,7 +220,7 @@ def test_release_names_what_is_missing(world):
     names = ("detector", "human", "face", "hand")
     with pytest.raises(UsageError, match=r"detector human face hand") as error:
         weights.release_files(world.root, names)
-    assert "make weights" in str(error.value)
+    assert "tools.fetch_weights" in str(error.value)
     for weight in weights.WEIGHTS.values():
         put(world.root / weight.path, b"")
     found = weights.release_files(world.root, names)
