@@ -11,9 +11,7 @@ The same command again continues: what is finished is kept. Results: scores.json
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +20,8 @@ from human_anomaly.configs.defaults import PARTS, differences, get_config, thres
 from human_anomaly.configs.flags import add_shared_flags, at_least
 from human_anomaly.configs.places import ROOT
 from human_anomaly.data.runs.marks import version
+from human_anomaly.models.scoring.results import SCORES, mean_known, print_scores
+from human_anomaly.models.weights import choose_weights
 from human_anomaly.utils import (
     be_the_only_process,
     command_parser,
@@ -33,7 +33,6 @@ from human_anomaly.utils import (
     rank,
     run_main,
     setup_logging,
-    world_size,
     write_json,
 )
 
@@ -56,8 +55,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     text = "frames per batch (2 on CPU; on a GPU 8, with --fast 32)"
     add("--batch-size", type=at_least(1), metavar="N", help=text)
     add_shared_flags(add, "score")
-    text = "with several processes or --ray: split videos of more than N frames between them"
-    add("--split-frames", type=at_least(1), metavar="N", help=text)
     add("--fast", action="store_true", help="compute less exactly: scores deviate a little")
     add("--compile", action="store_true", help="compile the detector first (GPU)")
     add("--annotate", action="store_true", help="write an annotated video per video")
@@ -79,79 +76,42 @@ def default_output(inputs: Sequence[str]) -> Path:
     return Path("results") / f"{name or 'videos'}{more}"
 
 
-def describe(args: argparse.Namespace, weights, config) -> dict:
-    """Return the settings on which the results depend, for scores.json."""
+def describe(options: Mapping, cfg: str | None) -> dict:
+    """Return the settings on which the results depend, for scores.json.
+
+    `options` are the arguments of `VideoScorer.from_files`.
+    """
+    config = options["config"]
     return {
-        "cfg": weights.cfg,
+        "cfg": cfg,
         "changed": {k: v for k, (_, v) in sorted(differences(config).items())},
-        "detector_config": weights.detector_config,
-        "detector_weights": weights.detector_weights,
-        "models": weights.models,
+        "detector_config": options["detector_config"],
+        "detector_weights": options["detector_weights"],
+        "models": options["models"],
         "thresholds": dict(config.SCORE.THRESHOLDS),
         "channels": config.TEST.CHANNELS,
-        "fast": args.fast,
-        "frame_stride": args.frame_stride,
-        "fps": args.fps,
+        "fast": options["fast"],
+        "frame_stride": options["stride"],
+        "fps": options["fps"],
     }
 
 
-def score_here(worker, sources: Sequence, frames: dict, stride: int) -> None:
-    """Score `sources` one after the other, with a progress bar over their frames."""
-    total = sum(-(-frames[source] // stride) for source in sources)
+def score_here(score: Callable[..., dict], frames: Mapping, stride: int) -> None:
+    """Score this process's share of the videos `frames`, with a progress bar over their frames."""
+    from human_anomaly.data.runs.jobs import my_items
+
+    mine = my_items(frames)
+    total = sum(-(-frames[source] // stride) for source in mine)
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
-        for source in sources:
+        for source in mine:
             bar.set_description(plain(source.stem[:30]))
-            row = worker(source, bar)
+            row = score(source, bar)
             if "error" in row:
                 bar.write(plain(f"failed: {row['video_path']}: {row['error']}"), file=sys.stderr)
 
 
-def share_stretches(worker, jobs, frames: dict, most: int) -> None:
-    """Share out stretches of the videos of more than `most` frames; keep what is found in them.
-
-    Scoring such a video afterwards only reads what was kept.
-    """
-    from human_anomaly.data.video import VideoError
-    from human_anomaly.models.scoring.worker import join, split
-
-    stretches = split(frames, most, worker.scorer.batch_size * worker.scorer.stride)
-    for stretch in tqdm(stretches[rank() :: world_size()], unit="stretch", disable=rank() != 0):
-        with suppress(VideoError):  # scoring the video raises it again, and reports it
-            worker.keep(stretch)
-    gather_objects([])  # wait for the others
-    decide_in_first(lambda: join(stretches, jobs))
-
-
-def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]:
-    """Score the videos `frames` in a Ray cluster's actors; return the evidence that was lost."""
-    from human_anomaly.data.runs.on_ray import ray_actors
-    from human_anomaly.models.device import frames_per_batch
-    from human_anomaly.models.scoring import worker
-
-    lost = []
-    with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
-        batch_size = args.batch_size or frames_per_batch(actors.device, args.fast)
-        options |= {"device": actors.device, "batch_size": batch_size, "cores": actors.cores}
-        logger.info(f"{actors.count} actors of the Ray cluster score {len(frames)} videos")
-        if args.split_frames:
-            stretches = worker.split(frames, args.split_frames, batch_size * args.frame_stride)
-            make = partial(worker.ray_stretch_worker, options, jobs)
-            for _ in tqdm(actors.map(make, stretches, jobs), total=len(stretches)):
-                pass  # errors are raised again, and reported, when the video is scored
-            worker.join(stretches, jobs)
-        make = partial(worker.ray_worker, options, jobs, evidence)
-        found = actors.map(make, list(frames), jobs)
-        for source, unwritten, error in tqdm(found, total=len(frames), unit="video"):
-            if error is not None:
-                jobs.finish(source, {"video_path": str(source.path), "error": error})
-            lost += unwritten or []
-    return lost
-
-
 def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool) -> dict:
     """Write scores.json from the rows of all finished videos; return its content."""
-    from human_anomaly.models.scoring.results import SCORES, mean_known
-
     items = jobs.items()
     stems = [source.stem for source in sources]
     others = [stem for stem in items if stem not in set(stems)] if add else []
@@ -171,88 +131,50 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
     return scores
 
 
-def scorer_options(args: argparse.Namespace, weights, config) -> dict:
-    """Return the arguments of `VideoScorer.from_files`."""
-    return {
-        "detector_config": weights.detector_config,
-        "detector_weights": weights.detector_weights,
-        "models": weights.models,
-        "config": config,
-        "device": args.device,
-        "batch_size": args.batch_size,
-        "stride": args.frame_stride,
-        "fps": args.fps,
-        "fast": args.fast,
-        "compile": args.compile,
-    }
+def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
+    """Score what is not finished in the output folder, then merge; return the exit status.
 
-
-def open_results(args: argparse.Namespace, jobs, sources: Sequence, done: Sequence, held) -> dict:
-    """Lock the folder until `held` ends and clear it; return {video to score: its frames}."""
-    from human_anomaly.data.video import count_frames
-
-    held.enter_context(jobs.open())
-    jobs.clear(sources, overwrite=args.overwrite)
-    todo = [source for source in sources if source not in done]
-    if args.ray and not args.split_frames:  # a million videos take an hour to be counted
-        return dict.fromkeys(todo, 1)
-    return {source: count_frames(source) for source in todo}
-
-
-def score(args: argparse.Namespace, scorer, options: dict, jobs, evidence, frames: dict) -> list:
-    """Score the videos `frames`, with the other processes; return what Ray could not write."""
-    from human_anomaly.data.runs.jobs import share
-    from human_anomaly.models.scoring.worker import VideoWorker
-
-    if args.ray:
-        return score_on_ray(args, options, jobs, evidence, frames)
-    worker = VideoWorker(scorer, jobs, evidence)
-    if args.split_frames and world_size() > 1:
-        share_stretches(worker, jobs, frames, args.split_frames)
-    score_here(worker, share(frames), frames, args.frame_stride)
-    return []
-
-
-def run(args: argparse.Namespace, weights, config) -> int:
-    """Score what is not finished in the output folder, then merge; return the exit status."""
+    `options` are the arguments of `VideoScorer.from_files`, `settings` what `describe` returned.
+    """
     from human_anomaly.data.runs.jobs import JobFolder
-    from human_anomaly.data.video import find_sources
+    from human_anomaly.data.video import count_frames, find_sources
     from human_anomaly.models.report.evidence import Evidence
     from human_anomaly.models.report.page import build_report
-    from human_anomaly.models.scoring.results import print_scores
     from human_anomaly.models.scoring.scorer import VideoScorer
-    from human_anomaly.models.scoring.worker import explainer
+    from human_anomaly.models.scoring.worker import VideoWorker, catch_up, score_on_ray
 
     # Find the inputs and the folder.
     sources, unusable = find_sources(args.video)
-    settings = describe(args, weights, config)
-    files = [version(path) for path in (weights.detector_weights, *weights.models.values())]
-    jobs = JobFolder(args.output or default_output(args.video), settings | {"files": files})
+    files = map(version, (options["detector_weights"], *options["models"].values()))
+    output = args.output or default_output(args.video)
+    jobs = JobFolder(output, settings | {"files": list(files)})
     decide_in_first(lambda: jobs.refuse_conflict(sources, add=args.add, overwrite=args.overwrite))
     sources = jobs.distinct(sources)
     evidence = None
     if args.annotate or args.report:
-        options = {"stride": args.frame_stride, "fps": args.fps, "report": args.report}
-        evidence = Evidence(jobs.folder, thresholds(config), **options)
+        shown = {"report": args.report, "stride": args.stride, "fps": args.fps}
+        evidence = Evidence(jobs.folder, thresholds(options["config"]), **shown)
 
     # Find what is not finished; load the networks only for that.
-    rows = [] if args.overwrite else [(source, jobs.row(source)) for source in sources]
-    done = [source for source, row in rows if row and "error" not in row]
+    done = [] if args.overwrite else [source for source in sources if jobs.is_scored(source)]
     unseen = [source for source in done if evidence and evidence.missing(source)]
     if done:
         logger.info(f"{len(done)} of {len(sources)} videos are scored already")
-    scorer, options = None, scorer_options(args, weights, config)
+    scorer = None
     if (len(done) < len(sources) and not args.ray) or unseen:
         scorer = VideoScorer.from_files(**options | ({"device": "cpu"} if args.ray else {}))
 
-    with ExitStack() as held:
+    with jobs.open():
         # Score the videos, then complete the evidence of earlier ones.
-        frames = decide_in_first(lambda: open_results(args, jobs, sources, done, held))
-        lost = score(args, scorer, options, jobs, evidence, frames) if frames else []
+        decide_in_first(lambda: jobs.clear(sources, overwrite=args.overwrite))
+        todo, lost = [source for source in sources if source not in done], []
+        if todo and args.ray:
+            lost = score_on_ray(args.ray, options, jobs, evidence, todo, cores=args.cores)
+        elif todo:
+            frames = decide_in_first(lambda: {source: count_frames(source) for source in todo})
+            score_here(VideoWorker(scorer, jobs, evidence), frames, args.stride)
         if unseen:
-            evidence.explain = explainer(scorer)
-        for source in unseen[rank() :: world_size()]:
-            evidence.catch_up(source)
+            catch_up(scorer, evidence, unseen)
 
         # Merge when all processes are done.
         lost = gather_objects(lost + (evidence.failed if evidence else []))
@@ -271,9 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         be_the_only_process()
     setup_logging()
     quiet_libraries()
-    from human_anomaly.models.weights import choose_weights
-
-    weights = choose_weights(
+    files = choose_weights(
         parts=args.parts,
         cfg=args.cfg,
         detector_config=args.detector_config,
@@ -284,10 +204,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.video is None:
         logger.info("no --video given: scoring the demo's videos")
         args.video, args.output = [str(ROOT / "demo/videos")], args.output or "results/demo"
-    config = get_config(weights.cfg, args.opts)
+    options = {
+        **{k: v for k, v in vars(files).items() if k != "cfg"},
+        "config": get_config(files.cfg, args.opts),
+        "device": args.device,
+        "batch_size": args.batch_size,
+        "stride": args.stride,
+        "fps": args.fps,
+        "fast": args.fast,
+        "compile": args.compile,
+    }
     try:
         with process_group():
-            return run(args, weights, config)
+            return run(args, options, describe(options, files.cfg))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         logger.error(f"{where}{error.strerror or error}; what is finished is kept")

@@ -13,12 +13,13 @@ the labels that a person gave.
 import argparse
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
+from yacs.config import CfgNode
 
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.flags import add_shared_flags, at_least
@@ -68,122 +69,136 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def describe(args: argparse.Namespace, config) -> dict:
+@dataclass(frozen=True)
+class Options:
+    """What a process, or one of Ray's actors, needs to crop videos; all but `config` are flags."""
+
+    config: CfgNode
+    detector_config: str
+    detector_weights: str
+    device: str
+    cores: int | None  # of an actor
+    batch_size: int
+    stride: int
+    fps: float
+    min_size: int
+    format: str
+    label: int | None
+
+
+def describe(options: Options) -> dict:
     """Return the settings on which the crops depend; all crops in a folder have the same."""
-    if not Path(args.detector_weights).is_file():
-        raise UsageError(f"--detector-weights: no such file: {args.detector_weights}")
+    if not Path(options.detector_weights).is_file():
+        raise UsageError(f"--detector-weights: no such file: {options.detector_weights}")
     try:
-        *_, digest = mark(Path(args.detector_weights))
+        *_, digest = mark(Path(options.detector_weights))
     except OSError as error:
         raise UsageError(f"--detector-weights: {error.filename}: {error.strerror}") from error
     return {
-        "detector_config": Path(args.detector_config).name,
+        "detector_config": Path(options.detector_config).name,
         "detector_weights": digest[:16],
-        "score_thr": config.DETECTOR.SCORE_THR,
-        "keep_padding_class": config.DETECTOR.KEEP_PADDING_CLASS,
-        "frame_stride": args.frame_stride,
-        "fps": args.fps,
-        "min_size": args.min_size,
-        "format": args.format,
+        "score_thr": options.config.DETECTOR.SCORE_THR,
+        "keep_padding_class": options.config.DETECTOR.KEEP_PADDING_CLASS,
+        "frame_stride": options.stride,
+        "fps": options.fps,
+        "min_size": options.min_size,
+        "format": options.format,
     }
 
 
-def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
-    """Return (output folder, {source to crop: its frames}, rows of failed.jsonl).
+def plan(args: argparse.Namespace, options: Options) -> tuple:
+    """Return (output folder, its plan, rows of failed.jsonl); nothing is changed yet.
 
-    The folder is locked until `held` ends. Raises UsageError if there is no input or the folder
-    holds crops that must not be mixed with these.
+    Raises UsageError if there is no input or the folder holds crops that must not be mixed with
+    these.
     """
     from human_anomaly.data.cropping.crop_folder import CropFolder
-    from human_anomaly.data.video import count_frames, find_sources
+    from human_anomaly.data.video import find_sources
 
     sources, unusable = find_sources(args.input)
     if not sources:
         raise UsageError(f"--input: {unusable[0][0]!r}: {unusable[0][1]}")
-    folder = CropFolder(args.output, describe(args, config))
-    try:
-        plan = folder.plan(sources, args.label, overwrite=args.overwrite)
-        held.enter_context(folder.open())
-        folder.prepare(plan)
-    except OSError as error:
-        raise UsageError(f"--output: {error.filename}: {error.strerror}") from error
-    if done := len(sources) - len(plan.todo):
+    folder = CropFolder(args.output, describe(options))
+    todo = folder.plan(sources, options.label, overwrite=args.overwrite)
+    if done := len(sources) - len(todo.todo):
         logger.info(f"{done} of {len(sources)} videos are cropped already")
-    failed = [{"video_path": path, "error": error} for path, error in unusable]
-    if args.ray:  # frames are not needed, and a million videos take an hour to be counted
-        return folder, dict.fromkeys(plan.todo, 1), failed
-    return folder, {source: count_frames(source) for source in plan.todo}, failed
+    return folder, todo, [{"video_path": path, "error": error} for path, error in unusable]
 
 
-def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
+def load_detector(options: Options) -> tuple[Callable, int]:
     """Return `PartDetector.detect`, set up as for scoring, and how many threads should call it."""
     from human_anomaly.models.detector import PartDetector
     from human_anomaly.models.device import choose_device, set_matmul_precision, share_cores
 
-    device = choose_device(args.device)
+    device = choose_device(options.device)
     set_matmul_precision("fp32")
-    workers, threads = share_cores(device, args.actor_cores)
+    workers, threads = share_cores(device, options.cores)
     detector = PartDetector(
-        args.detector_config,
-        args.detector_weights,
+        options.detector_config,
+        options.detector_weights,
         device,
-        score_thr=config.DETECTOR.SCORE_THR,
-        keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
-        batch_size=args.batch_size,
+        score_thr=options.config.DETECTOR.SCORE_THR,
+        keep_padding_class=options.config.DETECTOR.KEEP_PADDING_CLASS,
+        batch_size=options.batch_size,
         threads=threads,
     )
     return detector.detect, workers
 
 
-def load_cropper(args: argparse.Namespace, config, folder, on_frame: Callable = lambda: None):
+def load_cropper(options: Options, folder, on_frame: Callable = lambda: None) -> Callable:
     """Return a function that crops a source into `folder` and returns its summary."""
     from human_anomaly.data.cropping.cropper import Cropper, CropWriter
 
-    detect, workers = load_detector(args, config)
+    detect, workers = load_detector(options)
     cropper = Cropper(
         detect,
         CropWriter(folder.folder, threads=min(4, cores_per_process())),
-        suffix=f".{args.format}",
-        min_size=args.min_size,
-        stride=args.frame_stride,
-        fps=args.fps,
-        batch_size=args.batch_size,
+        suffix=f".{options.format}",
+        min_size=options.min_size,
+        stride=options.stride,
+        fps=options.fps,
+        batch_size=options.batch_size,
         workers=workers,
         on_frame=on_frame,
     )
-    return lambda source: folder.crop(source, cropper, args.label)
+    return lambda source: folder.crop(source, cropper, options.label)
 
 
-def crop_here(args: argparse.Namespace, config, folder, sources: dict) -> Iterator[dict]:
-    """Crop each of {source: frames}, one after the other; yield the summaries."""
-    total = sum(-(-frames // args.frame_stride) for frames in sources.values())
+def crop_here(options: Options, folder, sources: Sequence) -> Iterator[dict]:
+    """Crop this process's share of `sources`, one after the other; yield the summaries."""
+    from human_anomaly.data.runs.jobs import my_items
+    from human_anomaly.data.video import count_frames
+
+    frames = decide_in_first(lambda: {source: count_frames(source) for source in sources})
+    if not (mine := my_items(frames)):
+        return
+    total = sum(-(-frames[source] // options.stride) for source in mine)
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
-        crop = load_cropper(args, config, folder, bar.update)
-        for source in sources:
+        crop = load_cropper(options, folder, bar.update)
+        for source in mine:
             bar.set_description(plain(source.stem[:30]))
             yield crop(source)
 
 
-def crop_on_ray(args: argparse.Namespace, config, folder, sources: dict) -> Iterator[dict]:
+def crop_on_ray(address: str, options: Options, folder, sources: Sequence) -> Iterator[dict]:
     """Crop the sources in a Ray cluster's actors; yield the summaries."""
     from human_anomaly.data.runs.on_ray import ray_actors
     from human_anomaly.data.video import printable
 
-    with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
-        args.device, args.actor_cores = actors.device, actors.cores
+    if not sources:
+        return
+    with ray_actors(address, device=options.device, cores=options.cores) as actors:
         logger.info(f"{actors.count} actors of the Ray cluster crop {len(sources)} videos")
-        make = partial(load_cropper, args, config, folder)
-        done = actors.map(make, list(sources), folder)
+        of_actors = replace(options, device=actors.device, cores=actors.cores)
+        done = actors.map(partial(load_cropper, of_actors, folder), sources, folder)
         for source, summary, error in tqdm(done, total=len(sources), unit="video"):
             yield summary or {"video_path": printable(source.path), "error": error}
 
 
-def crop_all(args: argparse.Namespace, config, folder, sources: dict) -> list[dict]:
-    """Crop each of {source: frames}; return {"video_path", "error"} of those that failed."""
-    if not sources:
-        return []
+def failures(summaries: Iterable[dict]) -> list[dict]:
+    """Log the summaries' errors and warnings; return {"video_path", "error"} of failed sources."""
     failed = []
-    for summary in (crop_on_ray if args.ray else crop_here)(args, config, folder, sources):
+    for summary in summaries:
         if "error" in summary:
             logger.warning(f"failed: {summary['video_path']}: {summary['error']}")
             failed.append({key: summary[key] for key in ("video_path", "error")})
@@ -211,24 +226,22 @@ def finish(folder, failed: Sequence[dict], split: float | None) -> int:
     return 1 if counts["failed"] else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    if args.ray:
-        be_the_only_process()
-    setup_logging()
-    quiet_libraries()
+def run(args: argparse.Namespace, options: Options) -> int:
+    """Crop what is not finished, then write the lists; return the exit status."""
     from human_anomaly.data.cropping.crop_folder import DiskError
-    from human_anomaly.data.runs.jobs import share
 
-    config = get_config(args.cfg, args.opts)
-    with process_group(), ExitStack() as held:
-        folder, frames, failed = decide_in_first(lambda: begin(args, config, held))
+    folder, planned, failed = decide_in_first(lambda: plan(args, options))
+    with folder.open():
+        decide_in_first(lambda: folder.prepare(planned))
 
         # Crop this process's videos.
-        mine = {source: frames[source] for source in share(frames)}
         rows, stopped = [], None
+        if args.ray:
+            summaries = crop_on_ray(args.ray, options, folder, planned.todo)
+        else:
+            summaries = crop_here(options, folder, planned.todo)
         try:
-            rows = crop_all(args, config, folder, mine)
+            rows = failures(summaries)
         except (DiskError, ConnectionError) as error:
             stopped = str(error)
 
@@ -244,6 +257,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         except DiskError as error:
             logger.error(error)
             return 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.ray:
+        be_the_only_process()
+    setup_logging()
+    quiet_libraries()
+    _, *names = [field.name for field in fields(Options)]
+    flags = {name: getattr(args, name) for name in names}
+    options = Options(get_config(args.cfg, args.opts), **flags)
+    with process_group():
+        return run(args, options)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ def _frame_rate(text: str) -> float:
 
 def add_shared_flags(add: Callable, verb: str) -> None:
     """Add the flags by a parser's `add_argument`; `verb` says what is done with a frame."""
-    add("--frame-stride", type=at_least(1), default=1, help=f"{verb} every n-th frame (1)")
+    text = f"{verb} every n-th frame (1)"
+    add("--frame-stride", dest="stride", type=at_least(1), default=1, help=text)
     add("--fps", type=_frame_rate, default=25.0, help="frame rate of image folders (25)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     text = f"{verb} in a Ray cluster's actors"
     add("--ray", nargs="?", const="local", metavar="ADDRESS", help=text)
     text = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
-    add("--actor-cores", type=at_least(1), metavar="N", help=text)
+    add("--actor-cores", dest="cores", type=at_least(1), metavar="N", help=text)

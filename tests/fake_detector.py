@@ -57,5 +57,5 @@ if __name__ == "__main__":
     from human_anomaly.utils import run_main
 
     pause = float(sys.argv[1])
-    preprocess.load_detector = lambda args, config: (FakeDetector(pause).detect, 2)
+    preprocess.load_detector = lambda options: (FakeDetector(pause).detect, 2)
     run_main(lambda: preprocess.main(sys.argv[2:]))

@@ -43,7 +43,7 @@ def flags(videos, output: Path, weights: Path, *more: str) -> list[str]:
 
 def use_fake_detector(patch: pytest.MonkeyPatch) -> None:
     """Have `preprocess.main` look with the fake detector, in three threads."""
-    patch.setattr(preprocess, "load_detector", lambda args, config: (FakeDetector().detect, 3))
+    patch.setattr(preprocess, "load_detector", lambda options: (FakeDetector().detect, 3))
 
 
 def start(arguments: list[str], *, pause: float = 0.0, **options):

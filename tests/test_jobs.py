@@ -6,7 +6,7 @@ import os
 import pytest
 
 from human_anomaly.data.runs.jobs import JobFolder, assign
-from human_anomaly.data.runs.resume_log import Batches
+from human_anomaly.data.runs.resume_log import ResumeLog
 from human_anomaly.data.video import Source
 from human_anomaly.utils import UsageError
 
@@ -112,26 +112,26 @@ HEAD = {"digest": "x", "batch_size": 2}
 
 def test_batches_that_a_killed_run_kept_are_given_back(tmp_path):
     path = tmp_path / "part.a.jsonl"
-    with Batches(path, HEAD) as batches:
-        assert list(batches.kept()) == []
-        batches.add({"rows": [1]})
-        batches.add({"rows": [2]})
-        assert list(batches.kept()) == []  # those of this run are no news
+    with ResumeLog(path, HEAD) as resume_log:
+        assert list(resume_log.kept()) == []
+        resume_log.add({"rows": [1]})
+        resume_log.add({"rows": [2]})
+        assert list(resume_log.kept()) == []  # those of this run are no news
     with path.open("a") as file:
         file.write('{"rows": [3')  # cut off by the kill
-    with Batches(path, HEAD) as batches:
-        assert list(batches.kept()) == [{"rows": [1]}, {"rows": [2]}]
-        batches.add({"rows": [3]})
-    with Batches(path, HEAD) as batches:
-        assert [b["rows"] for b in batches.kept()] == [[1], [2], [3]]
+    with ResumeLog(path, HEAD) as resume_log:
+        assert list(resume_log.kept()) == [{"rows": [1]}, {"rows": [2]}]
+        resume_log.add({"rows": [3]})
+    with ResumeLog(path, HEAD) as resume_log:
+        assert [b["rows"] for b in resume_log.kept()] == [[1], [2], [3]]
 
 
 def test_batches_of_other_settings_do_not_count(tmp_path):
     path = tmp_path / "part.a.jsonl"
-    with Batches(path, HEAD) as batches:
-        batches.add({"rows": [1]})
-    with Batches(path, HEAD | {"batch_size": 3}) as batches:
-        assert list(batches.kept()) == []
+    with ResumeLog(path, HEAD) as resume_log:
+        resume_log.add({"rows": [1]})
+    with ResumeLog(path, HEAD | {"batch_size": 3}) as resume_log:
+        assert list(resume_log.kept()) == []
     assert json.loads(path.read_text()[9:])["batch_size"] == 3
 
 
@@ -172,11 +172,11 @@ def test_an_item_of_another_shape_does_not_count(tmp_path, source):
 
 def test_batches_behind_a_damaged_one_are_dropped(tmp_path):
     path = tmp_path / "part.a.jsonl"
-    with Batches(path, {}) as batches:
+    with ResumeLog(path, {}) as resume_log:
         for number in range(3):
-            batches.add({"rows": number})
+            resume_log.add({"rows": number})
     lines = path.read_bytes().split(b"\n")
     lines[2] = lines[2].replace(b"1}", b"7}")
     path.write_bytes(b"\n".join(lines))
-    with Batches(path, {}) as batches:
-        assert list(batches.kept()) == [{"rows": 0}]
+    with ResumeLog(path, {}) as resume_log:
+        assert list(resume_log.kept()) == [{"rows": 0}]

@@ -21,7 +21,7 @@ from preprocess_runs import (
 
 from human_anomaly import preprocess
 from human_anomaly.data.cropping.crop_lists import source_of
-from human_anomaly.data.runs.jobs import share
+from human_anomaly.data.runs.jobs import my_items
 from human_anomaly.data.video import find_sources
 
 
@@ -49,7 +49,7 @@ def test_the_longest_videos_are_assigned_first(videos, monkeypatch):
     shares = []
     for rank in "012":
         monkeypatch.setenv("RANK", rank)
-        shares.append(sorted(source.path.stem for source in share(frames)))
+        shares.append(sorted(source.path.stem for source in my_items(frames)))
     # 13, 11 and 9 frames first, then the shorter ones where least is to do: 16 frames each.
     assert shares == [["v0", "v5"], ["v1", "v4"], ["v2", "v3"]]
 

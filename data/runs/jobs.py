@@ -15,7 +15,7 @@ from typing import TypeVar
 from human_anomaly.configs.values import PARTS
 from human_anomaly.data.runs.marks import is_unchanged, mark
 from human_anomaly.data.video import Source, VideoError, with_suffix
-from human_anomaly.utils import UsageError, rank, world_size, write_json
+from human_anomaly.utils import UsageError, rank, shared_errors, world_size, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def assign(sizes: Sequence[float], workers: int) -> list[int]:
     return owners
 
 
-def share(sizes: Mapping[T, float]) -> list[T]:
+def my_items(sizes: Mapping[T, float]) -> list[T]:
     """Return the items that this process works on; the processes' shares have about equal sizes.
 
     Several processes begin with their longest items; one alone keeps the order of `sizes`.
@@ -107,26 +107,31 @@ class JobFolder:
     def open(self) -> Iterator[None]:
         """Lock the folder for this run (in process 0) and write down its settings.
 
-        Raises UsageError if another run has locked it or it cannot be written.
+        All processes must call it. Raises UsageError if another run has locked the folder or it
+        cannot be written.
         """
-        if rank() != 0:
+        with shared_errors():
+            lock = self._lock() if rank() == 0 else None
+        try:
             yield
-            return
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _lock(self):
         from filelock import FileLock, Timeout
 
+        lock = FileLock(self.state / "run.lock")
         try:
             self.state.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.state / "run.lock")
             lock.acquire(timeout=0)
+            write_json(self.state / "settings.json", self.settings)
         except Timeout as error:
             raise UsageError(f"--output: another run is writing into {self.folder}") from error
         except OSError as error:
-            raise UsageError(f"--output: cannot write {self.folder}: {error.strerror}") from error
-        try:
-            write_json(self.state / "settings.json", self.settings)
-            yield
-        finally:
             lock.release()
+            raise UsageError(f"--output: cannot write {self.folder}: {error.strerror}") from error
+        return lock
 
     def items(self, *, any_settings: bool = False) -> dict[str, dict]:
         """Return what `finish` stored, {stem: state}, sorted by stem.
@@ -215,6 +220,11 @@ class JobFolder:
         except VideoError:
             pass
         return None
+
+    def is_scored(self, source: Source) -> bool:
+        """Return whether the source is finished, and not as a failed one."""
+        row = self.row(source)
+        return row is not None and "error" not in row
 
     def _state(self, path: Path) -> dict | None:
         """Return what `finish` stored in a file; None, and a warning, if it is damaged."""

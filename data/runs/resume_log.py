@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def _checked(line: bytes) -> bytes:
-    """Return a line as `Batches` keeps it: its checksum, a space, the line."""
+    """Return a line as `ResumeLog` keeps it: its checksum, a space, the line."""
     return b"%08x %b\n" % (zlib.crc32(line), line)
 
 
-class Batches:
+class ResumeLog:
     """The batches of an unfinished source: those that a killed run kept, and new ones.
 
     The file's first line, `head`, holds the settings on which the batches depend; a file of other
@@ -61,7 +61,7 @@ class Batches:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> "Batches":
+    def __enter__(self) -> "ResumeLog":
         return self
 
     def __exit__(self, *_exception) -> None:

@@ -180,15 +180,6 @@ class VideoScorer:
         }
         return VideoResult(summary, rows, self.thresholds)
 
-    def score_stretch(self, source: Source, first: int, count: int) -> Iterator[dict]:
-        """Yield what `score` gives to `on_batch`, for `count` batches from number `first` on."""
-        start = time.perf_counter()
-        frames = self.batch_size * self.stride  # of the source, in a batch
-        bounds = {"start": first * frames, "stop": (first + count) * frames}
-        reader = FrameReader(source, stride=self.stride, fps=self.fps, **bounds)
-        for _, found, _ in self._batches(reader):
-            yield found | {"seconds": time.perf_counter() - start}
-
     def score_frames(
         self, clips: np.ndarray | Tensor | Sequence[np.ndarray | Tensor]
     ) -> VideoResult | list[VideoResult]:

@@ -1,24 +1,26 @@
 """How a process, or one of Ray's actors, scores a video into the folder of results."""
 
-import glob
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import chain, groupby
-from pathlib import Path
+from functools import partial
 
 import cv2
 from tqdm import tqdm
 
-from human_anomaly.data.runs.jobs import JobFolder, identity
-from human_anomaly.data.runs.resume_log import Batches
+from human_anomaly.data.runs.jobs import JobFolder, identity, my_items
+from human_anomaly.data.runs.on_ray import ray_actors
+from human_anomaly.data.runs.resume_log import ResumeLog
 from human_anomaly.data.video import Frame, Source, VideoError
 from human_anomaly.models.classifier import input_of
+from human_anomaly.models.device import frames_per_batch
 from human_anomaly.models.report.evidence import Evidence
 from human_anomaly.models.report.heatmap import Explainer
 from human_anomaly.models.scoring.scorer import VideoScorer
-from human_anomaly.utils import atomic_write, read_jsonl, write_jsonl
+from human_anomaly.utils import atomic_write
+
+logger = logging.getLogger(__name__)
 
 
 def explainer(scorer: VideoScorer) -> Explainer:
@@ -56,28 +58,20 @@ class VideoWorker:
 
         try:
             with (
-                Batches(self.jobs.batches_path(source), self.head(source)) as batches,
+                ResumeLog(self.jobs.batches_path(source), self.head(source)) as resume_log,
                 self.evidence.watch(source) if self.evidence else nullcontext() as watch,
                 atomic_write(self.jobs.folder / frames_file) as lines,
             ):
                 result = self.scorer.score(
                     source,
                     on_frame=on_frame,
-                    on_batch=batches.add,
-                    kept=batches.kept(),
+                    on_batch=resume_log.add,
+                    kept=resume_log.kept(),
                     keep_frames=False,
                 )
         except (VideoError, cv2.error) as error:
             return {"video_path": str(source.path), "error": " ".join(str(error).split())}
         return {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
-
-    def keep(self, stretch: "Stretch") -> None:
-        """Score the batches of a stretch and keep what was found in them, for `join`.
-
-        Raises VideoError where the video cannot be read.
-        """
-        found = self.scorer.score_stretch(stretch.source, stretch.first, stretch.count)
-        write_jsonl(stretch.path(self.jobs), chain([self.head(stretch.source)], found))
 
     def head(self, source: Source) -> dict:
         """Return what a video's batches depend on: the first line of the file that keeps them."""
@@ -90,7 +84,16 @@ class VideoWorker:
         }
 
 
-def ray_worker(options: dict, jobs: JobFolder, evidence: Evidence | None):
+def catch_up(scorer: VideoScorer, evidence: Evidence, sources: Sequence[Source]) -> None:
+    """Make the evidence of this process's share of videos that were scored earlier."""
+    evidence.explain = explainer(scorer)
+    for source in my_items(dict.fromkeys(sources, 1)):
+        evidence.catch_up(source)
+
+
+def ray_worker(
+    options: dict, jobs: JobFolder, evidence: Evidence | None
+) -> Callable[[Source], list[str]]:
     """Return the function with which one of Ray's actors scores a video.
 
     It returns what evidence could not be written. `options` are those of `VideoScorer.from_files`.
@@ -108,59 +111,28 @@ def ray_worker(options: dict, jobs: JobFolder, evidence: Evidence | None):
     return score
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """The batches `first` to `first + count` of a video."""
+def score_on_ray(
+    address: str,
+    options: dict,
+    jobs: JobFolder,
+    evidence: Evidence | None,
+    sources: Sequence[Source],
+    *,
+    cores: int | None = None,
+) -> list[str]:
+    """Score the videos in a Ray cluster's actors; return what evidence could not be written.
 
-    source: Source
-    first: int
-    count: int
-
-    @property
-    def stem(self) -> str:
-        return f"{self.source.stem}.{self.first:09d}"
-
-    def path(self, jobs: JobFolder) -> Path:
-        """Return the file that keeps what was found in the stretch until the video is scored."""
-        return jobs.state / f"stretch.{self.stem}.jsonl"
-
-
-def ray_stretch_worker(options: dict, jobs: JobFolder):
-    """Return the function with which one of Ray's actors scores a stretch: `VideoWorker.keep`."""
-    return VideoWorker(VideoScorer.from_files(**options), jobs).keep
-
-
-def split(frames: Mapping[Source, int], most: int, per_batch: int) -> list[Stretch]:
-    """Split the videos that are longer than `most` frames; return their stretches.
-
-    `frames` maps each video to its length. A batch covers `per_batch` frames of a video, and a
-    stretch holds whole batches, about `most` frames.
+    `options` are those of `VideoScorer.from_files`, `cores` each actor's.
     """
-    stretches, batches = [], max(most // per_batch, 1)
-    for source, length in frames.items():
-        count = -(-length // per_batch)
-        if count > batches:
-            stretches += [Stretch(source, i, batches) for i in range(0, count, batches)]
-    return stretches
-
-
-def join(stretches: Iterable[Stretch], jobs: JobFolder) -> None:
-    """Keep the batches of a video's stretches as a killed run does, so that scoring resumes there.
-
-    Only the stretches before the first missing one are used.
-    """
-    for source, parts in groupby(stretches, key=lambda stretch: stretch.source):
-        seconds, batches = 0.0, None
-        for stretch in parts:
-            path = stretch.path(jobs)
-            if not path.is_file():
-                break
-            head, *found = read_jsonl(path)
-            batches = batches or Batches(jobs.batches_path(source), head)
-            for batch in found:
-                batches.add(batch | {"seconds": seconds + batch["seconds"]})
-            seconds += found[-1]["seconds"] if found else 0.0
-        if batches is not None:
-            batches.close()
-        for path in jobs.state.glob(f"stretch.{glob.escape(source.stem)}.*.jsonl"):
-            path.unlink()
+    lost: list[str] = []
+    with ray_actors(address, device=options["device"], cores=cores) as actors:
+        size = options["batch_size"] or frames_per_batch(actors.device, options["fast"])
+        of_actors = {"device": actors.device, "batch_size": size, "cores": actors.cores}
+        logger.info(f"{actors.count} actors of the Ray cluster score {len(sources)} videos")
+        make = partial(ray_worker, options | of_actors, jobs, evidence)
+        done = actors.map(make, sources, jobs)
+        for source, unwritten, error in tqdm(done, total=len(sources), unit="video"):
+            if error is not None:
+                jobs.finish(source, {"video_path": str(source.path), "error": error})
+            lost += unwritten or []
+    return lost

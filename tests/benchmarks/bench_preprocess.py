@@ -13,6 +13,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 from human_anomaly import preprocess
 from human_anomaly.configs.defaults import PARTS, get_config
@@ -80,9 +81,15 @@ def load_detector(args: argparse.Namespace) -> tuple:
             self.predictor = FixedPredictor(self.predictor, people)
 
     detection.PartDetector = FixedDetector
-    args.detector_config = ROOT / CONFIG.format(args.size)
-    args.detector_weights = args.weights / f"detector_{args.size}.pth"
-    return preprocess.load_detector(args, get_config())
+    options = SimpleNamespace(
+        config=get_config(),
+        detector_config=ROOT / CONFIG.format(args.size),
+        detector_weights=args.weights / f"detector_{args.size}.pth",
+        device=args.device,
+        cores=None,
+        batch_size=args.batch_size,
+    )
+    return preprocess.load_detector(options)
 
 
 def build_cropper(detector: tuple, args, output: Path) -> Cropper:

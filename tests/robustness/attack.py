@@ -33,7 +33,7 @@ from clips import damage, damaged_clip, write_clip
 
 from human_anomaly.configs.defaults import ConfigError, get_config
 from human_anomaly.data.runs.jobs import JobFolder
-from human_anomaly.data.runs.resume_log import Batches
+from human_anomaly.data.runs.resume_log import ResumeLog
 from human_anomaly.data.video import FrameReader, Source, VideoError, count_frames, find_sources
 from human_anomaly.models.classifier import load_classifier, load_pretrained
 from human_anomaly.models.yolo_world.build import load_detector
@@ -197,9 +197,9 @@ def states(folder: Path, rng: random.Random) -> None:
     with jobs.open():
         (jobs.folder / "a.frames.jsonl").write_text("[1]\n[2]\n")
         jobs.finish(source, row, ["a.frames.jsonl"])
-    with Batches(jobs.state / "part.b.jsonl", {"x": 1}) as batches:
+    with ResumeLog(jobs.state / "part.b.jsonl", {"x": 1}) as resume_log:
         for number in range(5):
-            batches.add({"rows": number})
+            resume_log.add({"rows": number})
     whole = [path for path in jobs.folder.rglob("*") if path.is_file() and path.stat().st_size]
     path = rng.choice(sorted(whole))
     before = path.read_bytes()
@@ -211,8 +211,8 @@ def states(folder: Path, rng: random.Random) -> None:
         raise Lost(f"{path.name}: another row was believed")
     if found and path.name == "a.frames.jsonl" and after != before:
         raise Lost("damaged results were believed")
-    with Batches(again.state / "part.b.jsonl", {"x": 1}) as batches:
-        kept = [batch["rows"] for batch in batches.kept()]
+    with ResumeLog(again.state / "part.b.jsonl", {"x": 1}) as resume_log:
+        kept = [batch["rows"] for batch in resume_log.kept()]
     if kept != list(range(len(kept))):
         raise Lost("damaged batches were believed")
     again.refuse_conflict([source], add=False, overwrite=False)
