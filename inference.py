@@ -63,7 +63,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     one_of = p.add_mutually_exclusive_group().add_argument
     one_of("--add", action="store_true", help="keep the results of other inputs that DIR holds")
     one_of("--overwrite", action="store_true", help="delete the results that DIR holds")
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    args.annotate |= args.report
+    return args
 
 
 def default_output(inputs: Sequence[str]) -> Path:
@@ -96,10 +98,12 @@ def describe(options: Mapping, cfg: str | None) -> dict:
     }
 
 
-def score_here(score: Callable[..., dict], frames: Mapping, stride: int) -> None:
-    """Score this process's share of the videos `frames`, with a progress bar over their frames."""
+def score_here(score: Callable[..., dict], sources: Sequence, stride: int) -> None:
+    """Score this process's share of the videos, with a progress bar over their frames."""
     from human_anomaly.data.runs.jobs import my_items
+    from human_anomaly.data.video import count_frames
 
+    frames = decide_in_first(lambda: {source: count_frames(source) for source in sources})
     mine = my_items(frames)
     total = sum(-(-frames[source] // stride) for source in mine)
     with tqdm(total=total, unit="frame", disable=rank() != 0, dynamic_ncols=True) as bar:
@@ -131,14 +135,21 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
     return scores
 
 
+def open_evidence(folder: Path, options: Mapping, report: bool):
+    """Return what keeps the evidence of a run with these arguments of `from_files`."""
+    from human_anomaly.models.report.evidence import Evidence
+
+    timing = {key: options[key] for key in ("stride", "fps")}
+    return Evidence(folder, thresholds(options["config"]), report=report, **timing)
+
+
 def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
     """Score what is not finished in the output folder, then merge; return the exit status.
 
     `options` are the arguments of `VideoScorer.from_files`, `settings` what `describe` returned.
     """
     from human_anomaly.data.runs.jobs import JobFolder
-    from human_anomaly.data.video import count_frames, find_sources
-    from human_anomaly.models.report.evidence import Evidence
+    from human_anomaly.data.video import find_sources
     from human_anomaly.models.report.page import build_report
     from human_anomaly.models.scoring.scorer import VideoScorer
     from human_anomaly.models.scoring.worker import VideoWorker, catch_up, score_on_ray
@@ -146,14 +157,10 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
     # Find the inputs and the folder.
     sources, unusable = find_sources(args.video)
     files = map(version, (options["detector_weights"], *options["models"].values()))
-    output = args.output or default_output(args.video)
-    jobs = JobFolder(output, settings | {"files": list(files)})
+    jobs = JobFolder(args.output, settings | {"files": list(files)})
     decide_in_first(lambda: jobs.refuse_conflict(sources, add=args.add, overwrite=args.overwrite))
     sources = jobs.distinct(sources)
-    evidence = None
-    if args.annotate or args.report:
-        shown = {"report": args.report, "stride": args.stride, "fps": args.fps}
-        evidence = Evidence(jobs.folder, thresholds(options["config"]), **shown)
+    evidence = open_evidence(jobs.folder, options, args.report) if args.annotate else None
 
     # Find what is not finished; load the networks only for that.
     done = [] if args.overwrite else [source for source in sources if jobs.is_scored(source)]
@@ -171,8 +178,7 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
         if todo and args.ray:
             lost = score_on_ray(args.ray, options, jobs, evidence, todo, cores=args.cores)
         elif todo:
-            frames = decide_in_first(lambda: {source: count_frames(source) for source in todo})
-            score_here(VideoWorker(scorer, jobs, evidence), frames, args.stride)
+            score_here(VideoWorker(scorer, jobs, evidence), todo, args.stride)
         if unseen:
             catch_up(scorer, evidence, unseen)
 
@@ -204,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.video is None:
         logger.info("no --video given: scoring the demo's videos")
         args.video, args.output = [str(ROOT / "demo/videos")], args.output or "results/demo"
+    args.output = args.output or default_output(args.video)
     options = {
         **{k: v for k, v in vars(files).items() if k != "cfg"},
         "config": get_config(files.cfg, args.opts),

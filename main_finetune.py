@@ -30,13 +30,7 @@ from human_anomaly.data.dataset import Manifest, read_batches
 from human_anomaly.models.checkpoint import read_checkpoint
 from human_anomaly.models.classifier import load_classifier
 from human_anomaly.models.device import set_matmul_precision
-from human_anomaly.models.training import calibrate, recipe, run_folder
-from human_anomaly.models.training.engine import (
-    StepLog,
-    log_epoch,
-    train_one_epoch,
-    wrap_for_processes,
-)
+from human_anomaly.models.training import calibrate, engine, recipe, run_folder
 from human_anomaly.models.training.metrics import measure, predict
 from human_anomaly.models.training.random_states import random_states, set_random_states
 from human_anomaly.models.training.report import check_report, save_report
@@ -174,34 +168,30 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
     if rank() == 0:
         run_folder.begin(folder, config, state, clear_first=holds_other_run)
     measured = train_epochs(config, state, train_crops, val_crops)
-    finish(config, args, state, val_crops, measured)
+    wanted = {"calibrated": args.calibrate, "false_flags": args.false_flags}
+    finish(config, state, val_crops, measured, **wanted)
 
 
 def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops):
     """Train, measure and save the epochs that are left; return the last (logits, metrics)."""
     folder, device, epochs = Path(config.OUTPUT), state.device, config.TRAIN.EPOCHS
     epochs_left = range(state.next_epoch, epochs)
-    network = wrap_for_processes(state.model, device)
-    criterion, augment = torch.nn.BCEWithLogitsLoss(), recipe.build_augment(config, device)
+    network = engine.wrap_for_processes(state.model, device)
+    take_step = recipe.build_step(config, network, state)
     batches = read_batches(recipe.load_train(config, train_crops, epochs_left))
     val_loader = recipe.load_val(config, val_crops)
-    steps = state.steps_per_epoch
-    step_log = StepLog(folder, train_crops.names, epochs, steps, config.PRINT_FREQ)
+    step_log = engine.StepLog(
+        folder, train_crops.names, epochs, state.steps_per_epoch, config.PRINT_FREQ
+    )
     measured = None
     for epoch in epochs_left:
-        train_loss = train_one_epoch(
+        train_loss = engine.train_one_epoch(
             network,
-            criterion,
             batches,
-            state.optimizer,
+            take_step,
             state.schedule,
-            augment=augment,
-            device=device,
-            precision=config.TRAIN.PRECISION,
-            clip_grad=config.TRAIN.CLIP_GRAD,
             accumulation=config.TRAIN.ACCUMULATION_STEPS,
             epoch=epoch,
-            steps=steps,
             log=step_log,
         )
         # Measuring may draw random numbers (an import does), but must not change the training.
@@ -210,7 +200,7 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
         metrics = measured[1]
         set_random_states(states, device)
         state.finish_epoch(epoch, metrics)
-        log_epoch(folder, train_loss, metrics, state)
+        engine.log_epoch(folder, train_loss, metrics, state)
         run_folder.save_epoch(
             folder,
             state,
@@ -226,15 +216,23 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
     return measured
 
 
-def finish(config, args: argparse.Namespace, state, crops: Manifest, measured) -> None:
+def finish(
+    config,
+    state: run_folder.TrainingState,
+    crops: Manifest,
+    measured,
+    *,
+    calibrated: bool,
+    false_flags: float | None,
+) -> None:
     """Write the report if it is missing, and the calibrated checkpoint if it is asked for.
 
     `measured` is what `train_epochs` returned: None if an earlier run had trained all epochs.
     """
     folder = Path(config.OUTPUT)
     checkpoint = folder / f"ckpt{config.TRAIN.EPOCHS - 1}.pth"
-    calibrated = calibrate.calibrated_path(checkpoint)
-    is_due = args.calibrate and not calibrated.is_file()
+    target = calibrate.calibrated_path(checkpoint)
+    is_due = calibrated and not target.is_file()
     if (folder / "report" / "metrics.json").is_file() and not is_due:
         return
     if measured is None:
@@ -246,14 +244,14 @@ def finish(config, args: argparse.Namespace, state, crops: Manifest, measured) -
         return
     after, metrics = calibrate.calibrate_file(
         checkpoint,
-        calibrated,
+        target,
         crops,
         logits,
         threshold=metrics["threshold"],
-        false_flags=args.false_flags,
+        false_flags=false_flags,
         abnormal_index=config.MODEL.ABNORMAL_INDEX,
     )
-    save_report(folder, calibrated, crops, after, metrics, before=logits)
+    save_report(folder, target, crops, after, metrics, before=logits)
 
 
 def evaluate_checkpoint(config, args: argparse.Namespace, device: torch.device) -> None:

@@ -126,23 +126,6 @@ def test_cropped_in_actors_of_which_one_is_killed(inputs, cropped, cluster, tmp_
 
 
 @pytest.mark.slow
-def test_an_actor_is_killed_while_it_scores_stretches(inputs, scored, cluster, tmp_path):
-    output = tmp_path / "out"
-
-    def kill() -> None:
-        wait_for(lambda: list(output.glob(".state/stretch.*")))
-        cluster.kill_an_actor()
-        killed.set()
-
-    killed = threading.Event()
-    threading.Thread(target=kill, daemon=True).start()
-    flags = ("--ray", cluster.address, "--split-frames", "2")
-    assert run("inference", inputs, output, *flags) == scored
-    assert killed.is_set()
-    assert not list(output.glob(".state/stretch.*"))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("script", ["inference", "preprocess"])
 def test_a_driver_that_is_killed_goes_on_where_it_was(script, inputs, request, tmp_path):
     """In a local cluster, which dies with its driver."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -31,29 +32,28 @@ def wrap_for_processes(model: nn.Module, device: torch.device) -> nn.Module:
 
 def train_one_epoch(
     network: nn.Module,
-    criterion: Callable[[Tensor, Tensor], Tensor],
     batches: Iterator[tuple[Tensor, Tensor, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    schedule,
+    take_step: Callable[[Sequence[tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]],
+    schedule: Scheduler,
     *,
     accumulation: int,
     epoch: int,
-    steps: int,
     log: "StepLog",
-    **options,
 ) -> float:
-    """Take the `steps` optimiser steps of `epoch`; return their mean loss.
+    """Take the optimiser steps of `epoch`; return their mean loss.
 
     `batches` gives this process's (images (B, H, W, 3) uint8 RGB, targets (B,) 1 for abnormal, rows
-    (B,) of the crops in their list); each step takes `accumulation` of them. `options` are the
-    keywords of `train_step`. A loss or gradient that is not finite ends the run with UsageError.
+    (B,) of the crops in their list); each step takes `accumulation` of them. `take_step` is
+    `train_step` of micro-batches. A loss or gradient that is not finite ends the run with
+    UsageError.
     """
+    steps, optimizer = log.steps, schedule.optimizer
     network.train()
     log.begin(epoch)
     for step in range(steps):
         micro_batches = list(itertools.islice(batches, accumulation))
         crops = [(images, targets) for images, targets, _ in micro_batches]
-        loss, norm = train_step(network, criterion, crops, optimizer, **options)
+        loss, norm = take_step(crops)
         schedule.step_update(epoch * steps + step)
         rows = torch.cat([rows for _, _, rows in micro_batches])
         log.add(step, loss, norm, rows, lr=optimizer.param_groups[-1]["lr"])

@@ -4,6 +4,8 @@ The defaults of the settings are in configs/defaults.py.
 """
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from timm.data.mixup import Mixup
@@ -21,6 +23,7 @@ from human_anomaly.data.transforms import (
     smallest_useful_side,
 )
 from human_anomaly.models.classifier import AnomalyClassifier, load_pretrained, shape_of
+from human_anomaly.models.training import engine
 from human_anomaly.models.training.run_folder import TrainingState
 from human_anomaly.utils import UsageError, rank, world_size
 
@@ -187,3 +190,17 @@ def build_state(config, crops_count: int, device: torch.device) -> TrainingState
         warmup_lr=train.WARMUP_LR * scale,
     )
     return TrainingState(model, optimizer, schedule, device, images, steps)
+
+
+def build_step(config, network: nn.Module, state: TrainingState) -> Callable:
+    """Return `train_step` with all but the micro-batches given."""
+    return partial(
+        engine.train_step,
+        network,
+        nn.BCEWithLogitsLoss(),
+        optimizer=state.optimizer,
+        augment=build_augment(config, state.device),
+        device=state.device,
+        precision=config.TRAIN.PRECISION,
+        clip_grad=config.TRAIN.CLIP_GRAD,
+    )

@@ -44,12 +44,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def score(videos: list[Path], output: Path, flags: list[str], *, processes=1, cores=None, split=0):
+def score(videos: list[Path], output: Path, flags: list[str], *, processes=1, cores=None):
     """Run the command; return (wall seconds, seconds of the videos, their frames)."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launch if processes > 1 else []), ROOT / "inference.py"]
     command += ["--video", *videos, "--output", output, "--overwrite", "--device", "cpu", *flags]
-    command += ["--split-frames", split] if split else []
     held = ["taskset", "-c", cores] if cores else []
     start = time.perf_counter()
     done = subprocess.run([*held, *map(str, command)], capture_output=True, text=True, cwd=ROOT)
@@ -109,7 +108,6 @@ def processes(args, folder: Path) -> None:
     ways = {
         "one process, one core": {"cores": "0"},
         "two processes, one core each": {"processes": 2, "cores": "0,1"},
-        "two processes, --split-frames 20": {"processes": 2, "cores": "0,1", "split": 20},
         "one process, two cores": {"cores": "0,1"},
     }
     walls, found = {}, []
