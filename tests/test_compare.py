@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from human_anomaly.models.scoring.results import by_name, mean_interval, print_scores, read_scores
-from human_anomaly.tools.compare import compare, format_table, main, pair_videos
-from human_anomaly.utils import UsageError
+from human_anomaly.tools.compare import changed_verdicts, compare, format_table, main, pair_videos
+from human_anomaly.utils import UsageError, write_json, write_jsonl
 
 
 def row(path, score, **other):
@@ -48,6 +48,26 @@ def test_one_video_against_a_folder_falls_back_to_file_names():
         [row("/m1/sub/x.mp4", 1.0), row("/m1/y.mp4", 1.0)], [row("/m2/x.mp4", 0.0)]
     )
     assert [p[0] for p in pairs] == ["x.mp4"]
+
+
+def person(abnormal, *box):
+    return {"abnormal": abnormal, "bbox": list(box)}
+
+
+def test_people_are_matched_by_their_boxes(tmp_path):
+    """Frames and people that only one of the two has do not count; boxes may be scaled."""
+    before = [person(True, 0, 0, 10, 10), person(False, 50, 0, 60, 10), person(True, 0, 90, 9, 99)]
+    after = [person(True, 100, 0, 120, 20), person(True, 2, 0, 20, 20)]  # twice as large
+    folders = [tmp_path / "a", tmp_path / "b"]
+    frames = ([(0, before), (1, before)], [(1, after)])
+    for folder, rows in zip(folders, frames, strict=True):
+        folder.mkdir()
+        write_json(folder / "scores.json", scores(row("x.mp4", 0.5, frames_file="x.jsonl")))
+        people = [{"frame": frame, "people": people} for frame, people in rows]
+        write_jsonl(folder / "x.jsonl", people)
+    assert changed_verdicts(*folders, 2) == 1 / 2
+    assert changed_verdicts(*folders) is None  # boxes of another scale belong to nobody
+    assert changed_verdicts(folders[0], folders[0]) == 0
 
 
 def test_no_common_video_is_an_error():

@@ -18,8 +18,11 @@ from human_anomaly.models.scoring.results import (
     mean_known,
     read_scores,
 )
+from human_anomaly.models.scoring.tracks import pair
 from human_anomaly.tools.vbench2.prompts import prompt_and_index
-from human_anomaly.utils import UsageError, command_parser, run_main, write_json
+from human_anomaly.utils import UsageError, command_parser, read_jsonl, run_main, write_json
+
+SAME_PERSON = 0.5  # IoU
 
 
 def pair_videos(a: list[dict], b: list[dict]) -> tuple[list[tuple], list[str], list[str]]:
@@ -74,6 +77,25 @@ def _differing_settings(a: dict, b: dict) -> dict[str, list]:
         for key in sorted(a.keys() | b.keys())
         if a.get(key) != b.get(key)
     }
+
+
+def changed_verdicts(before: Path, after: Path, scale: float = 1) -> float | None:
+    """Return the share of people found in both folders of results who have another verdict.
+
+    People are matched by their boxes; those in `after` are `scale` times as large.
+    """
+    changed = []
+    videos, _, _ = pair_videos(read_scores(before)["videos"], read_scores(after)["videos"])
+    for _, *rows in videos:
+        old, new = (
+            {frame["frame"]: frame["people"] for frame in read_jsonl(folder / row["frames_file"])}
+            for folder, row in zip((before, after), rows, strict=True)
+        )
+        for frame in old.keys() & new.keys():
+            boxes = [[v / scale for v in person["bbox"]] for person in new[frame]]
+            pairs = pair([person["bbox"] for person in old[frame]], boxes, SAME_PERSON)
+            changed += [old[frame][i]["abnormal"] != new[frame][j]["abnormal"] for i, j in pairs]
+    return sum(changed) / len(changed) if changed else None
 
 
 def _verdict(result: dict) -> str:

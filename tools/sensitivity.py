@@ -2,176 +2,146 @@
 
     python -m tools.sensitivity --videos DIR --release --output results/sensitivity
 
-Prints a row per change: the mean score, its difference from the unchanged one with a 95% interval
-over videos, and the share of people's verdicts that changed. If DIR holds a truth.jsonl (drawn
-videos), also how well the score tells abnormal from normal videos (AUROC), and the share of people
-views that are flagged in normal videos. The detector runs again only if the change affects it. The
-same command resumes after an interruption.
+Runs inference.py once per change, each into a folder of its own below --output, and prints a row
+per change: the mean score, its difference from the unchanged one with a 95% interval over videos,
+and the share of people's verdicts that changed. All other flags go to inference.py. The same
+command again continues; `python -m tools.compare` shows two of the folders in full.
 """
 
 import argparse
+import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from human_anomaly.configs.defaults import PARTS, get_config
-from human_anomaly.data.video import VideoError, find_sources
-from human_anomaly.models.scoring.results import SCORES, mean_interval, mean_known
-from human_anomaly.models.weights import choose_weights
-from human_anomaly.tools.changes import Bench, changes_of
-from human_anomaly.utils import (
-    UsageError,
-    command_parser,
-    quiet_libraries,
-    read_jsonl,
-    run_main,
-    setup_logging,
-    write_json,
-    write_jsonl,
-)
+from human_anomaly.configs.defaults import flatten, get_config
+from human_anomaly.configs.places import ROOT
+from human_anomaly.data.video import find_sources
+from human_anomaly.models.scoring.results import SCORES, read_scores
+from human_anomaly.tools.compare import changed_verdicts, compare
+from human_anomaly.tools.vbench2.run import RunError, run_script
+from human_anomaly.utils import UsageError, command_parser, run_main, write_json
+
+# Copies of the videos: ffmpeg's options, and how large their sides become. H.264 gets even sides.
+H264 = "-vf crop=trunc(iw/2)*2:trunc(ih/2)*2 -c:v libx264 -pix_fmt yuv420p"
+COPIES = {
+    "half resolution": ("-vf scale=iw/2:ih/2:flags=area -c:v ffv1", 0.5),
+    "re-encoded at CRF 28": (f"{H264} -crf 28", 1),
+    "re-encoded at CRF 35": (f"{H264} -crf 35", 1),
+    "2x upscaling": ("-vf scale=iw*2:ih*2:flags=bicubic -c:v ffv1", 2),
+}
 
 
-def read_labels(folder: Path) -> dict[str, bool]:
-    """Return {video: is it abnormal} from the folder's truth.jsonl, empty without one."""
-    path = folder / "truth.jsonl"
-    labels: dict[str, bool] = {}
-    for row in read_jsonl(path) if path.is_file() else ():
-        is_abnormal = any(person["abnormal_parts"] for person in row["people"])
-        labels[row["video"]] = labels.get(row["video"], False) or is_abnormal
-    return labels
+def changes_of(config, stride: int) -> Iterator[tuple[str, dict, list[str]]]:
+    """Yield the changes to the settings `config` and the frame stride: name, settings, flags.
+
+    Thresholds change from the released to the documented ones, and all others to the released.
+    """
+    release = get_config(ROOT / "configs/vbench2_release.yaml").SCORE.THRESHOLDS
+    documented = get_config(ROOT / "configs/documented.yaml").SCORE.THRESHOLDS
+    is_exact = release == config.SCORE.THRESHOLDS
+    others = dict(flatten(documented if is_exact else release, "SCORE.THRESHOLDS."))
+    colours = "rgb" if config.TEST.CHANNELS == "bgr" else "bgr"
+    crop, padding = not config.TEST.CROP, not config.DETECTOR.KEEP_PADDING_CLASS
+    blank = "boxes of the blank text " + ("count as people" if padding else "ignored")
+    nobody = 1.0 if config.SCORE.NO_PERSON is None else None
+    yield f"colours {colours.upper()}", {"TEST.CHANNELS": colours}, []
+    yield "centre crop" if crop else "direct resize", {"TEST.CROP": crop}, []
+    yield f"thresholds {'rounded' if is_exact else 'exact'}", others, []
+    yield blank, {"DETECTOR.KEEP_PADDING_CLASS": padding}, []
+    yield f"no people: {'score 1' if nobody else 'no score'}", {"SCORE.NO_PERSON": nobody}, []
+    for n in (2, 4, 8):
+        yield f"--frame-stride {stride * n}", {}, ["--frame-stride", str(stride * n)]
+    yield "--fast", {}, ["--fast"]
 
 
-def score_all(bench: Bench, videos: Path, most: int | None, output: Path) -> Iterator[dict]:
-    """Yield each video's figures under every change; finished videos are read from `output`."""
-    sources, failed = find_sources([videos])
-    for name, error in failed:
-        print(f"failed: {name}: {error}")
-    path, done = output / "videos.jsonl", {}
-    if path.is_file():
-        head, *rows = read_jsonl(path)
-        if head != bench.settings():
-            raise UsageError(f"--output: {output} holds figures of other settings")
-        done = {row["video"]: row for row in rows}
-    for source in tqdm(sources[:most], unit="video"):
-        name = source.path.name
-        if name not in done:
-            try:
-                done[name] = {"video": name, "changes": bench.score(source)}
-            except VideoError as error:
-                print(f"failed: {name}: {error}")
-                continue
-            write_jsonl(path, [bench.settings(), *done.values()])
-        yield done[name]
+def copy_videos(files: Sequence[Path], root: Path, folder: Path, options: str) -> list[Path]:
+    """Write copies of the videos below `root` into `folder` by ffmpeg; return their paths.
 
-
-def summarise(rows: Sequence[dict], labels: dict[str, bool], score: str) -> list[dict]:
-    """Return a row per change, the unchanged one first."""
-    table = []
-    for name in rows[0]["changes"]:
-        pairs = [(row["changes"][name], next(iter(row["changes"].values()))) for row in rows]
-        known = [(a[score], b[score]) for a, b in pairs if None not in (a[score], b[score])]
-        found = {"change": name, "mean": mean_known([after[score] for after, _ in pairs])}
-        found["difference"] = mean_known([a - b for a, b in known])
-        found["ci95"] = mean_interval([a - b for a, b in known]) if table and known else None
-        matched, changed = (sum(after[key] for after, _ in pairs) for key in ("matched", "changed"))
-        found["changed"] = changed / matched if matched else None
-        found |= _against_truth(rows, name, labels, score)
-        table.append(found)
-    return table
-
-
-def _against_truth(rows: Sequence[dict], name: str, labels: dict[str, bool], score: str) -> dict:
-    """Return the AUROC of `score` and the share of flagged people views in normal videos."""
-    known = [(labels[r["video"]], r["changes"][name]) for r in rows if r["video"] in labels]
-    scored = [(label, -row[score]) for label, row in known if row[score] is not None]
-    if len({label for label, _ in scored}) < 2:
-        return {"auroc": None, "false_flags": None}
-    from sklearn.metrics import roc_auc_score
-
-    normal = [row for label, row in known if not label]
-    people = sum(row["people"] for row in normal)
-    flagged = sum(row["abnormal_people"] for row in normal)
-    return {
-        "auroc": float(roc_auc_score(*zip(*scored, strict=True))),
-        "false_flags": flagged / people if people else None,
-    }
+    Copies that are there are kept. Where ffmpeg fails, the video is left out and named.
+    """
+    copies = []
+    for file in tqdm(files, unit="copy"):
+        copies.append(target := folder / file.relative_to(root))
+        if target.is_file() and target.stat().st_mtime > file.stat().st_mtime:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        words = ["ffmpeg", "-v", "error", "-y", "-i", file.absolute(), "-an", *options.split()]
+        # Matroska holds both codecs; players know it by its content, whatever the file's name.
+        done = subprocess.run([*words, "-f", "matroska", part], capture_output=True, text=True)
+        if done.returncode:
+            print(f"left out: {copies.pop()}: ffmpeg: {' '.join(done.stderr.split())[:200]}")
+        else:
+            os.replace(part, target)
+    return copies
 
 
 def format_table(table: Sequence[dict]) -> str:
     """Return the changes as a Markdown table."""
-
-    def show(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    lines = ["| change | mean | difference [95%] | verdicts changed | AUROC | false flags |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = ["| change | mean | difference [95%] | verdicts changed |", "|---|---|---|---|"]
+    forms = {"mean": ".4f", "difference": "+.4f", "changed": ".2%"}
     for row in table:
-        interval = row["ci95"]
-        bounds = f" [{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else ""
-        cells = [
-            row["change"],
-            show(row["mean"], ".4f"),
-            show(row["difference"], "+.4f") + bounds,
-            show(row["changed"], ".2%"),
-            show(row["auroc"], ".3f"),
-            show(row["false_flags"], ".1%"),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [format(row[k], form) if row[k] is not None else "-" for k, form in forms.items()]
+        if row["ci95"]:
+            cells[1] += " [{:+.4f}, {:+.4f}]".format(*row["ci95"])
+        lines.append(f"| {' | '.join([row['change'], *cells])} |")
     return "\n".join(lines)
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = command_parser(__doc__, "tools.sensitivity")
-    add = parser.add_argument
+def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return this command's flags, and the rest: inference.py's."""
+    p = command_parser(__doc__, "tools.sensitivity", allow_abbrev=False)
+    add = p.add_argument
     add("--videos", type=Path, required=True, metavar="DIR", help="folder of videos")
     add("--most", type=int, metavar="N", help="score the first N videos only")
-    text = "folder for the figures of each video, from which a killed run resumes"
-    add("--output", type=Path, default=Path("results/sensitivity"), metavar="DIR", help=text)
+    add("--output", type=Path, default=Path("results/sensitivity"), help="for a folder per change")
     add("--score", choices=SCORES, default=SCORES[0], help="which score to report")
-    add("--cfg", metavar="FILE", help="YAML of the unchanged settings")
-    add("--detector-config", metavar="FILE", help="YOLO-World's config")
-    add("--detector-weights", metavar="FILE", help="YOLO-World's checkpoint")
-    for part in PARTS:
-        add(f"--{part}-model", metavar="FILE", help=f"checkpoint that judges the {part}")
-    add("--release", action="store_true", help="use the released weights and their settings")
-    add("--frame-stride", type=int, default=1, help="score every n-th frame (1)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    return parser.parse_args(argv)
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="the unchanged settings")
+    return p.parse_known_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    setup_logging()
-    quiet_libraries()
-    if not args.videos.is_dir():
-        raise UsageError(f"--videos: no such folder: {args.videos}")
-    weights = choose_weights(
-        parts=PARTS,
-        cfg=args.cfg,
-        detector_config=args.detector_config,
-        detector_weights=args.detector_weights,
-        models={part: getattr(args, f"{part}_model") for part in PARTS},
-        release=args.release,
-    )
-    config = get_config(weights.cfg)
-    can_encode = shutil.which("ffmpeg") is not None
-    if not can_encode:
-        print("left out: re-encoding, which needs a program ffmpeg with libx264 on the PATH")
-    args.output.mkdir(parents=True, exist_ok=True)
-    bench = Bench(
-        weights,
-        changes_of(config, args.frame_stride, can_encode=can_encode),
-        device=args.device,
-        stride=args.frame_stride,
-    )
-    rows = list(score_all(bench, args.videos, args.most, args.output))
-    if not rows:
-        raise UsageError(f"--videos: no video in {args.videos} could be scored")
-    table = summarise(rows, read_labels(args.videos), args.score)
-    print(f"{args.score} of {len(rows)} videos, every {args.frame_stride}. frame\n")
-    print(format_table(table))
+    args, rest = parse_args(argv)
+    files = [source.path for source in find_sources([args.videos])[0][: args.most]]
+    if not args.videos.is_dir() or not files:
+        raise UsageError(f"--videos: expected a folder with videos, got {args.videos}")
+    before, table = args.output / "none", []
+    if not (copies := COPIES.items() if shutil.which("ffmpeg") else ()):
+        print("left out: copies of other sizes and qualities, for which ffmpeg is missing")
+
+    def score(name: str, videos: list[Path], opts: dict, flags: list[str], scale: float) -> None:
+        print(f"\n{name}", flush=True)
+        after = args.output / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        words = [*args.opts, *(w for key, v in opts.items() for w in (key, json.dumps(v)))]
+        words = [*rest, *flags, *(["--opts", *words] if words else [])]
+        run_script("inference.py", *words, "--output", after, "--video", *videos)
+        scores = read_scores(after)
+        result = compare(read_scores(before), scores, args.score)
+        row = {"change": name, "mean": scores["mean"][args.score]}
+        row |= {"difference": result["mean_difference"], "ci95": result["ci95"] if table else None}
+        table.append(row | {"changed": changed_verdicts(before, after, scale)})
+
+    try:
+        score("none", files, {}, [], 1)
+        settings = read_scores(before)["settings"]
+        config = get_config(flags=settings["changed"])
+        for name, opts, flags in changes_of(config, settings["frame_stride"]):
+            score(name, files, opts, flags, 1)
+        for name, (options, scale) in copies:
+            folder = args.output / "copies" / name.replace(" ", "-")
+            if copied := copy_videos(files, args.videos, folder, options):
+                score(name, copied, {}, [], scale)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    print(f"\n{args.score} of {len(files)} videos\n\n{format_table(table)}")
     write_json(args.output / "sensitivity.json", table)
     return 0
 
