@@ -25,7 +25,7 @@ RELEASE_DETECTOR_CONFIG = (
 
 
 @dataclass(frozen=True)
-class Weight:
+class PublicFile:
     """One public file, and what is known of it."""
 
     path: Path  # below the project's folder
@@ -35,13 +35,13 @@ class Weight:
     size_mb: tuple[float, float] | None = None  # least and most, in 10^6 bytes
 
 
-def _released(part: str, drive_id: str) -> Weight:
+def _released(part: str, drive_id: str) -> PublicFile:
     # 85,763,522 float32 parameters and twelve index buffers are 346.8 MB.
-    return Weight(Path(f"checkpoint/release/{part}.pth"), drive_id, size_mb=(346.5, 347.5))
+    return PublicFile(Path(f"checkpoint/release/{part}.pth"), drive_id, size_mb=(346.5, 347.5))
 
 
 WEIGHTS = {
-    "detector": Weight(
+    "detector": PublicFile(
         Path("pretrain/yolo_world_v2_xl_obj365v1_goldg_cc3mlite_pretrain-5daf1395.pth"),
         "1qo-K1kum7yiEwIlN1TWDvABXX6qriUen",
         hub_repo="wondervictor/YOLO-World",
@@ -50,7 +50,7 @@ WEIGHTS = {
     "human": _released("human", "1mlSURYOi_vN9ST1wzEhJaVO6-ZoES8UT"),
     "face": _released("face", "1e2qTjrtsYlkWLql0qj8DqaNZ09KuV8Qo"),
     "hand": _released("hand", "1j3QeAcAtdLe5BFgK-c33UaHV6-iUto0i"),
-    "simmim": Weight(
+    "simmim": PublicFile(
         Path("pretrain/simmim_pretrain__vit_base__img224__800ep.pth"),
         "1dJn6GYkwMIcoP3zqOEyW1_iQfpBi8UOw",
     ),
@@ -58,7 +58,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class Weights:
+class ChosenFiles:
     """The files with which a run scores; `models` maps each judged part to its checkpoint."""
 
     cfg: str | None
@@ -76,7 +76,7 @@ def choose_weights(
     models: Mapping[str, str | None],
     release: bool = False,
     root: Path | None = None,
-) -> Weights:
+) -> ChosenFiles:
     """Return the files with which to judge `parts`: those given, the released ones, or the demo's.
 
     `models` maps parts to checkpoints, or to None where none is given. Without `release`, the
@@ -90,7 +90,7 @@ def choose_weights(
         chosen = {"detector": detector_weights, **given}
         needed = [name for name, file in chosen.items() if not file]
         chosen |= {name: str(path) for name, path in release_files(root, needed).items()}
-        return Weights(
+        return ChosenFiles(
             cfg or str(ROOT / RELEASE_CONFIG),
             detector_config or str(ROOT / RELEASE_DETECTOR_CONFIG),
             chosen["detector"],
@@ -99,7 +99,7 @@ def choose_weights(
     if not any(named):
         logger.info("no weights given: using the demo's, which can judge drawings only")
         demo = ROOT / "demo" / "weights"
-        return Weights(
+        return ChosenFiles(
             cfg or str(ROOT / "configs" / "demo" / "demo.yaml"),
             str(ROOT / "configs" / "demo" / "yolo_world_demo.py"),
             str(demo / "detector.pth"),
@@ -111,7 +111,7 @@ def choose_weights(
         raise UsageError(
             f"{', '.join(missing)}: missing; give all of {', '.join(flags)}, or fewer --parts"
         )
-    return Weights(cfg, detector_config, detector_weights, given)
+    return ChosenFiles(cfg, detector_config, detector_weights, given)
 
 
 def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
@@ -182,7 +182,7 @@ def record(root: Path, found: dict) -> None:
         logger.warning(f"cannot record what was checked: {error}")
 
 
-def check_bytes(path: Path, weight: Weight, locked: dict | None) -> dict:
+def check_bytes(path: Path, weight: PublicFile, locked: dict | None) -> dict:
     """Return {"bytes", "sha256"} of `path`; raises FetchError where the size or hash is wrong.
 
     `locked` is what the lock file recorded for an earlier good file, or None.
