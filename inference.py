@@ -19,7 +19,7 @@ from tqdm import tqdm
 from human_anomaly.configs.defaults import PARTS, differences, get_config, thresholds
 from human_anomaly.configs.flags import add_shared_flags, at_least
 from human_anomaly.configs.places import ROOT
-from human_anomaly.data.runs.marks import version
+from human_anomaly.data.runs.marks import file_stamp
 from human_anomaly.models.scoring.results import SCORES, mean_known, print_scores
 from human_anomaly.models.weights import choose_weights
 from human_anomaly.utils import (
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
 
     # Find the inputs and the folder.
     sources, unusable = find_sources(args.video)
-    files = map(version, (options["detector_weights"], *options["models"].values()))
+    files = map(file_stamp, (options["detector_weights"], *options["models"].values()))
     jobs = JobFolder(args.output, settings | {"files": list(files)})
     decide_in_first(lambda: jobs.refuse_conflict(sources, add=args.add, overwrite=args.overwrite))
     sources = jobs.distinct(sources)

@@ -7,8 +7,6 @@ Mapping tensors from disk verifies no checksum. So a file's checksums and number
 and `~/.cache/human_anomaly/checked_weights.json` remembers which files were good.
 """
 
-import hashlib
-import json
 import os
 import pickle
 import zipfile
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from human_anomaly.data.runs.marks import file_stamp, read_object
 from human_anomaly.utils import UsageError, write_json
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -76,8 +75,8 @@ def read_checkpoint(path: str | Path) -> dict:
     """
     path = Path(path)
     is_zip = _is_zip(path)
-    mark = _mark(path)
-    is_known = _known_marks().get(os.path.abspath(path)) == mark
+    stamp = file_stamp(os.path.abspath(path))
+    is_known = stamp in _good_stamps()
     try:
         if is_zip and not is_known:
             _check_archive(path)
@@ -102,7 +101,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: expected a dict, found {type(content).__name__}")
     if not is_known:
         _check_numbers(content, path)
-        _remember(path, mark)
+        _remember(stamp)
     return content
 
 
@@ -130,32 +129,24 @@ def _is_zip(path: Path) -> bool:
     return is_zip
 
 
-def _mark(path: Path) -> list:
-    """Return the file's size, time and a hash of its end, where an archive lists its checksums."""
-    stat = path.stat()
-    with path.open("rb") as file:
-        file.seek(max(0, stat.st_size - 2**20))
-        return [stat.st_size, stat.st_mtime_ns, hashlib.sha256(file.read()).hexdigest()]
-
-
-def _marks_path() -> Path:
+def _memory() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "human_anomaly" / "checked_weights.json"
 
 
-def _known_marks() -> dict:
-    with suppress(OSError, ValueError, RuntimeError):  # no home: nothing is remembered
-        marks = json.loads(_marks_path().read_text(encoding="utf-8"))
-        return marks if isinstance(marks, dict) else {}
-    return {}
+def _good_stamps() -> list:
+    with suppress(RuntimeError):  # no home: nothing is remembered
+        stamps = (read_object(_memory()) or {}).get("good")
+        return stamps if isinstance(stamps, list) else []
+    return []
 
 
-def _remember(path: Path, mark: list) -> None:
-    """Note that the file is good, if the cache can be written; forget files that are gone."""
-    marks = {known: mark for known, mark in _known_marks().items() if os.path.exists(known)}
-    with suppress(OSError, ValueError, RuntimeError):
-        _marks_path().parent.mkdir(parents=True, exist_ok=True)
-        write_json(_marks_path(), marks | {os.path.abspath(path): mark})
+def _remember(stamp: list) -> None:
+    """Note that the file is good, if the cache can be written; forget files that have changed."""
+    with suppress(OSError, RuntimeError, TypeError, LookupError):
+        good = [other for other in _good_stamps() if other == file_stamp(other[0])]
+        _memory().parent.mkdir(parents=True, exist_ok=True)
+        write_json(_memory(), {"good": [*good, stamp]})
 
 
 def _check_archive(path: Path) -> None:

@@ -1,7 +1,6 @@
 """The released weights: where they lie, how they are checked, and which files a run uses."""
 
 import filecmp
-import hashlib
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.configs.places import ROOT, home, tool
 from human_anomaly.data.download.fetch import FetchError
+from human_anomaly.data.runs.marks import file_stamp, mark
 from human_anomaly.utils import UsageError, write_json
 
 logger = logging.getLogger(__name__)
@@ -147,9 +147,8 @@ def good_shared_file(name: str, root: Path) -> Path | None:
     path = _shared_file(name)
     if path is None:
         return None
-    stat, lock = path.stat(), read_lock(root)
-    mark = {"path": str(path), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    if lock.get("checked", {}).get(name) == mark:
+    locked = read_lock(root).get(name)
+    if locked and locked[:2] == file_stamp(path)[1:]:
         return path
     logger.info(f"{name}: found {path}, checking it")
     try:
@@ -157,56 +156,57 @@ def good_shared_file(name: str, root: Path) -> Path | None:
             twin = _shared_file(other)
             if name != other and twin is not None and filecmp.cmp(path, twin, shallow=False):
                 raise FetchError(f"same content as {twin.name}, so one was written over the other")
-        found = verify(name, path, lock.get(name))
+        record(root, name, verify(name, path, locked))
     except FetchError as error:
         logger.warning(f"{name}: {path}: {error}; it is not used")
         return None
-    record(root, {name: found, "checked": {**lock.get("checked", {}), name: mark}})
     return path
 
 
-def read_lock(root: Path) -> dict:
+def read_lock(root: Path) -> dict[str, list]:
+    """Return the marks of the files that were good, by name."""
     path = root / LOCK
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
+        lock = json.loads(path.read_text()) if path.is_file() else {}
     except (OSError, json.JSONDecodeError) as error:
         raise UsageError(f"{path}: cannot read the lock file: {error}; delete it") from error
+    # Earlier versions wrote {"bytes": .., "sha256": ..}.
+    old = {k: [v["bytes"], None, v["sha256"]] for k, v in lock.items() if "sha256" in v}
+    return {name: found for name, found in (lock | old).items() if name in WEIGHTS}
 
 
-def record(root: Path, found: dict) -> None:
-    """Add `found` to the lock file, or warn where the project's folder cannot be written."""
+def record(root: Path, name: str, found: list) -> None:
+    """Write a mark to the lock file, or warn where the project's folder cannot be written."""
     try:
         (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
-        write_json(root / LOCK, {**read_lock(root), **found})
+        write_json(root / LOCK, {**read_lock(root), name: found})
     except OSError as error:
         logger.warning(f"cannot record what was checked: {error}")
 
 
-def check_bytes(path: Path, weight: PublicFile, locked: dict | None) -> dict:
-    """Return {"bytes", "sha256"} of `path`; raises FetchError where the size or hash is wrong.
+def check_bytes(path: Path, weight: PublicFile, locked: list | None) -> list:
+    """Return the `mark` of the file; raises FetchError where its size or hash is wrong.
 
-    `locked` is what the lock file recorded for an earlier good file, or None.
+    `locked` is the mark of an earlier good file in the lock file, or None.
     """
-    size = path.stat().st_size
+    size, _, sha = found = mark(path)
     with path.open("rb") as file:
         if file.read(64).lstrip().startswith(b"<"):
             raise FetchError(f"a web page came instead of the file ({size / 1e6:.1f} MB)")
-        file.seek(0)
-        sha = hashlib.file_digest(file, "sha256").hexdigest()
     if weight.size_mb and not weight.size_mb[0] <= size / 1e6 <= weight.size_mb[1]:
         what = "truncated" if size / 1e6 < weight.size_mb[0] else "too long"
         raise FetchError(f"{what}: expected {weight.size_mb[0]} MB, found {size / 1e6:.1f} MB")
     if weight.sha256 and sha != weight.sha256:
         raise FetchError(f"SHA-256 {sha[:16]}.., expected {weight.sha256[:16]}.. ({size:,} bytes)")
-    if locked and sha != locked["sha256"]:
+    if locked and sha != locked[2]:
         raise FetchError(
-            f"SHA-256 is {sha[:16]}.. ({size:,} bytes), {LOCK} recorded {locked['sha256'][:16]}.. "
-            f"({locked['bytes']:,} bytes); delete its entry there if a new file was published"
+            f"SHA-256 is {sha[:16]}.. ({size:,} bytes), {LOCK} recorded {locked[2][:16]}.. "
+            f"({locked[0]:,} bytes); delete its entry there if a new file was published"
         )
-    return {"bytes": size, "sha256": sha}
+    return found
 
 
-def verify(name: str, path: Path, locked: dict | None) -> dict:
+def verify(name: str, path: Path, locked: list | None) -> list:
     """Check `path`, then load it as scoring and training do; return what `check_bytes` does.
 
     Raises FetchError where any check fails.

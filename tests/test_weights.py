@@ -94,10 +94,8 @@ def test_mirror(world, human_bytes):
     line = fetch_weights.get_weight("human", world.url, world.root)
     assert world.target.read_bytes() == human_bytes
     assert line.startswith("fetched, ") and leftovers(world) == []
-    assert weights.read_lock(world.root)["human"] == {
-        "bytes": len(human_bytes),
-        "sha256": hashlib.sha256(human_bytes).hexdigest(),
-    }
+    size, _, sha256 = weights.read_lock(world.root)["human"]
+    assert (size, sha256) == (len(human_bytes), hashlib.sha256(human_bytes).hexdigest())
 
 
 @pytest.mark.parametrize("mood", ["good", "breaks once"])
@@ -153,6 +151,13 @@ def test_same_size_other_content_is_refused_after_first_success(world, human_byt
     ):
         fetch_weights.get_weight("human", world.url, world.root)
     assert not world.target.exists()
+
+
+def test_a_lock_file_of_earlier_versions_counts(world, human_bytes):
+    entry = {"bytes": len(human_bytes), "sha256": "0" * 64}
+    put(world.root / weights.LOCK, json.dumps({"human": entry, "checked": {}}).encode())
+    with pytest.raises(FetchError, match=r"weights.lock.json recorded 0000.*; delete its entry"):
+        fetch_weights.get_weight("human", world.url, world.root)
 
 
 def test_right_size_that_does_not_load_is_refused(world, monkeypatch):
@@ -247,7 +252,7 @@ def test_what_vbench2_fetched_is_used_where_it_is(world, human_bytes, caplog):
     os.utime(shared, ns=(1, 1))
     assert weights.find_weight("human", world.root) == shared
     assert caplog.text.count("checking it") == 2
-    assert set(json.loads((world.root / weights.LOCK).read_text())) == {"human", "checked"}
+    assert set(json.loads((world.root / weights.LOCK).read_text())) == {"human"}
 
 
 def test_the_projects_own_file_comes_first(world, human_bytes, face_bytes):

@@ -45,7 +45,7 @@ def get_weight(name: str, mirror: str | None, root: Path) -> str:
     target, locked = root / weight.path, read_lock(root).get(name)
     if target.is_file():
         try:
-            record(root, {name: verify(name, target, locked)})
+            record(root, name, verify(name, target, locked))
             return f"in place and good: {target}"
         except FetchError as error:
             logger.warning(f"{name}: {target}: {error}; looking for a good one")
@@ -55,8 +55,8 @@ def get_weight(name: str, mirror: str | None, root: Path) -> str:
     public = [*hub, partial(from_drive, weight.drive_id)]
     sources = [partial(from_mirror, mirror)] if mirror else public
     found = fetch_checked(sources, target, lambda path: verify(name, path, locked))
-    record(root, {name: found})
-    return f"fetched, {found['bytes'] / 1e6:.1f} MB, checked, loads: {target}"
+    record(root, name, found)
+    return f"fetched, {found[0] / 1e6:.1f} MB, checked, loads: {target}"
 
 
 def by_hand(name: str, root: Path) -> str:

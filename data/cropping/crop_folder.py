@@ -1,6 +1,5 @@
 """The folder that preprocess.py fills: what is finished in it, and the lists made of that."""
 
-import hashlib
 import json
 import logging
 import os
@@ -21,8 +20,8 @@ from human_anomaly.data.cropping.crop_lists import (
 )
 from human_anomaly.data.cropping.cropper import Cropper
 from human_anomaly.data.cropping.labels import collect
-from human_anomaly.data.runs.jobs import JobFolder, identity, read_object
-from human_anomaly.data.runs.marks import is_unchanged, mark
+from human_anomaly.data.runs.jobs import JobFolder, identity
+from human_anomaly.data.runs.marks import digest_of, is_unchanged, mark, read_object
 from human_anomaly.data.video import Source, VideoError, printable
 from human_anomaly.utils import UsageError, atomic_write, write_json, write_jsonl
 
@@ -154,7 +153,7 @@ class CropFolder(JobFolder):
             states = self._finished()
             before = read_split(self.folder)
             split = before if split is None else split
-            stamp = hashlib.sha256(json.dumps([states, split]).encode()).hexdigest()
+            stamp = digest_of([states, split], sort_keys=False)
             if not self._is_merged(stamp):
                 state = {"version": 1, "settings": self.settings, "train_test_split": split}
                 write_json(self.folder / STATE_FILE, state)
@@ -170,12 +169,9 @@ class CropFolder(JobFolder):
     def _is_merged(self, stamp: str) -> bool:
         """Return whether the lists are those of `stamp`; labels may have been added to them."""
         merged = read_object(self.state / "merged") or {}
-        is_same = merged.get("stamp") == stamp
-        is_same = is_same and all((self.folder / f"{part}.jsonl").is_file() for part in PARTS)
-        try:
-            return is_same and is_unchanged(self.folder / "boxes.jsonl", merged["boxes"])
-        except (KeyError, TypeError, IndexError):  # damaged
-            return False
+        are_there = all((self.folder / f"{part}.jsonl").is_file() for part in PARTS)
+        is_same = are_there and merged.get("stamp") == stamp
+        return is_same and is_unchanged(self.folder / "boxes.jsonl", merged.get("boxes"))
 
     @contextmanager
     def disk_errors(self, what: str) -> Iterator[None]:

@@ -1,9 +1,7 @@
 """A folder of results: which inputs are finished, with which settings, and what a kill left."""
 
 import functools
-import hashlib
 import heapq
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from human_anomaly.configs.values import PARTS
-from human_anomaly.data.runs.marks import is_unchanged, mark
+from human_anomaly.data.runs.marks import digest_of, is_unchanged, mark, read_object
 from human_anomaly.data.video import Source, VideoError, with_suffix
 from human_anomaly.utils import UsageError, rank, shared_errors, world_size, write_json
 
@@ -64,19 +62,6 @@ def where(source: Source) -> str:
     return os.path.abspath(source.path)
 
 
-def read_object(path: Path) -> dict | None:
-    """Return the JSON object in a file; None if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _digest(content: Mapping) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 @functools.cache
 def _warn_of(path: Path) -> None:
     logger.warning(f"{path}: damaged; its video counts as not done")
@@ -91,7 +76,7 @@ class JobFolder:
     def __init__(self, folder: str | Path, settings: dict):
         self.folder, self.settings = Path(folder), settings
         self.state = self.folder / ".state"
-        self.digest = _digest(settings)
+        self.digest = digest_of(settings)
 
     def other_settings(self) -> list[str]:
         """Return the names of the settings in which the results here differ from this run's."""
@@ -230,7 +215,7 @@ class JobFolder:
         """Return what `finish` stored in a file; None, and a warning, if it is damaged."""
         state = read_object(path)
         check = state.pop("check", None) if state else None
-        if state is not None and check == _digest(state):
+        if state is not None and check == digest_of(state):
             return state
         if path.exists():
             _warn_of(path)
@@ -265,7 +250,7 @@ class JobFolder:
             "row": row,
             "files": {name: mark(self.folder / name) for name in files},
         }
-        state["check"] = _digest(state)
+        state["check"] = digest_of(state)
         write_json(self.item_path(source.stem), state, indent=None)
         self.batches_path(source).unlink(missing_ok=True)
 

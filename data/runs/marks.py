@@ -1,30 +1,46 @@
 """Whether a file has changed, told by its size, time and hash."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 
-def version(path: str) -> list:
+def file_stamp(path: str) -> list:
     """Return path, size and time of a file, which tell it from another that took its place."""
     if not os.path.isfile(path):
         return [path, None, None]
-    found = os.stat(path)
-    return [path, found.st_size, found.st_mtime_ns]
+    stat = os.stat(path)
+    return [path, stat.st_size, stat.st_mtime_ns]
 
 
 def mark(path: Path) -> list:
     """Return size, time and hash of a file, for `is_unchanged`."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [path.stat().st_size, path.stat().st_mtime_ns, digest]
+    return [*file_stamp(path)[1:], digest]
 
 
-def is_unchanged(path: Path, before: list) -> bool:
+def is_unchanged(path: Path, before: object) -> bool:
     """Return whether a file is as its `mark` says; it is read only if its time has changed."""
     try:
-        stat = path.stat()
-        same_time = [stat.st_size, stat.st_mtime_ns] == before[:2]
-        return same_time or (stat.st_size == before[0] and mark(path)[2] == before[2])
-    except OSError:
+        size, time, digest = before
+        return file_stamp(path)[1:] == [size, time] or (
+            file_stamp(path)[1] == size and mark(path)[2] == digest
+        )
+    except (OSError, TypeError, ValueError):  # gone, or no mark
         return False
+
+
+def digest_of(content: object, *, sort_keys: bool = True) -> str:
+    """Return a hash of plain JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=sort_keys).encode()).hexdigest()
+
+
+def read_object(path: Path) -> dict | None:
+    """Return the JSON object in a file; None if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -7,7 +7,6 @@ A video that was scored earlier is decoded again by `Evidence.catch_up`.
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from human_anomaly.data.runs.marks import is_unchanged, mark, read_object
 from human_anomaly.data.video import Frame, Source
 from human_anomaly.models.report.annotate import (
     AnnotateError,
@@ -29,7 +29,7 @@ from human_anomaly.utils import read_jsonl, write_json
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of evidence.json and the files it names; evidence in another format is made again
+FORMAT = 3  # of evidence.json and the files it names; evidence in another format is made again
 
 
 def safe_name(stem: str) -> str:
@@ -137,7 +137,7 @@ class Evidence:
         if plain.is_file():
             os.replace(plain, page / "video.webm")
         content = worst.save(page, self.explain)
-        content |= {"format": FORMAT, "frames_sha256": _digest(self.rows(stem))}
+        content |= {"format": FORMAT, "frames": mark(self.rows(stem))}
         write_json(page / "evidence.json", content)
 
     def catch_up(self, source: Source) -> None:
@@ -147,16 +147,8 @@ class Evidence:
                 on_frame(frame, row)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_evidence(page: Path, rows: Path) -> dict | None:
     """Return the evidence.json in `page` if it was made from this file of rows, else None."""
-    try:
-        content = json.loads((page / "evidence.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    fresh = isinstance(content, dict) and content.get("format") == FORMAT
-    return content if fresh and content.get("frames_sha256") == _digest(rows) else None
+    content = read_object(page / "evidence.json") or {}
+    is_fresh = content.get("format") == FORMAT and is_unchanged(rows, content.get("frames"))
+    return content if is_fresh else None

@@ -1,6 +1,5 @@
 """VBench-2.0's result for a scores.json: mean, result file, and rank among published scores."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,11 +9,11 @@ from human_anomaly.configs.values import SCORING_KEYS
 from human_anomaly.data.download.fetch import FetchError
 from human_anomaly.models.scoring.results import count, first_five, mean_interval
 from human_anomaly.models.weights import (
-    LOCK,
     RELEASE_CONFIG,
     RELEASE_DETECTOR_CONFIG,
     WEIGHTS,
     check_bytes,
+    read_lock,
 )
 from human_anomaly.tools.vbench2.prompts import CUSTOM, DIMENSION, STANDARD
 from human_anomaly.utils import UsageError, write_json
@@ -157,9 +156,7 @@ def _group(settings: dict, key: str) -> dict:
 
 
 def _other_weights(settings: dict) -> list[str]:
-    lock = home() / LOCK
-    recorded = json.loads(lock.read_text()) if lock.is_file() else {}
-    models = _group(settings, "models")
+    recorded, models = read_lock(home()), _group(settings, "models")
     reasons, parts_by_hash = [], {}
     for name in ("detector", *PARTS):
         file = settings.get("detector_weights") if name == "detector" else models.get(name)
@@ -173,7 +170,7 @@ def _other_weights(settings: dict) -> list[str]:
         except OSError:
             reasons.append(f"{name} weights cannot be checked: {file} is not here")
         else:
-            parts_by_hash.setdefault(found["sha256"], []).append(name)
+            parts_by_hash.setdefault(found[2], []).append(name)
     # The released classifiers have one size, so only this finds a copy under a wrong name.
     reasons += [
         f"the weights of {' and '.join(names)} are one and the same file"
