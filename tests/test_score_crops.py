@@ -12,7 +12,7 @@ from PIL import Image
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.data.transforms import build_eval_transform
 from human_anomaly.models.classifier import load_classifier
-from human_anomaly.tools import score_crops
+from human_anomaly.tools import label
 from human_anomaly.utils import UsageError
 
 CFG = ROOT / "configs/demo/demo.yaml"
@@ -31,7 +31,7 @@ def folder(tmp_path):
 
 
 def run(folder, *more) -> dict:
-    assert score_crops.main([str(folder), "--cfg", str(CFG), "--device", "cpu", *more]) == 0
+    assert label.main([str(folder), "--cfg", str(CFG), "--device", "cpu", *more]) == 0
     return json.loads((folder / "p_abnormal.json").read_text())
 
 
@@ -64,9 +64,14 @@ def test_colours_may_be_swapped(folder):
     )
 
 
-def test_wrong_use(folder, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run(folder)
-    assert "expected at least one of --human-model" in capsys.readouterr().err
+def test_the_page_is_written_with_the_new_figures(folder):
+    found = run(folder, "--hand-model", str(HAND), "--page")
+    page = (folder / "label.html").read_text()
+    assert all(str(p) in page for p in found.values())
+    assert not (folder / "hand.jsonl").exists()
+
+
+def test_wrong_use(folder, tmp_path):
+    (tmp_path / "none" / "face").mkdir(parents=True)
     with pytest.raises(UsageError, match="--hand-model: no hand crops in"):
         run(tmp_path / "none", "--hand-model", str(HAND))

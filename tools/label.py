@@ -1,28 +1,95 @@
 """Collect the labels that a person gave to crops, and write the lists that training reads.
 
-    python -m tools.label crops --page       # writes crops/label.html: label in a browser, or
-    python -m tools.label crops --template   # writes crops/labels.csv to fill in, or sort files
-    python -m tools.label crops              # then: reads the labels and writes the lists
+    python -m tools.label crops --hand-model FILE  # judges crops: likely anomalies come first
+    python -m tools.label crops --page             # writes crops/label.html: label in a browser, or
+    python -m tools.label crops --template         # crops/labels.csv to fill in, or sort files
+    python -m tools.label crops                    # then: reads the labels and writes the lists
 
 There are three ways to label. The page saves `labels.json`; move it into the folder of crops. Or
 move crops into `crops/hand/normal/` and `crops/hand/abnormal/` and leave the rest. Or write
 `crops/labels.csv` or `crops/hand.csv` with the columns `file,label`, such as
 `hand/a_f000012_p0_1.jpg,abnormal`. The last command writes `{part}.jsonl` with the labelled crops,
 0 normal and 1 abnormal, and `overview_{part}.jpg`; it names unlabelled and contradictory crops.
+The first writes crops/p_abnormal.json, perhaps on a machine that has a GPU; with --page or
+--template, that is written, too.
 """
 
 import argparse
 import csv
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS
-from human_anomaly.data.cropping.crop_lists import LABELS, Crop, write_lists
+import numpy as np
+
+from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.flags import at_least
+from human_anomaly.configs.places import tool
+from human_anomaly.data.cropping.crop_lists import LABELS, Crop, list_crops, write_lists
+from human_anomaly.data.cropping.label_page import (
+    PROBABILITIES_FILE,
+    read_probabilities,
+    write_page,
+)
 from human_anomaly.data.cropping.labels import collect
-from human_anomaly.utils import UsageError, atomic_write, command_parser, run_main, setup_logging
+from human_anomaly.utils import (
+    UsageError,
+    atomic_write,
+    command_parser,
+    cores_per_process,
+    run_main,
+    setup_logging,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
+
+
+def judge_crops(args: argparse.Namespace) -> None:
+    """Write p_abnormal.json: p of the crops of each part with a checkpoint; keep other parts' p."""
+    from human_anomaly.models.classifier import input_of, load_classifier
+    from human_anomaly.models.device import choose_device
+    from human_anomaly.models.scoring.judge import CropJudge
+
+    config, device = get_config(args.cfg, args.opts), choose_device(args.device)
+    path, probabilities = args.folder / PROBABILITIES_FILE, read_probabilities(args.folder)
+    for part, model in checkpoints(args).items():
+        places = list_crops(args.folder, part)
+        if not places:
+            raise UsageError(f"--{part}-model: no {part} crops in {args.folder}")
+        classifiers = {part: load_classifier(model, config, device)}
+        threads = cores_per_process()
+        judge = CropJudge(classifiers, **input_of(config), device=device, threads=threads)
+        files = [args.folder / part / place for place in places]
+        judged = zip(files, score_files(judge, part, files, args.batch_size), strict=True)
+        found = {f"{part}/{file.name}": round(p, 4) for file, p in judged if np.isfinite(p)}
+        known = {f: p for f, p in probabilities.items() if not f.startswith(f"{part}/")}
+        probabilities = known | found
+        logger.info(f"{part}: {len(found):,} of {len(files):,} crops judged")
+    write_json(path, probabilities)
+    logger.info(f"{path}: written")
+
+
+def score_files(judge, part: str, files: Sequence[Path], batch: int) -> list[float]:
+    """Return each image's p(abnormal), or NaN and a warning where it cannot be read."""
+    from human_anomaly.data.dataset import read_image
+    from human_anomaly.data.stream import batched
+
+    def read(file: Path) -> np.ndarray | None:
+        try:
+            return np.asarray(read_image(file, str(file.parent)))[:, :, ::-1]  # RGB to BGR
+        except UsageError as error:
+            logger.warning(error)
+            return None
+
+    found: list[float] = []
+    with ThreadPoolExecutor(cores_per_process()) as pool:
+        for chunk in batched(files, batch):
+            images = list(pool.map(read, chunk))
+            judged = iter(judge(part, [image for image in images if image is not None]))
+            found += [float("nan") if image is None else next(judged) for image in images]
+    return found
 
 
 def draw_sheet(groups: Sequence[tuple[str, Sequence[Path]]], path: Path) -> None:
@@ -108,7 +175,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--template", action="store_true", help="only write DIR/labels.csv for a person to fill in")
     labels = "labels to read (DIR/labels.csv and DIR/labels.json)"
     add("--labels", "--csv", type=Path, metavar="FILE", help=labels)
+    for part in PARTS:
+        text = f"write DIR/p_abnormal.json: judge the {part} crops by this checkpoint"
+        add(f"--{part}-model", f"--{part}_model", metavar="FILE", help=text)
+    add("--cfg", metavar="FILE", help="YAML with the classifiers' shape")
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="such as TEST.CHANNELS bgr")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add("--batch-size", type=at_least(1), default=64, help="crops read at once (64)")
     return p.parse_args(argv)
+
+
+def checkpoints(args: argparse.Namespace) -> dict[str, str]:
+    """Return the checkpoint of each part that has one."""
+    models = {part: getattr(args, f"{part}_model") for part in PARTS}
+    return {part: model for part, model in models.items() if model}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,6 +197,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging()
     if not any((args.folder / part).is_dir() for part in PARTS):
         raise UsageError(f"{args.folder}: expected a folder with human/, face/ or hand/ in it")
+    if checkpoints(args):
+        judge_crops(args)
+        if not (args.page or args.template):
+            logger.info(f"next: {tool('label')} {args.folder} --page")
+            return 0
     crops, mistakes = collect(args.folder, args.labels)
     if mistakes:
         more = f" (and {len(mistakes) - 1:,} more such lines)" if len(mistakes) > 1 else ""
@@ -130,8 +215,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
     if args.page:
-        from human_anomaly.data.cropping.label_page import write_page
-
         path, count = write_page(args.folder, crops)
         logger.info(
             f"{path}: open it in a browser; it shows {count:,} crops and saves labels.json. Move "

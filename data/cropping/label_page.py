@@ -9,7 +9,7 @@ from human_anomaly.configs.places import tool
 from human_anomaly.data.cropping.crop_lists import Crop, source_of
 from human_anomaly.utils import UsageError, atomic_write
 
-PROBABILITIES_FILE = "p_abnormal.json"  # {"hand/NAME.jpg": p}, written by models.score_crops
+PROBABILITIES_FILE = "p_abnormal.json"  # {"hand/NAME.jpg": p}, written by tools/label.py
 
 
 def read_probabilities(folder: Path) -> dict[str, float]:
