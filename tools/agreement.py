@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from human_anomaly.models.scoring.results import SCORES, first_five, mean_interval, read_scores
+from human_anomaly.models.scoring.scores import bootstrap
 from human_anomaly.utils import UsageError, command_parser, run_main, write_json
 
 COLUMNS = ("video_a", "video_b", "winner")
@@ -173,11 +174,9 @@ def rank_models(
         seen = pairs_of > 0
         return float(spearmanr(wins[seen] / pairs_of[seen], means[seen]).statistic)
 
-    rng = np.random.default_rng(0)
-    draws = [correlation(rng.integers(len(duels), size=len(duels))) for _ in range(samples)]
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    interval = bootstrap(len(duels), correlation, samples)
     value = correlation(np.arange(len(duels)))
-    return {"models": len(models), "spearman": value, "ci95": [float(low), float(high)]}
+    return {"models": len(models), "spearman": value, "ci95": list(interval)}
 
 
 def agree(

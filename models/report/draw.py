@@ -6,6 +6,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from human_anomaly.models.scoring.scores import is_flagged
+
 # BGR
 RED, GREEN, WHITE, DARK = (48, 48, 214), (80, 175, 60), (245, 245, 245), (32, 28, 26)
 GRID, LINE = (78, 72, 68), (240, 200, 120)
@@ -90,7 +92,7 @@ def draw_row(
         boxes.append((False, own, red, thin))
         for part in person["parts"]:
             box = _zoomed(part["bbox"], zoom)
-            flagged = part["p_abnormal"] > thresholds[part["part"]]
+            flagged = is_flagged(part, thresholds)
             if flagged:
                 said = f"{part['part']} {part['p_abnormal']:.2f}"
                 words.append((said if part["part"] != "human" else f"{name} {said}", box, RED))

@@ -7,6 +7,7 @@ or p of 0 is at the bottom.
 from collections.abc import Mapping, Sequence
 
 from human_anomaly.configs.defaults import PARTS
+from human_anomaly.models.scoring.scores import is_flagged
 
 WIDTH, HEIGHT = 1000, 100
 COLUMNS = 500  # the most bars in a lane; a bar shows the highest p of its frames
@@ -66,7 +67,7 @@ def score_path(xs: Sequence[float], scores: Sequence[float | None]) -> str:
 def _lanes(rows, thresholds: Mapping[str, float], duration: float) -> list[dict]:
     """Return people as {"id", "views", "flagged", "lanes": [{"part", "normal", "flagged"}]}."""
     columns = min(len(rows), COLUMNS)
-    highest: dict[int, dict[str, dict[int, float]]] = {}  # person, part, column
+    highest: dict[int, dict[str, dict[int, Mapping]]] = {}  # person, part, column
     views: dict[int, list[bool]] = {}
     for row in rows:
         column = min(int(row["time"] / duration * columns + 1e-6), columns - 1)
@@ -75,14 +76,14 @@ def _lanes(rows, thresholds: Mapping[str, float], duration: float) -> list[dict]
             lanes = highest.setdefault(person["id"], {})
             for part in person["parts"]:
                 lane = lanes.setdefault(part["part"], {})
-                lane[column] = max(part["p_abnormal"], lane.get(column, 0.0))
+                lane[column] = max(part, lane.get(column, part), key=lambda p: p["p_abnormal"])
     people = [
         {
             "id": number,
             "views": len(views[number]),
             "flagged": sum(views[number]),
             "lanes": [
-                {"part": part, **_bars(lanes[part], thresholds[part], columns)}
+                {"part": part, **_bars(lanes[part], thresholds, columns)}
                 for part in PARTS
                 if part in lanes
             ],
@@ -92,13 +93,14 @@ def _lanes(rows, thresholds: Mapping[str, float], duration: float) -> list[dict]
     return sorted(people, key=lambda person: (-person["flagged"], person["id"]))
 
 
-def _bars(values: Mapping[int, float], threshold: float, columns: int) -> dict[str, str]:
-    """Return the paths of a lane's normal and flagged bars; `values` has the p of each column."""
+def _bars(lane: Mapping[int, Mapping], thresholds: Mapping, columns: int) -> dict[str, str]:
+    """Return the paths of a lane's normal and flagged bars; `lane` has the part of each column."""
     wide = WIDTH / columns
     paths: dict[str, list[str]] = {"normal": [], "flagged": []}
-    for column, p in sorted(values.items()):
-        bar = f"M{column * wide:.1f} {HEIGHT}v{-max(HEIGHT * p, 6):.0f}h{wide:.1f}V{HEIGHT}z"
-        paths["flagged" if p > threshold else "normal"].append(bar)
+    for column, part in sorted(lane.items()):
+        high = max(HEIGHT * part["p_abnormal"], 6)
+        bar = f"M{column * wide:.1f} {HEIGHT}v{-high:.0f}h{wide:.1f}V{HEIGHT}z"
+        paths["flagged" if is_flagged(part, thresholds) else "normal"].append(bar)
     return {kind: "".join(bars) for kind, bars in paths.items()}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from human_anomaly.data.crops import cut
 from human_anomaly.data.video import Frame
 from human_anomaly.models.report.draw import RED
+from human_anomaly.models.scoring.scores import is_flagged
 from human_anomaly.utils import atomic_write
 
 WORST = 12
@@ -52,7 +53,7 @@ class WorstParts:
             self.first, self.size = _view(frame.image), frame.image.shape[1::-1]
         for person in row["people"]:
             for part in person["parts"]:
-                if part["p_abnormal"] > self.thresholds[part["part"]]:
+                if is_flagged(part, self.thresholds):
                     self._offer(frame, row, person["id"], part)
 
     def _offer(self, frame: Frame, row: Mapping, person: int, part: Mapping) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from human_anomaly.models.scoring.scores import bootstrap
 from human_anomaly.utils import UsageError, plain
 
 SCORES = (
@@ -75,24 +76,12 @@ def mean_interval(
     Draws are of whole groups, because values of one group are not independent. Without `groups`
     each value is a group.
     """
-    from scipy.stats import bootstrap  # takes a second to import
-
     names = range(len(values)) if groups is None else groups
     _, numbers = np.unique(names, return_inverse=True)
     sums, sizes = np.bincount(numbers, values), np.bincount(numbers)
     if len(sums) < 2:
         return None
-    result = bootstrap(
-        (sums, sizes),
-        lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
-        n_resamples=samples,
-        batch=500,  # keeps memory small
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    return bootstrap(len(sums), lambda drawn: sums[drawn].sum() / sizes[drawn].sum(), samples)
 
 
 def count(number: int, noun: str) -> str:

@@ -1,6 +1,6 @@
 """The scoring rules: from the rows of a video's frames to its scores."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,14 +12,32 @@ MARGIN = 0.05  # a p this close to its threshold says little about the side it i
 SURELY_NORMAL = 0.2  # a median p up to here is far from flagging
 
 
+def is_flagged(part: Mapping, thresholds: Mapping[str, float]) -> bool:
+    """Return whether a part's p is above its threshold."""
+    return part["p_abnormal"] > thresholds[part["part"]]
+
+
 def is_abnormal(parts: Iterable[Mapping], thresholds: Mapping[str, float]) -> bool:
-    """Return whether a person is abnormal: one part's p above its threshold is enough."""
-    return any(part["p_abnormal"] > thresholds[part["part"]] for part in parts)
+    """Return whether a person is abnormal: one flagged part is enough."""
+    return any(is_flagged(part, thresholds) for part in parts)
 
 
 def is_near(part: Mapping, thresholds: Mapping[str, float]) -> bool:
     """Return whether a part's p lies within MARGIN of its threshold."""
     return abs(part["p_abnormal"] - thresholds[part["part"]]) <= MARGIN + 1e-9
+
+
+def bootstrap(
+    count: int, statistic: Callable[[np.ndarray], float], draws: int
+) -> tuple[float, float]:
+    """Return the 95% bootstrap interval of a statistic of `count` things.
+
+    `statistic` takes the numbers (count,) of the things that a draw has; NaN leaves a draw out.
+    """
+    rng = np.random.default_rng(0)
+    values = [statistic(rng.integers(count, size=count)) for _ in range(draws)]
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def frame_score(people: Sequence[Mapping]) -> float | None:
@@ -58,7 +76,7 @@ class Tally:
         for person in people:
             self.views.setdefault(person["id"], []).append(not person["abnormal"])
             self.highest += _highest(person)
-            for name in {p["part"] for p in person["parts"] if is_abnormal([p], thresholds)}:
+            for name in {p["part"] for p in person["parts"] if is_flagged(p, thresholds)}:
                 self.flagged[name] += 1
 
     def scores(self) -> dict:
@@ -86,14 +104,13 @@ class Tally:
 
     def _interval(self) -> list[float]:
         """Return the 95% bootstrap interval of the share of normal people, over frames."""
-        rng = np.random.default_rng(0)
         people, normal = np.array(self.people, float), np.array(self.normal, float)
-        shares = []
-        for _ in range(BOOTSTRAP_DRAWS):
-            drawn = rng.integers(len(people), size=len(people))
-            if total := people[drawn].sum():
-                shares.append(normal[drawn].sum() / total)
-        return [float(v) for v in np.percentile(shares, [2.5, 97.5])]
+
+        def share(drawn: np.ndarray) -> float:
+            total = people[drawn].sum()
+            return normal[drawn].sum() / total if total else np.nan
+
+        return list(bootstrap(len(people), share, BOOTSTRAP_DRAWS))
 
 
 @dataclass
