@@ -34,6 +34,7 @@ _CHOICES = {
     "MODEL.TYPE": ("vit",),
     "MODEL.NAME": ("simmim_finetune",),
     "MODEL.ABNORMAL_INDEX": (0, 1),
+    "MODEL.VIT.USE_MEAN_POOLING": (True,),
     "TRAIN.OPTIMIZER.NAME": ("adamw",),
     "TEST.CHANNELS": ("rgb", "bgr"),
 }
@@ -75,8 +76,9 @@ def coerce(key: str, value, default):
         value = tuple(_number(key, number) for number in value)
     if type(value) is not type(default):
         raise ConfigError(f"{key}: expected {type(default).__name__}, got {short(value)}")
-    if key in _CHOICES and value not in _CHOICES[key]:
-        raise ConfigError(f"{key}: expected one of {_CHOICES[key]}, got {short(value)}")
+    if value not in (choices := _CHOICES.get(key, (value,))):
+        wanted = f"one of {choices}" if len(choices) > 1 else f"{choices[0]}: nothing else is built"
+        raise ConfigError(f"{key}: expected {wanted}, got {short(value)}")
     for number in value if isinstance(value, tuple) else [value]:
         _check_range(key, number)
     return value

@@ -1,9 +1,19 @@
 """Settings: layers in order, and errors that name the key."""
 
-import pytest
-from conftest import RELEASE_YAML, YAML
+import ast
 
-from human_anomaly.configs.defaults import ConfigError, differences, get_config, thresholds
+import pytest
+from conftest import RELEASE_YAML, ROOT, YAML
+
+from human_anomaly.configs.defaults import (
+    DEFAULTS,
+    PARTS,
+    ConfigError,
+    differences,
+    flatten,
+    get_config,
+    thresholds,
+)
 
 
 def test_layers_in_order(tmp_path):
@@ -39,6 +49,7 @@ ERRORS = [
     (["TRAIN", "3"], "TRAIN: expected a group"),
     (["TEST.CHANNELS", "hsv"], "TEST.CHANNELS: expected one of"),
     (["DATA.ABNORMAL_LABEL", "2"], "DATA.ABNORMAL_LABEL: expected one of"),
+    (["MODEL.VIT.USE_MEAN_POOLING", "False"], "POOLING: expected True: nothing else is built"),
     (["SCORE.NO_PERSON", "yes"], "SCORE.NO_PERSON: expected null or a number"),
     (["AMP_OPT_LEVEL", "O1"], "AMP_OPT_LEVEL: this setting has no effect here"),
     (["LOSS.FOCAL", "True"], "LOSS.FOCAL: this setting has no effect here .*cross-entropy"),
@@ -63,6 +74,32 @@ ERRORS = [
     (["MODEL.VIT.NUM_HEADS", "5"], "EMBED_DIM: expected a multiple of MODEL.VIT.NUM_HEADS"),
     (["BASE", "[a.yaml]"], "BASE: only a YAML file can name others"),
 ]
+
+
+def read_names() -> set[str]:
+    """Return the names in capitals that the code reads as attributes, as in config.TRAIN.EPOCHS."""
+    files = [p for f in ("models", "data", "tools") for p in (ROOT / f).rglob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in (*files, *ROOT.glob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {n.attr for n in nodes if isinstance(n, ast.Attribute) and n.attr.isupper()}
+
+
+def another(value):
+    """Return a value of the same type that may well be a wish."""
+    if isinstance(value, bool) or value is None:
+        return not value
+    return [] if isinstance(value, (list, tuple)) else value + type(value)(1)
+
+
+def test_a_setting_that_nothing_reads_has_one_value():
+    """Any other one would be ignored. TAG is a note for people, BASE names files."""
+    names = read_names() | {"BASE", "TAG", *(part.upper() for part in PARTS)}
+    ignored = {k: v for k, v in flatten(DEFAULTS) if k.split(".")[-1] not in names}
+    assert set(ignored) >= {"MODEL.VIT.USE_MEAN_POOLING", "MODEL.TYPE", "TRAIN.OPTIMIZER.NAME"}
+    for key, default in ignored.items():
+        get_config(flags={key: default})
+        with pytest.raises(ConfigError, match=key):
+            get_config(flags={key: another(default)})
 
 
 @pytest.mark.parametrize(("opts", "message"), ERRORS)
