@@ -58,12 +58,7 @@ def build_eval_transform(
 
 
 def build_train_transform(
-    *,
-    size: int,
-    interpolation: str,
-    auto_augment: str,
-    color_jitter: float,
-    min_crop: float,
+    *, size: int, interpolation: str, auto_augment: str, color_jitter: float, min_crop: float
 ) -> Callable[[Image.Image], Tensor]:
     """Return PIL image (RGB) -> (size, size, 3) uint8: timm's random crop, flip and RandAugment.
 

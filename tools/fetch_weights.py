@@ -24,13 +24,7 @@ from human_anomaly.data.download.fetch import (
     from_hub,
     from_mirror,
 )
-from human_anomaly.models.weights import (
-    WEIGHTS,
-    good_shared_file,
-    read_lock,
-    record,
-    verify,
-)
+from human_anomaly.models.weights import WEIGHTS, good_shared_file, read_lock, record, verify
 from human_anomaly.utils import run_main, setup_logging
 
 logger = logging.getLogger(__name__)

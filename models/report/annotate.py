@@ -131,13 +131,7 @@ def _vp9(container, fps: Fraction, width: int, height: int):
     stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
     stream.gop_size = 30  # a click in the report lands within about a second of a key frame
     stream.thread_count = 2
-    stream.options = {
-        "deadline": "realtime",
-        "cpu-used": "8",
-        "row-mt": "1",
-        "crf": "34",
-        "b": "0",
-    }
+    stream.options = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "34", "b": "0"}
     return stream
 
 

@@ -10,13 +10,7 @@ import numpy as np
 from human_anomaly.models.scoring.scores import bootstrap
 from human_anomaly.utils import UsageError, plain
 
-SCORES = (
-    "video_results",
-    "score_frame_mean",
-    "score_clean_frames",
-    "score_soft",
-    "score_people",
-)
+SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft", "score_people")
 
 
 def read_scores(path: str | Path) -> dict:

@@ -16,12 +16,7 @@ from pathlib import Path
 
 from human_anomaly.models.scoring.results import count, first_five, read_scores
 from human_anomaly.tools.vbench2.evaluation import collect, format_result, write_result
-from human_anomaly.tools.vbench2.prompts import (
-    CUSTOM,
-    STANDARD,
-    read_prompts,
-    standard_names,
-)
+from human_anomaly.tools.vbench2.prompts import CUSTOM, STANDARD, read_prompts, standard_names
 from human_anomaly.tools.vbench2.run import RunError, evaluate
 from human_anomaly.utils import UsageError, command_parser, run_main
 
