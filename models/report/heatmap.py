@@ -102,10 +102,7 @@ def gradient_at(
 
 
 def _mean_over_places(features: Tensor) -> Tensor:
-    """Return maps (B, C, h, w) or tokens (B, 1 + N, C) with the mean vector at every place.
-
-    The class token, which comes first, belongs to no place and stays as it is.
-    """
+    """Return maps (B, C, h, w) or tokens (B, 1 + N, C), the mean at every place."""
     if features.ndim == 4:
         return features.mean((2, 3), keepdim=True).expand_as(features)
     patches = features[:, 1:]

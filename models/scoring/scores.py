@@ -52,11 +52,7 @@ def _highest(person: Mapping) -> float:
 
 
 class Tally:
-    """Sums the frames' rows into the video's scores.
-
-    "people" counts person views: somebody who is seen in 100 frames is 100 views, but one of the
-    "tracks".
-    """
+    """Sums the frames' rows into the video's scores; "people" counts views, "tracks" people."""
 
     def __init__(self, no_person: float | None = None, judged: Iterable[str] = PARTS):
         self.no_person = no_person

@@ -33,10 +33,7 @@ REFERENCE_BATCH = 128  # the settings give learning rates for this many images p
 
 
 def count_steps(crops: int, batch_size: int, accumulation: int) -> tuple[int, int]:
-    """Return the images of an optimiser step over all processes, and the steps in an epoch.
-
-    Raises UsageError if there are too few crops for one step.
-    """
+    """Return the images of a step over all processes, and the steps in an epoch."""
     images = batch_size * world_size() * accumulation
     if crops < images:
         raise UsageError(
@@ -79,10 +76,7 @@ def build_schedule(
     min_lr: float,
     warmup_lr: float,
 ) -> CosineLRScheduler:
-    """Return a cosine over all steps, whose first part is replaced by a linear warm-up.
-
-    Call `step_update(n)` after step n (from 0), as the released training did.
-    """
+    """Return the released cosine over all steps (`step_update(n)` after step n) with a warm-up."""
     return CosineLRScheduler(
         optimizer,
         t_initial=epochs * steps_per_epoch,
@@ -96,10 +90,7 @@ def build_schedule(
 
 
 def load_train(config, crops: Manifest, epochs: range) -> DataLoader:
-    """Return one loader of this process's training batches of all `epochs`.
-
-    Its workers load beyond the end of an epoch, so that the next one starts without waiting.
-    """
+    """Return one loader of this process's batches of all `epochs`, so that none starts waiting."""
     data, aug = config.DATA, config.AUG
     transform = build_train_transform(
         size=data.IMG_SIZE,
@@ -155,10 +146,7 @@ def build_augment(config, device: torch.device) -> Augment:
 
 
 def build_state(config, crops_count: int, device: torch.device) -> TrainingState:
-    """Return the network, its optimiser and its schedule before the first step.
-
-    The network starts from the pre-training file, if one is set.
-    """
+    """Return network (pre-trained if set), optimiser and schedule before the first step."""
     train = config.TRAIN
     images, steps = count_steps(crops_count, config.DATA.BATCH_SIZE, train.ACCUMULATION_STEPS)
     torch.manual_seed(config.SEED)  # the same new weights in every process
