@@ -19,6 +19,7 @@ from human_anomaly.models.report.draw import (
     Plates,
     ScoreStrip,
     draw_row,
+    page_labels,
     strip_height,
     text_size,
 )
@@ -74,7 +75,7 @@ def test_plates_do_not_cover_each_other_and_stay_in_the_picture():
     plates = Plates(600, 400)
     for number in range(5):
         plates.add(f"#{number} human 0.91", (590, 100, 640, 300), RED)
-    places = [place for place, _, _ in plates._placed]
+    places = [place for place, _, _ in plates.placed]
     assert all(0 <= x1 < x2 <= 600 and 0 <= y1 < y2 <= 400 for x1, y1, x2, y2 in places)
     grid = np.zeros((400, 600), int)
     for x1, y1, x2, y2 in places:
@@ -242,3 +243,19 @@ def test_a_browser_plays_it(tmp_path):
             };
             video.currentTime = 12.4 / 25;""")
         assert level == pytest.approx(levels[12], abs=3)  # and not a neighbour, which is 8 off
+
+
+def test_the_page_gets_labels_with_places():
+    """At 640 pixels of width, as draw_row places them: above the box, in percent of the frame."""
+    hand = person(part("hand", [160, 120, 200, 160], 0.4))
+    near = person(part("human", [500, 200, 600, 300], 0.1), number=1)
+    labels = page_labels(frame_row(0, hand, near), THRESHOLDS, (640, 400))
+    assert [(text, red) for text, _, _, red in labels] == [
+        ("hand 0.40", True),
+        ("#0", True),
+        ("#1", False),
+    ]
+    (_, left, top, _), _, (_, left_1, top_1, _) = labels
+    assert (left, left_1) == (25.0, 78.12) and 24 < top < 30 and 44 < top_1 < 50
+    twice = page_labels(frame_row(0, near, near), THRESHOLDS, (1280, 800))
+    assert [text for text, *_ in twice] == ["#1"] and twice[0][1] == pytest.approx(39.06)

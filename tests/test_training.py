@@ -32,24 +32,9 @@ def vit_b():
 
 def built(model):
     """Return the optimiser and schedule that the golden describes."""
-    train = get_config().TRAIN
-    optimizer = build_optimizer(
-        model,
-        lr=train.BASE_LR,
-        weight_decay=train.WEIGHT_DECAY,
-        layer_decay=train.LAYER_DECAY,
-        betas=train.OPTIMIZER.BETAS,
-        eps=train.OPTIMIZER.EPS,
-    )
-    schedule = build_schedule(
-        optimizer,
-        steps_per_epoch=OPTIM["steps_per_epoch"],
-        epochs=OPTIM["epochs"],
-        warmup_epochs=train.WARMUP_EPOCHS,
-        min_lr=train.MIN_LR,
-        warmup_lr=train.WARMUP_LR,
-    )
-    return optimizer, schedule
+    train = get_config(flags={"TRAIN.EPOCHS": OPTIM["epochs"]}).TRAIN
+    optimizer = build_optimizer(model, train, 1.0)
+    return optimizer, build_schedule(optimizer, train, OPTIM["steps_per_epoch"], 1.0)
 
 
 def test_parameter_groups(vit_b):

@@ -44,9 +44,8 @@ def read_preferences(path: Path) -> list[Preference]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--preferences: cannot read {path}: {error}") from error
-    is_json = path.suffix.lower() == ".json"
-    rows = _json_rows(path, text) if is_json else _csv_rows(path, text)
-    pairs = [_preference(f"--preferences: {path}: {place}", row) for place, row in rows]
+    read = _json_rows if path.suffix.lower() == ".json" else _csv_rows
+    pairs = [_preference(f"--preferences: {path}: {place}", row) for place, row in read(path, text)]
     if not pairs:
         raise UsageError(f"--preferences: {path} holds no pair; {EXPECTED}")
     return pairs
@@ -134,11 +133,7 @@ def _called(differences: np.ndarray, tie: float) -> np.ndarray:
 
 
 def pair_accuracy(differences: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Return a value per pair that people did not call a tie.
-
-    It is 1 where the scores agree with people, 0.5 where they are equal, else 0. `differences` (N,)
-    are the scores of a less those of b, `signs` (N,) what people said.
-    """
+    """Return 1 where the scores agree with people, 0.5 where they are equal, 0 else; no ties."""
     decided = signs != 0
     return (np.sign(differences) * signs)[decided] / 2 + 0.5
 
@@ -192,11 +187,10 @@ def agree(
     if not found:
         return result
     differences, signs = (np.array(column) for column in zip(*found, strict=True))
-    decided = pair_accuracy(differences, signs)
     tie = best_tie_threshold(differences, signs)
     with_ties = (_called(differences, tie) == signs).astype(float)
     return result | {
-        "without_ties": _share(decided, samples),
+        "without_ties": _share(pair_accuracy(differences, signs), samples),
         "with_ties": _share(with_ties, samples) | {"threshold": tie},
         "models": rank_models(pairs, videos, score, samples),
     }

@@ -1,6 +1,6 @@
 """What is drawn into annotated videos: boxes, plates with words, and the score over time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import cv2
@@ -11,6 +11,7 @@ from human_anomaly.models.scoring.scores import is_flagged
 # BGR
 RED, GREEN, WHITE, DARK = (48, 48, 214), (80, 175, 60), (245, 245, 245), (32, 28, 26)
 GRID, LINE = (78, 72, 68), (240, 200, 120)
+PAGE_WIDTH, PAGE_TEXT = 640, 12  # in pixels; the page's video may be wider, and its text with it
 
 
 def text_size(width: int) -> int:
@@ -40,19 +41,20 @@ def write_words(image: np.ndarray, text: str, x: int, y: int, size: int, colour=
 class Plates:
     """Words on coloured plates that do not cover each other, to be drawn after all lines."""
 
-    def __init__(self, width: int, height: int):
-        self.width, self.height, self.size = width, height, text_size(width)
-        self._placed: list[tuple[tuple[int, int, int, int], str, tuple]] = []
+    def __init__(self, width: int, height: int, size: int | None = None, margin: int = 4):
+        self.width, self.height, self.margin = width, height, margin
+        self.size = size or text_size(width)
+        self.placed: list[tuple[tuple[int, int, int, int], str, tuple]] = []
 
     def add(self, text: str, box: tuple[int, int, int, int], colour: tuple) -> None:
         """Place `text` at a corner of `box` (x1, y1, x2, y2) where no other plate lies."""
-        h, w = (side + 8 for side in _words(text, self.size).shape)
+        h, w = (side + 2 * self.margin for side in _words(text, self.size).shape)
         x1, y1, x2, y2 = box
         corners = [(x1, y1 - h), (x1, y2), (x2 - w, y1 - h), (x2 - w, y2), (x1, y1), (x2 - w, y1)]
         corners += [(x1, y1 + h), (x1, y2 + h)]
         free = [self._inside(x, y, w, h) for x, y in corners]
         place = min(free, key=self._covered)
-        self._placed.append((place, text, colour))
+        self.placed.append((place, text, colour))
 
     def _inside(self, x: int, y: int, w: int, h: int) -> tuple[int, int, int, int]:
         x = min(max(x, 0), max(self.width - w, 0))
@@ -64,14 +66,48 @@ class Plates:
         x1, y1, x2, y2 = place
         return sum(
             max(0, min(x2, right) - max(x1, left)) * max(0, min(y2, low) - max(y1, top))
-            for (left, top, right, low), _, _ in self._placed
+            for (left, top, right, low), _, _ in self.placed
         )
 
     def draw(self, image: np.ndarray) -> None:
         """Draw all plates into `image` (H, W, 3) BGR."""
-        for (x1, y1, x2, y2), text, colour in self._placed:
+        for (x1, y1, x2, y2), text, colour in self.placed:
             cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), colour, -1)
-            write_words(image, text, x1 + 4, y1 + 4, self.size)
+            write_words(image, text, x1 + self.margin, y1 + self.margin, self.size)
+
+
+def labels_of(row: Mapping, thresholds: Mapping[str, float]) -> list[tuple[str, list, tuple]]:
+    """Return (text, box, colour) of flagged parts and of people, no text twice, red ones first.
+
+    The detector's two texts often find one person twice.
+    """
+    labels: dict[tuple, tuple] = {}
+    for person in row["people"]:
+        name, red = f"#{person['id']}", RED if person["abnormal"] else GREEN
+        for part in (part for part in person["parts"] if is_flagged(part, thresholds)):
+            said = f"{part['part']} {part['p_abnormal']:.2f}"
+            text = said if part["part"] != "human" else f"{name} {said}"
+            labels.setdefault((text, RED), part["bbox"])
+        if not any(text.startswith(f"{name} ") for text, _ in labels):
+            labels.setdefault((name, red), person["bbox"])
+    ordered = sorted(labels, key=lambda label: label[1] != RED)
+    texts = [text for text, _ in ordered]
+    return [(t, labels[t, c], c) for i, (t, c) in enumerate(ordered) if t not in texts[:i]]
+
+
+def page_labels(row: Mapping, thresholds: Mapping[str, float], size: Sequence[int]) -> list[list]:
+    """Return a frame's labels for a page: text, left and top in percent, and whether it is red.
+
+    `size` is the frame's width and height.
+    """
+    zoom = PAGE_WIDTH / size[0]
+    plates = Plates(PAGE_WIDTH, round(size[1] * zoom), PAGE_TEXT, margin=1)
+    for text, box, colour in labels_of(row, thresholds):
+        plates.add(text, _zoomed(box, zoom), colour)
+    return [
+        [text, round(100 * x / plates.width, 2), round(100 * y / plates.height, 2), colour == RED]
+        for (x, y, _, _), text, colour in plates.placed
+    ]
 
 
 def draw_row(
@@ -84,33 +120,22 @@ def draw_row(
     """
     height, width = image.shape[:2]
     thin, thick = max(1, round(width / 800)), max(2, round(width / 320))
-    boxes, words = [], []  # boxes: (is it flagged, box, colour, thickness)
+    boxes = []  # (is it flagged, box, colour, thickness)
     for person in row["people"]:
-        name = f"#{person['id']}"
-        red = RED if person["abnormal"] else GREEN
-        own = _zoomed(person["bbox"], zoom)
-        boxes.append((False, own, red, thin))
+        boxes.append((False, person["bbox"], RED if person["abnormal"] else GREEN, thin))
         for part in person["parts"]:
-            box = _zoomed(part["bbox"], zoom)
-            flagged = is_flagged(part, thresholds)
-            if flagged:
-                said = f"{part['part']} {part['p_abnormal']:.2f}"
-                words.append((said if part["part"] != "human" else f"{name} {said}", box, RED))
-                boxes.append((True, box, RED, thick))
+            if is_flagged(part, thresholds):
+                boxes.append((True, part["bbox"], RED, thick))
             elif part["part"] != "human":
-                boxes.append((False, box, GREEN, thin))
-        if not any(text.startswith(f"{name} ") for text, _, _ in words):
-            words.append((name, own, red))
-    for _, (x1, y1, x2, y2), colour, thickness in sorted(boxes, key=lambda b: b[0]):
+                boxes.append((False, part["bbox"], GREEN, thin))
+    for _, box, colour, thickness in sorted(boxes, key=lambda b: b[0]):
+        x1, y1, x2, y2 = _zoomed(box, zoom)
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness)
     plates = Plates(width, height)
     if title:
         plates.add(title, (0, 0, width, height), DARK)
-    seen = set()
-    for text, box, colour in sorted(words, key=lambda w: w[2] != RED):
-        if text not in seen:  # the detector's two texts often find one person twice
-            plates.add(text, box, colour)
-            seen.add(text)
+    for text, box, colour in labels_of(row, thresholds):
+        plates.add(text, _zoomed(box, zoom), colour)
     plates.draw(image)
 
 

@@ -121,7 +121,8 @@ def _build_video(env, evidence: Evidence, stem: str, name: str, row: Mapping) ->
         "worst": _worst(found, thresholds),
         **video_facts(rows, thresholds),
     }
-    html = env.get_template("video.html").render(v=shown, t=timeline(rows, thresholds))
+    plot = timeline(rows, thresholds, shown["size"])
+    html = env.get_template("video.html").render(v=shown, t=plot)
     with atomic_write(page / "index.html") as file:
         file.write(html)
     return shown

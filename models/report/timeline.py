@@ -7,6 +7,7 @@ or p of 0 is at the bottom.
 from collections.abc import Mapping, Sequence
 
 from human_anomaly.configs.defaults import PARTS
+from human_anomaly.models.report.draw import page_labels
 from human_anomaly.models.scoring.scores import is_flagged
 
 WIDTH, HEIGHT = 1000, 100
@@ -14,8 +15,13 @@ COLUMNS = 500  # the most bars in a lane; a bar shows the highest p of its frame
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 
 
-def timeline(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict | None:
-    """Return the score's path, lanes of people (worst first), ticks and data; None without rows."""
+def timeline(
+    rows: Sequence[Mapping], thresholds: Mapping[str, float], size: Sequence[int] | None = None
+) -> dict | None:
+    """Return the score's path, lanes of people (worst first), ticks and data; None without rows.
+
+    `size` is the frames' width and height, where the page shows them.
+    """
     if not rows:
         return None
     times = [row["time"] for row in rows]
@@ -36,6 +42,7 @@ def timeline(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict |
             "parts": parts,
             "thresholds": [thresholds[part] for part in parts],
             "people": [[_compact(person, parts) for person in row["people"]] for row in rows],
+            "labels": [page_labels(row, thresholds, size) for row in rows if size],
         },
     }
 

@@ -43,46 +43,36 @@ def count_steps(crops: int, batch_size: int, accumulation: int) -> tuple[int, in
     return images, crops // images
 
 
-def build_optimizer(
-    model: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float,
-    layer_decay: float,
-    betas: tuple[float, float],
-    eps: float,
-) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, train, scale: float) -> torch.optim.AdamW:
     """Return fused AdamW with one group per (layer, decayed or not), the first layers first.
 
-    The head learns with rate `lr`, each layer below it with `layer_decay` times the rate of the
-    layer above. Biases, norms and the class token are not decayed.
+    `train` are the settings TRAIN. The head learns with BASE_LR times `scale`, each layer below it
+    with LAYER_DECAY times the rate of the layer above. Biases, norms, class token do not decay.
     """
     groups = param_groups_layer_decay(
-        model, weight_decay, no_weight_decay_list=("cls_token",), layer_decay=layer_decay
+        model,
+        train.WEIGHT_DECAY,
+        no_weight_decay_list=("cls_token",),
+        layer_decay=train.LAYER_DECAY,
     )
+    lr, adam = train.BASE_LR * scale, train.OPTIMIZER
     for group in groups:
         # timm's schedule would multiply the minimum and warm-up rates by `lr_scale` too. In this
         # recipe these are the same for all layers, so only the groups' own rates are scaled.
         group["lr"] = lr * group.pop("lr_scale")
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=adam.BETAS, eps=adam.EPS, fused=True)
 
 
 def build_schedule(
-    optimizer: torch.optim.Optimizer,
-    *,
-    steps_per_epoch: int,
-    epochs: int,
-    warmup_epochs: int,
-    min_lr: float,
-    warmup_lr: float,
+    optimizer: torch.optim.Optimizer, train, steps: int, scale: float
 ) -> CosineLRScheduler:
     """Return the released cosine over all steps (`step_update(n)` after step n) with a warm-up."""
     return CosineLRScheduler(
         optimizer,
-        t_initial=epochs * steps_per_epoch,
-        lr_min=min_lr,
-        warmup_lr_init=warmup_lr,
-        warmup_t=warmup_epochs * steps_per_epoch,
+        t_initial=train.EPOCHS * steps,
+        lr_min=train.MIN_LR * scale,
+        warmup_lr_init=train.WARMUP_LR * scale,
+        warmup_t=train.WARMUP_EPOCHS * steps,
         t_in_epochs=False,
         cycle_limit=1,
         warmup_prefix=False,
@@ -161,22 +151,8 @@ def build_state(config, crops_count: int, device: torch.device) -> TrainingState
     if train.COMPILE:
         model.compile()
     scale = images / REFERENCE_BATCH
-    optimizer = build_optimizer(
-        model,
-        lr=train.BASE_LR * scale,
-        weight_decay=train.WEIGHT_DECAY,
-        layer_decay=train.LAYER_DECAY,
-        betas=train.OPTIMIZER.BETAS,
-        eps=train.OPTIMIZER.EPS,
-    )
-    schedule = build_schedule(
-        optimizer,
-        steps_per_epoch=steps,
-        epochs=train.EPOCHS,
-        warmup_epochs=train.WARMUP_EPOCHS,
-        min_lr=train.MIN_LR * scale,
-        warmup_lr=train.WARMUP_LR * scale,
-    )
+    optimizer = build_optimizer(model, train, scale)
+    schedule = build_schedule(optimizer, train, steps, scale)
     return TrainingState(model, optimizer, schedule, device, images, steps)
 
 

@@ -132,7 +132,10 @@ def _figure(columns: int, width: float = 5.0):
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(width * columns, 4.0), layout="constrained")
-    return figure, figure.subplots(1, columns)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for one in axes:
+        one.grid(alpha=0.3)
+    return figure, axes
 
 
 def _save(figure, path: Path) -> None:
@@ -153,21 +156,13 @@ def plot_history(history: Sequence[dict]):
     left.plot(x, [row["val"]["loss"] for row in epochs], ".-", label="validation")
     left.set(xlabel="epochs", ylabel="loss", title="Loss (training: mixed and smoothed)")
     left.legend()
-    names = {
-        "auroc": "AUROC",
-        "average_precision": "average precision",
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced accuracy",
-        "f1": "F1",
-    }
-    for key, label in names.items():
-        style = ".--" if key == "balanced_accuracy" else ".-"  # often the same as accuracy
-        right.plot(x, [row["val"][key] for row in epochs], style, label=label)
+    for label in ("AUROC", "average precision", "accuracy", "balanced accuracy", "F1"):
+        values = [row["val"][label.lower().replace(" ", "_")] for row in epochs]
+        style = ".--" if label == "balanced accuracy" else ".-"  # often the same as accuracy
+        right.plot(x, values, style, label=label)
     threshold = epochs[-1]["val"]["threshold"]
     right.set(xlabel="epochs", ylim=(0, 1.02), title=f"Validation at threshold {threshold:.4g}")
     right.legend(loc="lower right")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
     return figure
 
 
@@ -195,14 +190,12 @@ def plot_roc_pr(targets: np.ndarray, p: np.ndarray, metrics: dict):
         if flagged.any():
             right.plot(found, positive[flagged].mean(), marker, ms=8, mfc="none", mew=1.8)
     left.legend(loc="lower right")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
     return figure
 
 
 def plot_scores(targets: np.ndarray, p: np.ndarray, metrics: dict):
     """Return the figure of p(abnormal) by label, as histograms."""
-    figure, axes = _figure(1, 7.0)
+    figure, (axes,) = _figure(1, 7.0)
     bins = np.linspace(0, 1, 41)
     for target, name, color in ((0, "normal", NORMAL_COLOR), (1, "abnormal", ABNORMAL_COLOR)):
         scores = p[targets == target]
@@ -234,5 +227,4 @@ def plot_calibration(targets: np.ndarray, curves: dict[str, np.ndarray], thresho
     right.set(xlabel="threshold", ylabel="share of crops", title="False flags and hits")
     for axes in (left, right):
         axes.legend(fontsize="small")
-        axes.grid(alpha=0.3)
     return figure

@@ -24,57 +24,29 @@ function drawBox(over, box, kind) {
   over.append(item);
 }
 
-/** Moves a label to the corner of its box where it covers other labels least, inside the stage. */
-function place(label, box, taken) {
-  const zoomX = stage.clientWidth / stage.dataset.width;
-  const zoomY = stage.clientHeight / stage.dataset.height;
-  const [x1, y1, x2, y2] = [box[0] * zoomX, box[1] * zoomY, box[2] * zoomX, box[3] * zoomY];
-  const w = label.offsetWidth, h = label.offsetHeight;
-  const spots = [[x1, y1 - h], [x1, y2], [x2 - w, y1 - h], [x2 - w, y2], [x1, y1], [x2 - w, y1]];
-  const covered = ([x, y]) => taken.reduce((sum, [left, top, right, low]) => sum +
-    Math.max(0, Math.min(x + w, right) - Math.max(x, left)) *
-    Math.max(0, Math.min(y + h, low) - Math.max(y, top)), 0);
-  const inside = spots.map(([x, y]) => [
-    Math.min(Math.max(x, 0), Math.max(stage.clientWidth - w, 0)),
-    Math.min(Math.max(y, 0), Math.max(stage.clientHeight - h, 0))]);
-  const best = inside.reduce((a, b) => (covered(b) < covered(a) ? b : a));
-  label.style.left = `${best[0]}px`;
-  label.style.top = `${best[1]}px`;
-  taken.push([best[0], best[1], best[0] + w, best[1] + h]);
-}
-
-/** Draws the boxes of frame `shown` over the video; labels name flagged parts and people. */
+/** Draws the boxes of frame `shown` over the video, and the labels where the data place them. */
 function drawBoxes() {
   const over = stage.querySelector(".over");
   over.replaceChildren();
   if (!document.getElementById("boxes").checked) return;
-  const labels = [];
   for (const [id, box, parts] of data.people[shown]) {
-    const flagged = parts.filter(isFlagged);
     const mark = id === chosen ? " chosen" : "";
-    const state = flagged.length ? "abnormal" : "";
     for (const part of parts) {
       if (data.parts[part[0]] !== "human") drawBox(over, part[1], isFlagged(part) ? "flagged" : "");
     }
-    const own = flagged.some(([part]) => data.parts[part] === "human") ? "flagged" : state;
+    const flagged = parts.filter(isFlagged).map(([part]) => data.parts[part]);
+    const own = flagged.includes("human") ? "flagged" : flagged.length ? "abnormal" : "";
     drawBox(over, box, own + mark);
-    for (const [part, where, p] of flagged) {
-      const words = `${data.parts[part]} ${p.toFixed(2)}`;
-      if (data.parts[part] !== "human") labels.push([words, where, "abnormal"]);
-      else labels.push([`#${id} ${words}`, box, state + mark]);
-    }
-    if (own !== "flagged") labels.push([`#${id}`, box, state + mark]);
   }
   if (!document.getElementById("labels").checked) return;
-  const taken = [], said = new Set();
-  for (const [words, box, kind] of labels) {
-    if (said.has(words)) continue;  // the detector's two texts often find one person twice
-    said.add(words);
+  for (const [words, left, top, red] of data.labels[shown]) {
     const label = document.createElement("b");
-    label.className = kind;
+    const mark = words.split(" ")[0] === `#${chosen}` ? " chosen" : "";
+    label.className = (red ? "abnormal" : "") + mark;
     label.textContent = words;
+    label.style.left = `${left}%`;
+    label.style.top = `${top}%`;
     over.append(label);
-    place(label, box, taken);
   }
 }
 
