@@ -181,10 +181,7 @@ def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
 
 
 def _parse_yaml(text: str, place: str):
-    """Return the YAML value of `text`; raises ConfigError of one line, which begins with `place`.
-
-    PyYAML does not catch the errors of int, float and datetime, which it calls.
-    """
+    """Return the YAML value of `text`; every error, also int's and datetime's, is one line."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:

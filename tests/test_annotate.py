@@ -95,12 +95,6 @@ def test_people_whose_body_is_not_judged_have_a_box_too():
     assert is_colour(image[350, 250], GREEN) and is_colour(image[130, 120], GREEN)
 
 
-def test_text_is_legible_when_the_picture_is_480_wide():
-    for width in (480, 960, 1280):
-        assert text_size(width) * 480 / width >= 10
-        assert strip_height(width) % 2 == 0
-
-
 def line_heights(strip, x):
     """Rows of the strip's column `x` that hold the score's line."""
     return np.flatnonzero(np.abs(strip[:, x].astype(int) - LINE).sum(1) < 40)

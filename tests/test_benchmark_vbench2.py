@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
+from vbench2_runs import call
 
 from human_anomaly.demo.world import World
 from human_anomaly.tools.vbench2 import __main__ as vbench2
@@ -109,10 +110,6 @@ def commands(monkeypatch) -> list:
 
     monkeypatch.setattr(vbench2_run, "run_script", run)
     return ran
-
-
-def call(*words) -> int:
-    return vbench2.main([str(word) for word in words])
 
 
 # What it scores and writes.

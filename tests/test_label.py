@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from browser import open_browser, requests_made
 from PIL import Image
+from preprocess_runs import rows_of
 
 from human_anomaly.data.cropping.crop_lists import is_test_source
 from human_anomaly.data.dataset import read_manifest
@@ -16,10 +17,6 @@ from human_anomaly.tools import label
 from human_anomaly.utils import UsageError, write_json, write_jsonl
 
 NAMES = [f"{source}_f{i:06d}_p0_0.jpg" for source in ("a", "b") for i in range(4)]
-
-
-def rows_of(path: Path) -> list:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture

@@ -4,19 +4,15 @@ import json
 
 import pytest
 from conftest import RELEASE_YAML, ROOT
+from vbench2_runs import call
 
 from human_anomaly.configs.defaults import differences, get_config, thresholds
 from human_anomaly.models.weights import RELEASE_DETECTOR_CONFIG
-from human_anomaly.tools.vbench2 import __main__ as vbench2
 from human_anomaly.tools.vbench2 import evaluation
 from human_anomaly.tools.vbench2.evaluation import collect, format_result
 from human_anomaly.utils import UsageError
 
 NAMES = [f"p{k}-{i}.mp4" for k in range(120) for i in range(3)]
-
-
-def call(*words) -> int:
-    return vbench2.main([str(word) for word in words])
 
 
 @pytest.fixture

@@ -39,10 +39,7 @@ COPIES = {
 
 
 def changes_of(config, stride: int) -> Iterator[tuple[str, dict, list[str]]]:
-    """Yield the changes to the settings `config` and the frame stride: name, settings, flags.
-
-    Thresholds change from the released to the documented ones, and all others to the released.
-    """
+    """Yield the changes of `config` and the frame stride: name, settings, inference.py's flags."""
     release = get_config(ROOT / "configs/vbench2_release.yaml").SCORE.THRESHOLDS
     documented = get_config(ROOT / "configs/documented.yaml").SCORE.THRESHOLDS
     is_exact = release == config.SCORE.THRESHOLDS

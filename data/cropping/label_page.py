@@ -25,12 +25,7 @@ def read_probabilities(folder: Path) -> dict[str, float]:
 
 
 def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
-    """Write `folder`/label.html; return its path and how many crops it shows.
-
-    It shows the crops that have no label but one of the page itself, those with the highest
-    p(abnormal) first. The images stay in files of their own: with thousands of them inside, the
-    page would be too large to open.
-    """
+    """Write label.html for crops without a label, likely anomalies first; return it and a count."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     p = read_probabilities(folder)

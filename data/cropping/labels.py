@@ -50,11 +50,7 @@ def read_json(path: Path) -> list[tuple[str, dict[str, str]]]:
 
 
 def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = None) -> list[str]:
-    """Add the labels in a CSV or JSON file to `crops`; return its mistakes, each with its place.
-
-    The part of a crop is `only`, or in the column `part`, or the folder in the crop's name; it is
-    not needed if only one part has a crop of this name.
-    """
+    """Add the labels in a CSV or JSON file to `crops`; return its mistakes, each with its place."""
     mistakes = []
     for place, row in read_json(path) if path.suffix.lower() == ".json" else read_csv(path):
         file = row.get("file", "").replace("\\", "/").removeprefix("./")
@@ -80,11 +76,7 @@ def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = 
 
 
 def collect(folder: Path, given: Path | None = None) -> tuple[dict[str, list[Crop]], list[str]]:
-    """Return {part: crops sorted by name} with all votes, and the mistakes in the labels.
-
-    Labels are read from `given`, or else from labels.csv and labels.json, and from {part}.csv.
-    Crops whose file a person deleted are left out.
-    """
+    """Return {part: crops with their votes, by name} and the mistakes in the labels."""
     crops, unknown = find_crops(folder)
     mistakes = [f"{folder}/{file}: not a crop of {folder}/boxes.jsonl" for file in unknown]
     usual = [folder / "labels.csv", folder / LABELS_FILE]

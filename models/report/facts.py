@@ -18,11 +18,7 @@ def _score(
 
 
 def video_facts(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict:
-    """Return a video's table of parts, its scores at moved thresholds, and its fragile views.
-
-    `thresholds` holds the parts that were judged. A view is fragile if a part's p lies within
-    MARGIN of its threshold.
-    """
+    """Return a video's table of parts, its scores at moved thresholds, and its fragile views."""
     people = [person for row in rows for person in row["people"]]
     table, values = [], {}
     for part in (part for part in PARTS if part in thresholds):

@@ -157,11 +157,7 @@ class VideoResult:
 
     @property
     def unreliable(self) -> str | None:
-        """Why the scores say little, or None.
-
-        Either nobody was found, or a part that flags people has most of its p so near its threshold
-        that a little noise changes the verdicts.
-        """
+        """Why the scores say little, or None: nobody is there, or p lies near a threshold."""
         people = [person for row in self.frames for person in row["people"]]
         found: dict[str, list[Mapping]] = {}
         for part in (part for person in people for part in person["parts"]):
