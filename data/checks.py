@@ -71,27 +71,19 @@ def find_unreadable(
 
 def warn_of_shared_images(train: Manifest, val: Manifest) -> None:
     """Log a warning if both manifests list the same images."""
-    if both := shared_images(train, val):
+    others = {val.image_path(i).resolve() for i in range(len(val))}
+    both = [name for i, name in enumerate(train.names) if train.image_path(i).resolve() in others]
+    if both:
         logger.warning(
             f"{len(both)} images are in both {train.path} and {val.path} (first: {both[0]}): "
             "the validation figures will be too good"
         )
 
 
-def shared_images(one: Manifest, other: Manifest) -> list[str]:
-    """Return the names of the images that both manifests list."""
-    others = {other.image_path(i).resolve() for i in range(len(other))}
-    return [name for i, name in enumerate(one.names) if one.image_path(i).resolve() in others]
-
-
 def contradictions(manifest: Manifest) -> list[str]:
     """Return the names of the images that are listed with both labels."""
-    seen: dict[str, int] = {}
-    both = []
-    for name, label in zip(manifest.names, manifest.labels.tolist(), strict=True):
-        if seen.setdefault(name, label) != label:
-            both.append(name)
-    return both
+    listed = set(zip(manifest.names, manifest.labels.tolist(), strict=True))
+    return sorted(name for name, label in listed if label and (name, 0) in listed)
 
 
 def draw_tiles(tiles: Sequence[Tile], *, columns: int, size: int = 160) -> Image.Image:
@@ -122,11 +114,9 @@ def save_label_sheet(path: Path, manifest: Manifest, *, seed: int) -> None:
     logger.info(f"look at {path}: are the labels the right way round?")
 
 
-def draw_labels(manifest: Manifest, *, size: int = 160, seed: int = 0) -> Image.Image:
+def draw_labels(manifest: Manifest, *, size: int = 140, seed: int = 0) -> Image.Image:
     """Return an RGB sheet of random crops, 8 normal and 8 abnormal: are the labels mixed up?"""
-    picks = random.Random(seed)
-    font = ImageFont.load_default(26)
-    columns = []
+    picks, bands = random.Random(seed), []
     for target, title in enumerate(("NORMAL", "ABNORMAL")):
         rows = np.flatnonzero(manifest.targets == target).tolist()
         rows = sorted(picks.sample(rows, min(8, len(rows))))
@@ -135,15 +125,19 @@ def draw_labels(manifest: Manifest, *, size: int = 160, seed: int = 0) -> Image.
             for i in rows
         ]
         label = manifest.abnormal_label if target else 1 - manifest.abnormal_label
-        title = f"{title}  (label {label}, {manifest.path.name})"
-        columns.append((title, draw_tiles(tiles, columns=4, size=size)))
-    width = sum(grid.width for _, grid in columns) + 24
-    sheet = Image.new("RGB", (width, max(grid.height for _, grid in columns) + 48), "white")
-    draw = ImageDraw.Draw(sheet)
-    x = 0
-    for (title, grid), color in zip(columns, (NORMAL_COLOR, ABNORMAL_COLOR), strict=True):
-        draw.text((x + 8, 8), title, color, font)
-        sheet.paste(grid, (x, 44))
-        x += grid.width + 24
-    draw.line([(x - grid.width - 36, 4), (x - grid.width - 36, sheet.height - 4)], "gray", 2)
+        bands.append((f"{title}  (label {label}, {manifest.path.name})", tiles))
+    return draw_bands(bands, size=size)
+
+
+def draw_bands(bands: Sequence[tuple[str, Sequence[Tile]]], *, size: int = 140) -> Image.Image:
+    """Return an RGB sheet with rows of eight tiles under each title."""
+    grids = [(title, draw_tiles(tiles, columns=8, size=size)) for title, tiles in bands]
+    width, height = max(g.width for _, g in grids), sum(g.height + 36 for _, g in grids)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
+    for title, grid in grids:
+        color = {"NORMAL": NORMAL_COLOR, "ABNORMAL": ABNORMAL_COLOR}.get(title.split()[0], "black")
+        draw.text((8, top + 4), title, color, ImageFont.load_default(24))
+        sheet.paste(grid, (0, top + 36))
+        top += grid.height + 36
     return sheet

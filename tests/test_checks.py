@@ -9,7 +9,7 @@ from human_anomaly.data.checks import (
     draw_labels,
     draw_tiles,
     find_unreadable,
-    shared_images,
+    warn_of_shared_images,
 )
 from human_anomaly.data.dataset import read_manifest
 
@@ -27,18 +27,20 @@ def test_unreadable_images_are_found_by_line(tmp_path):
     assert [n for n, _ in find_unreadable(manifest, range(1, 8, 2), workers=1)] == [6]
 
 
-def test_shared_and_contradictory_images(tmp_path):
+def test_shared_and_contradictory_images(tmp_path, caplog):
     train = write_crops(tmp_path, "hand_train", 4, size=16)
     test = write_crops(tmp_path, "hand_test", 2, size=16)
     test.write_text(test.read_text() + '["hand_train_0001.png", 1]\n["hand_train_0001.png", 0]\n')
     one, two = read_manifest(train), read_manifest(test)
-    assert shared_images(one, two) == ["hand_train_0001.png"]
-    assert shared_images(one, read_manifest(write_crops(tmp_path, "hand_val", 2))) == []
+    warn_of_shared_images(one, read_manifest(write_crops(tmp_path, "hand_val", 2)))
+    assert not caplog.text
+    warn_of_shared_images(one, two)
+    assert "1 images are in both" in caplog.text and "(first: hand_train_0001.png)" in caplog.text
     assert contradictions(two) == ["hand_train_0001.png"]
     assert contradictions(one) == []
 
 
-def test_label_sheet_puts_abnormal_on_the_right(tmp_path):
+def test_label_sheet_puts_abnormal_below(tmp_path):
     """Normal crops are black, abnormal ones white; the label that means abnormal is 0 here."""
     (tmp_path / "all_images").mkdir()
     rows = []
@@ -50,10 +52,10 @@ def test_label_sheet_puts_abnormal_on_the_right(tmp_path):
     path = tmp_path / "hand_train.jsonl"
     path.write_text("\n".join(rows))
     sheet = np.asarray(draw_labels(read_manifest(path, abnormal_label="0"), size=64))
-    middle = sheet.shape[1] // 2
-    left, right = sheet[50:, : middle - 20], sheet[50:, middle + 20 :]
-    assert (left == 0).all(2).mean() > 0.5  # eight black squares on white paper
-    assert (right == 0).all(2).mean() < 0.1
+    middle = sheet.shape[0] // 2
+    above, below = sheet[36:middle], sheet[middle + 36 :]
+    assert (above == 0).all(2).mean() > 0.5  # eight black squares on white paper
+    assert (below == 0).all(2).mean() < 0.1
 
 
 def test_tiles_keep_their_shape():

@@ -36,12 +36,6 @@ def pair_videos(a: list[dict], b: list[dict]) -> tuple[list[tuple], list[str], l
     return pairs, sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys())
 
 
-def _prompts(names: list[str]) -> list[str] | None:
-    """Return the prompt of each name, None unless all are the benchmark's names."""
-    parsed = [prompt_and_index(name) for name in names]
-    return [prompt for prompt, _ in parsed] if all(parsed) else None
-
-
 def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_000) -> dict:
     """Return the comparison of two scores.json contents by `score`, differences as b - a."""
     pairs, only_a, only_b = pair_videos(a["videos"], b["videos"])
@@ -55,7 +49,10 @@ def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_00
             row = {"video": name, "a": left[score], "b": right[score]}
             rows.append(row | {"difference": row["b"] - row["a"]})
     differences = [row["difference"] for row in rows]
-    interval = mean_interval(differences, _prompts([row["video"] for row in rows]), samples)
+    old, new = (dict(flatten(scores.get("settings", {}))) for scores in (a, b))
+    parsed = [prompt_and_index(row["video"]) for row in rows]  # None: not the benchmark's name
+    prompts = [prompt for prompt, _ in parsed] if all(parsed) else None
+    interval = mean_interval(differences, prompts, samples)
     return {
         "score": score,
         "videos": rows,
@@ -66,16 +63,11 @@ def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_00
         "no_score": no_score,
         "only_a": only_a,
         "only_b": only_b,
-        "settings": _differing_settings(a.get("settings", {}), b.get("settings", {})),
-    }
-
-
-def _differing_settings(a: dict, b: dict) -> dict[str, list]:
-    a, b = dict(flatten(a)), dict(flatten(b))
-    return {
-        key: [a.get(key), b.get(key)]
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
+        "settings": {
+            key: [old.get(key), new.get(key)]
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        },
     }
 
 

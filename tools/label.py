@@ -94,31 +94,21 @@ def score_files(judge, part: str, files: Sequence[Path], batch: int) -> list[flo
 
 def draw_sheet(groups: Sequence[tuple[str, Sequence[Path]]], path: Path) -> None:
     """Write a JPEG that shows, under each title, up to 16 evenly chosen images."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    from human_anomaly.data.checks import draw_tiles
+    from human_anomaly.data.checks import draw_bands
     from human_anomaly.data.dataset import read_image
 
     bands = []
     for title, files in groups:
-        step = max(1.0, len(files) / 16)
-        tiles = []
+        tiles, step = [], max(1.0, len(files) / 16)
         for file in (files[int(i * step)] for i in range(min(16, len(files)))):
             try:
                 caption = "\nf".join(file.stem.rsplit("_f", 1))  # the video, then frame and person
                 tiles.append((read_image(file, str(file)), caption))
             except UsageError as error:
                 logger.warning(error)
-        bands.append((title, draw_tiles(tiles, columns=8, size=140)))
-    width = max(grid.width for _, grid in bands)
-    sheet = Image.new("RGB", (width, sum(grid.height + 36 for _, grid in bands)), "white")
-    draw, top = ImageDraw.Draw(sheet), 0
-    for title, grid in bands:
-        draw.text((8, top + 4), title, "black", ImageFont.load_default(24))
-        sheet.paste(grid, (0, top + 36))
-        top += grid.height + 36
+        bands.append((title, tiles))
     with atomic_write(path, "wb") as file:
-        sheet.save(file, "JPEG", quality=90)
+        draw_bands(bands).save(file, "JPEG", quality=90)
 
 
 def report(folder: Path, crops: dict[str, list[Crop]]) -> int:

@@ -145,8 +145,12 @@ class CropFolder(JobFolder):
         for a person may have labelled them. `failed` has a row for each input that could not be
         cropped; `split` is the share of videos to test on (None: as before).
         """
+        failures = self.folder / "failed.jsonl"
         with self.disk_errors("the lists"):
-            self._write_failed(failed)
+            if failed:
+                write_jsonl(failures, sorted(failed, key=lambda row: row["video_path"]))
+            else:
+                failures.unlink(missing_ok=True)
             if self._unfinished_path.exists():
                 self._delete_unfinished()
                 self._unfinished_path.unlink()
@@ -225,13 +229,6 @@ class CropFolder(JobFolder):
                         f"--overwrite: {Path(top) / min(found)} and perhaps more were sorted by "
                         "hand; move those folders away first, or choose another output folder"
                     )
-
-    def _write_failed(self, failed: Sequence[dict]) -> None:
-        path = self.folder / "failed.jsonl"
-        if failed:
-            write_jsonl(path, sorted(failed, key=lambda row: row["video_path"]))
-        else:
-            path.unlink(missing_ok=True)
 
     def _merge_lists(self, stems: Sequence[str]) -> None:
         with atomic_write(self.folder / "boxes.jsonl", "wb") as out:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+from itertools import compress
 from pathlib import Path
 
 from human_anomaly.configs.places import tool
@@ -31,7 +32,9 @@ def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
     p = read_probabilities(folder)
     parts = {}
     for part, found in crops.items():
-        shown = [_row(crop, p.get(f"{part}/{crop.name}")) for crop in found if _is_open(crop)]
+        # Without a label, except perhaps the page's own in labels.json.
+        is_open = [c.label is None and all(w.endswith(".json") for _, w in c.votes) for c in found]
+        shown = [_row(c, p.get(f"{part}/{c.name}")) for c in compress(found, is_open)]
         if shown:
             parts[part] = sorted(shown, key=lambda row: 1 if row["p"] is None else -row["p"])
     rows = [row for part in parts.values() for row in part]
@@ -51,11 +54,6 @@ def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
     with atomic_write(path) as file:
         file.write(page)
     return path, len(rows)
-
-
-def _is_open(crop: Crop) -> bool:
-    """Return whether a crop has no label, except perhaps the page's own in labels.json."""
-    return crop.label is None and all(where.endswith(".json") for _, where in crop.votes)
 
 
 def _row(crop: Crop, p: float | None) -> dict:

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from human_anomaly.data.runs.marks import is_unchanged, mark, read_object
@@ -39,6 +40,7 @@ def safe_name(stem: str) -> str:
     return f"{words or 'video'}-{digest}"
 
 
+@dataclass
 class Evidence:
     """The evidence of a run's videos, below the folder of results.
 
@@ -48,19 +50,17 @@ class Evidence:
     of the scoring. `failed` lists what could not be written.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        thresholds: Mapping[str, float],
-        *,
-        report: bool = False,
-        explain: Explain | None = None,
-        stride: int = 1,
-        fps: float = 25.0,
-    ):
-        self.folder, self.thresholds, self.report = Path(folder), dict(thresholds), report
-        self.explain, self.timing = explain, {"stride": stride, "fps": fps}
-        self.failed: list[str] = []
+    folder: Path
+    thresholds: Mapping[str, float]
+    report: bool = False
+    explain: Explain | None = None
+    stride: int = 1
+    fps: float = 25.0
+    failed: list[str] = field(default_factory=list, init=False)
+
+    @property
+    def timing(self) -> dict:
+        return {"stride": self.stride, "fps": self.fps}
 
     def annotated(self, stem: str) -> Path:
         """Return where the annotated video of the source called `stem` is or will be."""

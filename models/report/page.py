@@ -187,7 +187,16 @@ def build_report(folder: str | Path) -> Path:
         total={key: sum(v[key] for v in videos) for key in ("views", "abnormal", "fragile")},
         tracks=sum(v["tracks"] or 0 for v in videos),
         parts=parts,
-        histograms=[_histogram(p, values[p], evidence.thresholds[p]) for p in parts],
+        histograms=[
+            {
+                "part": part,
+                "threshold": evidence.thresholds[part],
+                "judged": len(values[part]),
+                "above": sum(value > evidence.thresholds[part] for value in values[part]),
+                "bars": histogram_path(values[part]),
+            }
+            for part in parts
+        ],
         gallery=_gallery(videos, parts),
         settings=scoring_settings(scores.get("settings", {})),
     )
@@ -195,12 +204,6 @@ def build_report(folder: str | Path) -> Path:
         with atomic_write(report / name) as file:
             file.write(text)
     return report / "index.html"
-
-
-def _histogram(part: str, values: Sequence[float], threshold: float) -> dict:
-    above = sum(value > threshold for value in values)
-    known = {"part": part, "threshold": threshold, "judged": len(values), "above": above}
-    return {**known, "bars": histogram_path(values)}
 
 
 def _remove_others(report: Path, names: set[str]) -> None:
