@@ -192,7 +192,11 @@ def _oddity(tensor: torch.Tensor) -> str | None:
 
 
 def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
-    """Return the tensors, by name, under the first of `keys` that is there, else `content`."""
+    """Return the tensors stored under the first of `keys` that `content` has, by name.
+
+    A file without these keys may itself be a state dict. Raises CheckpointError, which names
+    `path`, where there are no tensors.
+    """
     for key in keys:
         if isinstance(content.get(key), Mapping):
             content = content[key]

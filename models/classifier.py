@@ -47,7 +47,11 @@ class AnomalyClassifier(Beit):
 
 
 def build_conv_stem(patch_size: int, embed_dim: int) -> nn.Sequential:
-    """Return 3x3 convolutions and poolings (arXiv 2106.14881), one position per patch."""
+    """Return 3x3 convolutions and poolings: (B, 3, S, S) to one position per patch.
+
+    They can be trained on a few thousand images, which are too few for a linear patch embedding
+    (arXiv 2106.14881).
+    """
     steps = int(math.log2(patch_size))
     if 2**steps != patch_size or steps < 2:
         raise ConfigError(

@@ -119,7 +119,11 @@ class CropFolder(JobFolder):
         self._delete_unfinished()
 
     def crop(self, source: Source, cropper: Cropper, label: int | None) -> dict:
-        """Crop `source`, all at once; return its summary, with "error" if it has no frame."""
+        """Crop `source` and return its summary; its rows appear at once when all is written.
+
+        The summary of a video without a frame has an "error". Raises DiskError if the folder cannot
+        be written.
+        """
         summary = {"video_path": printable(source.path), "label": label}
         try:
             with (

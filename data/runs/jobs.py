@@ -34,7 +34,10 @@ def assign(sizes: Sequence[float], workers: int) -> list[int]:
 
 
 def my_items(sizes: Mapping[T, float]) -> list[T]:
-    """Return this process's share of the items; the shares have about equal sums of `sizes`."""
+    """Return the items that this process works on; the processes' shares have about equal sizes.
+
+    Several processes begin with their longest items; one alone keeps the order of `sizes`.
+    """
     items = list(sizes)
     if world_size() > 1:
         items.sort(key=sizes.get, reverse=True)
@@ -217,7 +220,10 @@ class JobFolder:
         return True
 
     def finish(self, source: Source, row: dict, files: Iterable[str] = ()) -> None:
-        """Store a finished source's row; if its result `files` change, a later run repeats it."""
+        """Store the row of a finished source at once; `files`, below the folder, are its results.
+
+        If they change, a later run does the source again.
+        """
         try:
             version = identity(source)
         except VideoError:  # the source is gone; this run still reports its row

@@ -129,7 +129,11 @@ def on_crop(found: np.ndarray, shape: tuple[int, int], size: int, crop: bool) ->
 
 
 class Explainer:
-    """Heatmaps of BGR crops: `explainer("hand", crops)` returns one (H, W) in 0..1 for each."""
+    """Makes heatmaps of crops: `explainer("hand", [crop, ...])` returns one (H, W) in 0..1 each.
+
+    `classifiers` maps parts to networks. `size`, `crop`, `interpolation` and `channels` are those
+    of `CropJudge`. Crops are (h, w, 3) uint8 BGR.
+    """
 
     def __init__(
         self,

@@ -157,7 +157,11 @@ def _table(videos: Sequence[Mapping], parts: Sequence[str]) -> str:
 
 
 def build_report(folder: str | Path) -> Path:
-    """Write `<folder>/report/` from the results in `folder`; return its index.html."""
+    """Write `<folder>/report/` from the results in `folder`; return its index.html.
+
+    A page says so if its evidence is missing; `inference.py --report` makes it. Raises UsageError
+    where the results cannot be read.
+    """
     folder = Path(folder)
     scores = read_scores(folder)
     evidence = Evidence(folder, judged_thresholds(scores), report=True)

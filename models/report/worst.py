@@ -21,7 +21,10 @@ Explain = Callable[[str, Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 @dataclass
 class Suspect:
-    """A person's flagged part where its p is highest: its square and the small frame (BGR)."""
+    """A person's flagged part in the frame where its p is highest.
+
+    `crop` is its square cut from the frame, `view` the whole frame made small (both BGR).
+    """
 
     frame: int
     time: float

@@ -62,7 +62,11 @@ def mean_known(values: Sequence[float | None]) -> float | None:
 def mean_interval(
     values: Sequence[float], groups: Sequence[str] | None = None, samples: int = 10_000
 ) -> tuple[float, float] | None:
-    """Return the 95% bootstrap interval of the mean; draws are of whole groups; None for one."""
+    """Return the 95% bootstrap interval of the mean of `values`, None for fewer than two groups.
+
+    Draws are of whole groups, because values of one group are not independent. Without `groups`
+    each value is a group.
+    """
     names = range(len(values)) if groups is None else groups
     _, numbers = np.unique(names, return_inverse=True)
     sums, sizes = np.bincount(numbers, values), np.bincount(numbers)

@@ -136,7 +136,11 @@ class VideoResult:
 
     @property
     def people(self) -> list[dict]:
-        """The people by "id", each with "views", "normal" (share of normal views) and "soft"."""
+        """The people in the order of their ids.
+
+        Each has "id", "views" (two in a frame where two boxes show the person), "normal" (the share
+        of normal views) and "soft" (1 - the mean over views of the highest p).
+        """
         views: dict[int, list[Mapping]] = {}
         for row in self.frames:
             for person in row["people"]:

@@ -67,7 +67,11 @@ def _is_wanted(about: object) -> bool:
 
 
 def standard_names(present: Iterable[str], prompts: list[str] | None) -> list[str]:
-    """Return the expected file names; `prompts` None: those of the files that are there."""
+    """Return the file names that the benchmark expects, in its order.
+
+    Without `prompts`, the prompts are taken from the files `present` and sorted, which leaves out
+    a prompt without any video.
+    """
     if prompts is None:
         parsed = [prompt_and_index(name) for name in present]
         prompts = sorted({prompt for prompt, index in filter(None, parsed) if index < PER_PROMPT})
