@@ -17,7 +17,10 @@ def is_clone() -> bool:
 
 
 def home() -> Path:
-    """Return the folder of weights and caches: $HUMAN_ANOMALY_HOME, the clone or ~/.cache/.."""
+    """Return the folder of weights, data and caches.
+
+    It is HUMAN_ANOMALY_HOME if that is set, else the clone, else ~/.cache/human_anomaly.
+    """
     if named := os.environ.get("HUMAN_ANOMALY_HOME"):
         return Path(named).expanduser()
     return ROOT if is_clone() else Path("~/.cache/human_anomaly").expanduser()

@@ -28,7 +28,10 @@ NORMAL_COLOR, ABNORMAL_COLOR = "#1a7f37", "#b42318"
 
 
 def read_data(path: str | Path, *, image_root: str, part: str, abnormal_label: str) -> Manifest:
-    """Return the lines of a JSONL of labelled crops, checked by `read_manifest`, and log them."""
+    """Return the checked lines of a JSONL of labelled crops, and log what it holds.
+
+    Images with both labels are a warning; errors are those of `read_manifest`.
+    """
     crops = read_manifest(path, image_root=image_root, part=part, abnormal_label=abnormal_label)
     abnormal = int(crops.targets.sum())
     logger.info(
@@ -41,7 +44,10 @@ def read_data(path: str | Path, *, image_root: str, part: str, abnormal_label: s
 
 
 def check_images(*manifests: Manifest) -> None:
-    """Decode every image, each process its share; all call this and raise the same error."""
+    """Decode every image, each process its share; every process must call this.
+
+    All raise the same UsageError, which names the first broken image and counts the others.
+    """
     for manifest in manifests:
         share = range(rank(), len(manifest), world_size())
         found = find_unreadable(manifest, share, workers=cores_per_process(), quiet=rank() != 0)
@@ -87,7 +93,10 @@ def contradictions(manifest: Manifest) -> list[str]:
 
 
 def draw_tiles(tiles: Sequence[Tile], *, columns: int, size: int = 160) -> Image.Image:
-    """Return an RGB grid of the images in squares of `size` pixels, their captions' lines below."""
+    """Return an RGB grid of the images, each scaled into a square of `size` pixels, captions below.
+
+    A caption may have several lines; each is cut to the width of its image's square.
+    """
     font = ImageFont.load_default(13)
     line = 16
     caption = line * max((text.count("\n") + 1 for _, text in tiles if text), default=0)

@@ -39,7 +39,10 @@ class EvalTransform:
         return np.array(self._cut(image))
 
     def pixels_on_device(self, image: Tensor) -> Tensor:
-        """Return `pixels` of an image on its device; rounding differs by two grey levels."""
+        """Return (size, size, 3) uint8 of an image (h, w, 3) uint8, computed on the image's device.
+
+        torchvision rounds differently from Pillow: values are within two grey levels of `pixels`.
+        """
         return self._cut(image.permute(2, 0, 1)).permute(1, 2, 0)
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -98,7 +101,10 @@ def _to_bytes(image: Image.Image) -> Tensor:
 
 
 def smallest_useful_side(size: int, min_crop: float) -> int:
-    """Return a side in pixels of which the smallest random crop is twice the network's input."""
+    """Return the side in pixels to which training may shrink a large image while decoding it.
+
+    The smallest random crop of an image of that side is still twice the network's input `size`.
+    """
     return math.ceil(2 * size / math.sqrt(min_crop or 1))
 
 

@@ -212,7 +212,10 @@ def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
 
 
 def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Path) -> None:
-    """Raise CheckpointError, naming the first ones, where names, shapes or kinds differ."""
+    """Raise CheckpointError where names, shapes or kinds differ; the message has the first ones.
+
+    Where floating point is expected, the number must be of floating point too.
+    """
     missing = [k for k in expected if k not in state]
     extra = [k for k in state if k not in expected]
     both = [k for k in expected if k in state]

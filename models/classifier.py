@@ -104,7 +104,10 @@ def input_of(config) -> dict:
 
 
 def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return `model` in a floating `dtype`, or a copy of it whose blocks compute in int8."""
+    """Return `model` in a floating `dtype`, or a copy of it whose blocks compute in int8.
+
+    The copy takes and returns float32, and has no gradients.
+    """
     if dtype != torch.int8:
         return model.to(dtype)
     model = copy.deepcopy(model)
@@ -115,7 +118,10 @@ def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def convert_finetuned(state: State, abnormal_index: int = 0) -> State:
-    """Drop index buffers and fold a two-logit head: softmax gives p(a) = sigmoid(a - n)."""
+    """Drop index buffers and fold a two-logit head into the abnormal logit.
+
+    softmax over (a, n) gives p(a) = sigmoid(a - n), so the fold w[a] - w[n] is exact.
+    """
     state = {k: v for k, v in state.items() if not k.endswith("relative_position_index")}
     weight, bias = state.get("head.weight"), state.get("head.bias")
     if weight is not None and bias is not None and weight.ndim == 2 and weight.shape[0] == 2:
@@ -153,7 +159,10 @@ def convert_pretrained(state: State, model: nn.Module) -> State:
 
 
 def load_pretrained(model: nn.Module, path: str | Path) -> list[str]:
-    """Load a SimMIM file into `model`; return the names that stay new: final norm, head."""
+    """Load a SimMIM pre-training file into `model`; return the names that stay newly initialised.
+
+    Only the final norm and the head may be missing; anything else raises CheckpointError.
+    """
     state = pick_state(read_checkpoint(path), ("model",), path)
     if any(k.startswith("head.") for k in state):
         raise CheckpointError(
@@ -168,7 +177,10 @@ def load_pretrained(model: nn.Module, path: str | Path) -> list[str]:
 
 
 def load_classifier(path: str | Path, config, device: str | torch.device) -> AnomalyClassifier:
-    """Return the classifier at `path`, ours or a released one: (B, 3, S, S) to (B,) logits."""
+    """Return the fine-tuned classifier at `path` in evaluation mode: (B, 3, S, S) to (B,) logits.
+
+    Takes our own files and the released two-logit ones; raises CheckpointError for others.
+    """
     state = pick_state(read_checkpoint(path), ("model",), path)
     if any(k.startswith("encoder.") for k in state):
         raise CheckpointError(

@@ -185,7 +185,10 @@ def record(root: Path, name: str, found: list) -> None:
 
 
 def check_bytes(path: Path, weight: PublicFile, locked: list | None) -> list:
-    """Return the file's `mark`; raises FetchError if it is not the public or the locked file."""
+    """Return the `mark` of the file; raises FetchError where its size or hash is wrong.
+
+    `locked` is the mark of an earlier good file in the lock file, or None.
+    """
     size, _, sha = found = mark(path)
     with path.open("rb") as file:
         if file.read(64).lstrip().startswith(b"<"):
@@ -204,7 +207,10 @@ def check_bytes(path: Path, weight: PublicFile, locked: list | None) -> list:
 
 
 def verify(name: str, path: Path, locked: list | None) -> list:
-    """Return the `mark` of a file that also loads; raises FetchError where a check fails."""
+    """Check `path`, then load it as scoring and training do; return what `check_bytes` does.
+
+    Raises FetchError where any check fails.
+    """
     from human_anomaly.models.checkpoint import CheckpointError
     from human_anomaly.models.classifier import (
         AnomalyClassifier,

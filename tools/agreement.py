@@ -141,7 +141,11 @@ def pair_accuracy(differences: np.ndarray, signs: np.ndarray) -> np.ndarray:
 def rank_models(
     pairs: Sequence[Preference], videos: Videos, score: str, samples: int
 ) -> dict | None:
-    """Return Spearman's correlation of models' wins and mean scores; None for fewer than three."""
+    """Return Spearman's correlation between models' share of wins and mean score.
+
+    A tie is half a win. The interval is over pairs. Returns None for fewer than three models, and
+    if all have the same mean score.
+    """
     known = [p for p in pairs if _model(p.video_a) and _model(p.video_b)]
     scores = defaultdict(list)
     for name in dict.fromkeys(n for p in known for n in (p.video_a, p.video_b)):

@@ -22,7 +22,10 @@ TEXTS = (*PARTS, " ")  # the last one pads prompt sets
 def with_vocabulary(
     state: Mapping[str, Tensor], texts: Sequence[str], embeddings: Tensor, *, half: bool = False
 ) -> dict:
-    """Return our checkpoint of a detector's `state` and `embeddings` (len(texts), 512)."""
+    """Return the content of our own checkpoints: a detector's `state` and its vocabulary.
+
+    `embeddings` are (len(texts), 512). With `half`, floating-point tensors become float16.
+    """
 
     def store(value: Tensor) -> Tensor:
         value = value.detach().cpu()
@@ -41,7 +44,10 @@ def with_vocabulary(
 def export_vocabulary(
     source: str | Path, target: str | Path, texts: Sequence[str] = TEXTS, *, half: bool = False
 ) -> None:
-    """Write the detector at `source` to `target`, embeddings in place of its text tower."""
+    """Write the detector at `source` to `target`, its text tower replaced by embeddings of `texts`.
+
+    Raises CheckpointError where `source` is no detector or cannot embed the texts.
+    """
     content = read_checkpoint(source)
     state, text_state = split_state(pick_state(content, ("state_dict",), source))
     embeddings = embed(texts, content, text_state, source)

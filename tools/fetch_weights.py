@@ -31,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 def get_weight(name: str, mirror: str | None, root: Path) -> str:
-    """Find or fetch a good file `name`; return what was done, else raise FetchError."""
+    """Find or fetch the file `name` and check it; return one line that says what was done.
+
+    Raises FetchError, and then leaves in place what was there before.
+    """
     weight = WEIGHTS[name]
     target, locked = root / weight.path, read_lock(root).get(name)
     if target.is_file():

@@ -60,7 +60,10 @@ def is_test_source(source: str, share: float) -> bool:
 
 
 def list_crops(folder: Path, part: str) -> list[str]:
-    """Return the sorted paths of the images below `folder`/`part`; UsageError for odd names."""
+    """Return the paths of the images below `folder`/`part`, with forward slashes, sorted.
+
+    Raises UsageError for a name that is not UTF-8: lists and pages cannot hold it.
+    """
     places = []
     for top, _, files in os.walk(folder / part):
         below = os.path.relpath(top, folder / part).replace(os.sep, "/")
@@ -81,7 +84,10 @@ def source_of(name: str) -> str | None:
 
 
 def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
-    """Return {part: {file name: Crop}} of boxes.jsonl (else all images), and unknown files."""
+    """Return {part: {file name: Crop}} of the images in `folder`, and the files that are no crops.
+
+    `boxes.jsonl` lists the crops; without it, every image is a crop.
+    """
     crops: dict[str, dict[str, Crop]] = {part: {} for part in PARTS}
     boxes, unknown = folder / "boxes.jsonl", []
     listed = boxes.is_file()
@@ -108,7 +114,11 @@ def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
 
 
 def write_lists(folder: Path, crops: dict[str, list[Crop]], keep_unlabelled: bool) -> None:
-    """Write `{part}.jsonl`, and the train and test lists if preprocess.py was asked for a split."""
+    """Write `{part}.jsonl` and, if preprocess.py was asked for a split, its train and test lists.
+
+    The label of an unlabelled crop is null, or the crop is left out. `dataset.json` says that 1 is
+    abnormal.
+    """
     share = read_split(folder)
     write_json(folder / "dataset.json", {"abnormal_label": 1}, indent=None)
     for part, found in crops.items():

@@ -75,7 +75,10 @@ class Cropper:
     on_frame: Callable[[], object] = lambda: None
 
     def rows(self, source: Source, label: int | None, summary: dict) -> Iterator[dict]:
-        """Yield the rows of `source` and fill in `summary`; at the end, crops are on disk."""
+        """Yield the rows of `source` in order and fill in `summary`; at the end, crops are on disk.
+
+        Raises VideoError if no frame can be decoded.
+        """
         reader = FrameReader(source, stride=self.stride, fps=self.fps)
         summary |= {"frames": 0, "people": 0, "crops": 0, "skipped_crops": 0}
         try:

@@ -21,7 +21,10 @@ def read_text(path: Path) -> str:
 
 
 def read_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """Return (place, {column: text}) of a CSV; without a header, the columns are file and label."""
+    """Return (place, {column: text}) of a CSV with commas, semicolons or tabs.
+
+    Without a header, the columns are file and label.
+    """
     text = read_text(path)
     first = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))

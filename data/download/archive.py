@@ -35,7 +35,10 @@ def refuse_lfs_pointer(path: Path) -> None:
 
 
 def archive_pieces(path: Path) -> list[Path]:
-    """Return the pieces `x.z01, .., x.zip` of an archive; UsageError for a missing one."""
+    """Return the pieces `x.z01, .., x.zip` of the archive at `path`, the last piece or the whole.
+
+    Raises UsageError naming a piece that is missing or shorter than the others.
+    """
     numbers = [
         int(piece.suffix[2:])
         for piece in path.parent.glob("*.z*")

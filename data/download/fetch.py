@@ -78,13 +78,19 @@ def _hub(place: str) -> Iterator:
 
 
 def from_hub(repo: str, path: Path) -> None:
-    """Fetch, or continue, the file named like `path` from a Hugging Face model repository."""
+    """Fetch the file named like `path` from a Hugging Face model repository to `path`.
+
+    If the connection breaks, the download continues.
+    """
     with _hub(repo) as api:
         api.hf_hub_download(repo, path.name, local_dir=path.parent)
 
 
 def data_set_from_hub(repo: str, folder: Path) -> str:
-    """Fetch what is missing of a Hugging Face data set into `folder`; return its revision."""
+    """Fetch a Hugging Face data set into `folder` and return its revision.
+
+    Complete files are not fetched again.
+    """
     with _hub(f"datasets/{repo}") as api:
         revision = api.dataset_info(repo).sha
         logger.info(f"fetching {repo}, revision {revision}, from {api.endpoint}")

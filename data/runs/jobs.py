@@ -46,7 +46,10 @@ def my_items(sizes: Mapping[T, float]) -> list[T]:
 
 
 def identity(source: Source) -> list[int]:
-    """Return number, size and latest change of a source's files; VideoError if one is gone."""
+    """Return what changes when the source's files do: their number, size and latest change.
+
+    Raises VideoError where a file is gone.
+    """
     try:
         stats = [path.stat() for path in source.images or (source.path,)]
     except OSError as error:
@@ -116,7 +119,10 @@ class JobFolder:
         return lock
 
     def items(self, *, any_settings: bool = False) -> dict[str, dict]:
-        """Return what `finish` stored, {stem: state}; of other settings only if asked for."""
+        """Return what `finish` stored, {stem: state}, sorted by stem.
+
+        Items of other settings are left out unless `any_settings`.
+        """
         found = {}
         for stem in self.item_stems():
             state = self._state(self.item_path(stem))
@@ -130,7 +136,10 @@ class JobFolder:
         return [name.removeprefix("item.").removesuffix(".json") for name in names]
 
     def refuse_conflict(self, sources: Sequence[Source], *, add: bool, overwrite: bool) -> None:
-        """Raise UsageError if the folder holds results that this run would silently replace."""
+        """Raise UsageError if the folder holds results that this run would silently replace.
+
+        These are results of other settings and, without `add`, of other inputs.
+        """
         if overwrite:
             return
         if changed := self.other_settings():
@@ -168,7 +177,10 @@ class JobFolder:
         return [s["path"] for s in self.items().values() if s.get("path") not in now]
 
     def distinct(self, sources: Iterable[Source]) -> list[Source]:
-        """Return the sources, none with the stem of another input that has results here."""
+        """Return the sources, none with the stem of another input that has results here.
+
+        A source that has results here keeps the stem it had.
+        """
         stems = {state.get("path"): stem for stem, state in self.items().items()}
         used = {stem.lower() for stem in stems.values()}
         found = []
@@ -210,7 +222,10 @@ class JobFolder:
         return None
 
     def is_whole(self, state: Mapping) -> bool:
-        """Return whether the files of a finished source are as `finish` left them; else warn."""
+        """Return whether the files of a finished source are as `finish` left them; else warn.
+
+        A person may move or delete crops.
+        """
         for name, before in state["files"].items():
             path = self.folder / name
             gone = Path(name).parts[0] in PARTS and not path.exists()
@@ -241,7 +256,10 @@ class JobFolder:
 
     @contextmanager
     def tried(self, name: str) -> Iterator[None]:
-        """Count in a file how often work on `name` killed its process; VideoError if too often."""
+        """Count the tries of the work on `name`, in a file, since the process may die in it.
+
+        Raises VideoError if it has killed its process too often.
+        """
         path = self.state / f"tries.{name}"
         with path.open("ab") as file:
             file.write(b".")

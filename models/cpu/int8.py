@@ -76,7 +76,10 @@ class Int8Linear(_Int8):
 
 
 def is_exact() -> bool:
-    """Return whether this processor loses no int8 product: before VNNI, pairs exceed 16 bits."""
+    """Return whether this processor adds up int8 products without losing any.
+
+    Those before VNNI add pairs of products in 16 bits, which the largest ones exceed.
+    """
     layer = nn.Linear(64, 16, bias=False)
     nn.init.ones_(layer.weight)
     try:

@@ -20,7 +20,10 @@ BUFFER = 8 << 20  # bytes of the largest tensor of a step, which the processor's
 
 
 class WinogradConv2d(nn.Module):
-    """Computes a 3x3 convolution of stride and padding 1, float32 (B, C, H, W), channels last."""
+    """Computes what `conv`, a 3x3 convolution of stride 1 and padding 1, does.
+
+    Takes and returns float32 (B, C, H, W), channels last in memory.
+    """
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()

@@ -138,7 +138,10 @@ def _vp9(container, fps: Fraction, width: int, height: int):
 def replay(
     source: Source, rows: Iterable[Mapping], *, stride: int = 1, fps: float = 25.0
 ) -> Iterator[tuple[Frame, Mapping]]:
-    """Yield (Frame, row) of a scored video, decoded again; frames without a row are left out."""
+    """Yield (Frame, row) of a video scored earlier, decoding it again.
+
+    Frames without a row are left out: the file has changed since it was scored.
+    """
     by_frame = {row["frame"]: row for row in rows}
     for frame in FrameReader(source, stride=stride, fps=fps):
         if frame.index in by_frame:

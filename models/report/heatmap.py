@@ -102,7 +102,10 @@ def gradient_at(
 
 
 def _mean_over_places(features: Tensor) -> Tensor:
-    """Return maps (B, C, h, w) or tokens (B, 1 + N, C), the mean at every place."""
+    """Return maps (B, C, h, w) or tokens (B, 1 + N, C) with the mean vector at every place.
+
+    The class token, which comes first, belongs to no place and stays as it is.
+    """
     if features.ndim == 4:
         return features.mean((2, 3), keepdim=True).expand_as(features)
     patches = features[:, 1:]

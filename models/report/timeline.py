@@ -18,8 +18,9 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 def timeline(
     rows: Sequence[Mapping], thresholds: Mapping[str, float], size: Sequence[int] | None = None
 ) -> dict | None:
-    """Return the score's path, lanes of people (worst first), ticks and data; None without rows.
+    """Return the score's path, a lane per part of each person, ticks and data; None without rows.
 
+    People with the most flagged views come first. `thresholds` holds the parts that were judged,
     `size` is the frames' width and height, where the page shows them.
     """
     if not rows:

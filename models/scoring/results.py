@@ -14,7 +14,10 @@ SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft
 
 
 def read_scores(path: str | Path) -> dict:
-    """Return a scores.json, or the one in the folder `path`; UsageError names what is wrong."""
+    """Return the content of a scores.json, or of the one in the folder `path`.
+
+    Raises UsageError naming the file and what is wrong with it.
+    """
     path = Path(path)
     if path.is_dir():
         path = path / "scores.json"

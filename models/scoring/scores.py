@@ -52,7 +52,11 @@ def _highest(person: Mapping) -> float:
 
 
 class Tally:
-    """Sums the frames' rows into the video's scores; "people" counts views, "tracks" people."""
+    """Sums the frames' rows into the video's scores.
+
+    "people" counts person views: somebody who is seen in 100 frames is 100 views, but one of the
+    "tracks".
+    """
 
     def __init__(self, no_person: float | None = None, judged: Iterable[str] = PARTS):
         self.no_person = no_person

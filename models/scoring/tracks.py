@@ -64,7 +64,11 @@ class Tracker:
 
 
 def pair(a: Sequence, b: Sequence, least: float) -> list[tuple[int, int]]:
-    """Return the pairs of boxes (N, 4), (M, 4) by number, with the largest sum of overlaps."""
+    """Return the pairs (index in a, index in b) of boxes (N, 4) and (M, 4) that belong together.
+
+    The assignment has the largest sum of overlaps; pairs that overlap less than `least` are left
+    out.
+    """
     from scipy.optimize import linear_sum_assignment  # takes a while to import
 
     iou = overlaps(a, b)

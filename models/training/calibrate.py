@@ -93,7 +93,10 @@ def calibrate_file(
     false_flags: float | None,
     abnormal_index: int,
 ) -> tuple[np.ndarray, dict]:
-    """Write `source` calibrated to `target`; return the new `logits` (N,) and figures."""
+    """Write `source` with calibrated weights to `target`; return the new logits and their figures.
+
+    `logits` (N,) are those that `source` gives the crops.
+    """
     calibration = fit(crops.targets, logits, threshold, false_flags)
     after = calibration(logits)
     before_figures, figures = (measure(crops.targets, x, threshold) for x in (logits, after))

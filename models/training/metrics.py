@@ -55,7 +55,10 @@ def calibration_error(targets: np.ndarray, p: np.ndarray) -> float:
 
 
 def best_threshold(targets: np.ndarray, p: np.ndarray) -> tuple[float, float]:
-    """Return the threshold with the highest F1, half-way between two scores, and that F1."""
+    """Return the threshold (p > threshold is called abnormal) with the highest F1, and that F1.
+
+    The threshold lies half-way between two scores, so that rounding cannot move a score across it.
+    """
     from sklearn.metrics import f1_score, precision_recall_curve
 
     precision, recall, cuts = precision_recall_curve(targets, p)

@@ -33,7 +33,10 @@ REFERENCE_BATCH = 128  # the settings give learning rates for this many images p
 
 
 def count_steps(crops: int, batch_size: int, accumulation: int) -> tuple[int, int]:
-    """Return the images of a step over all processes, and the steps in an epoch."""
+    """Return the images of an optimiser step over all processes, and the steps in an epoch.
+
+    Raises UsageError if there are too few crops for one step.
+    """
     images = batch_size * world_size() * accumulation
     if crops < images:
         raise UsageError(
@@ -66,7 +69,10 @@ def build_optimizer(model: nn.Module, train, scale: float) -> torch.optim.AdamW:
 def build_schedule(
     optimizer: torch.optim.Optimizer, train, steps: int, scale: float
 ) -> CosineLRScheduler:
-    """Return the released cosine over all steps (`step_update(n)` after step n) with a warm-up."""
+    """Return a cosine over all steps, whose first part is replaced by a linear warm-up.
+
+    Call `step_update(n)` after step n (from 0), as the released training did.
+    """
     return CosineLRScheduler(
         optimizer,
         t_initial=train.EPOCHS * steps,
@@ -80,7 +86,10 @@ def build_schedule(
 
 
 def load_train(config, crops: Manifest, epochs: range) -> DataLoader:
-    """Return one loader of this process's batches of all `epochs`, so that none starts waiting."""
+    """Return one loader of this process's training batches of all `epochs`.
+
+    Its workers load beyond the end of an epoch, so that the next one starts without waiting.
+    """
     data, aug = config.DATA, config.AUG
     transform = build_train_transform(
         size=data.IMG_SIZE,
@@ -136,7 +145,10 @@ def build_augment(config, device: torch.device) -> Augment:
 
 
 def build_state(config, crops_count: int, device: torch.device) -> TrainingState:
-    """Return network (pre-trained if set), optimiser and schedule before the first step."""
+    """Return the network, its optimiser and its schedule before the first step.
+
+    The network starts from the pre-training file, if one is set.
+    """
     train = config.TRAIN
     images, steps = count_steps(crops_count, config.DATA.BATCH_SIZE, train.ACCUMULATION_STEPS)
     torch.manual_seed(config.SEED)  # the same new weights in every process

@@ -167,7 +167,10 @@ def plot_history(history: Sequence[dict]):
 
 
 def plot_roc_pr(targets: np.ndarray, p: np.ndarray, metrics: dict):
-    """Return the figure of ROC and precision-recall, with the threshold in use and the best one."""
+    """Return the figure of the ROC and precision-recall curves.
+
+    It marks the threshold in use and the one with the best F1.
+    """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     figure, (left, right) = _figure(2)
@@ -209,7 +212,10 @@ def plot_scores(targets: np.ndarray, p: np.ndarray, metrics: dict):
 
 
 def plot_calibration(targets: np.ndarray, curves: dict[str, np.ndarray], threshold: float):
-    """Return the figure of reliability, false flags and hits of `curves`, {name: p (N,)}."""
+    """Return the figure of reliability, and of false flags and hits by threshold.
+
+    `curves` maps names to p (N,): one, or those before and after calibration.
+    """
     figure, (left, right) = _figure(2)
     left.plot([0, 1], [0, 1], ":", color="0.6")
     cuts = np.linspace(0, 1, 501)

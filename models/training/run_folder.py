@@ -105,7 +105,10 @@ def find_conflict(folder: Path, config) -> str:
 
 
 def prepare(folder: Path, config, *, overwrite: bool) -> bool:
-    """Create the run's folder; return whether it holds another run, which `overwrite` allows."""
+    """Create the run's folder; return whether it holds another run, which `begin` then deletes.
+
+    Raises UsageError where it holds another run and `overwrite` is not set.
+    """
     conflict = find_conflict(folder, config)
     if conflict and not overwrite:
         raise UsageError(conflict)
@@ -117,7 +120,10 @@ def prepare(folder: Path, config, *, overwrite: bool) -> bool:
 
 
 def begin(folder: Path, config, state: TrainingState, *, clear_first: bool) -> None:
-    """Write the settings, cut metrics.jsonl where training starts, add a missing ckptN.pth."""
+    """Write the settings, and cut metrics.jsonl at the epoch where training starts.
+
+    A ckptN.pth that a killed run did not come to write after last.pth is written.
+    """
     if clear_first:
         clear(folder)
     with atomic_write(folder / "config.yaml") as file:
@@ -156,7 +162,10 @@ def save(path: Path, content: dict) -> None:
 def save_epoch(
     folder: Path, state: TrainingState, content: dict, states: dict, *, numbered: bool
 ) -> None:
-    """Write last.pth and, if `numbered`, ckptN.pth, in process 0; every process must call this."""
+    """Write last.pth and, if `numbered`, ckptN.pth.
+
+    `states` are this process's random states. Every process must call this; process 0 writes.
+    """
     all_states = gather_objects(states)
     if rank() != 0:
         return

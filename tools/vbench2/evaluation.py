@@ -48,7 +48,10 @@ class Evaluation:
 def collect(
     scores: dict, wanted: list[str], *, name: str, folder: Path | None = None, mode: str = STANDARD
 ) -> Evaluation:
-    """Return the `wanted` files of a scores.json, directly in `folder`, as the benchmark counts."""
+    """Return the `wanted` videos (file names) of a scores.json as the benchmark counts them.
+
+    With `folder`, only videos directly in it count. Raises UsageError where two have one name.
+    """
     scored = _by_file_name(scores["videos"], folder)
     broken = _by_file_name(scores["failed"], folder)
     rows = [scored[name] for name in wanted if name in scored]
@@ -89,7 +92,10 @@ def benchmark_score(row: dict) -> float:
 
 
 def write_result(result: Evaluation, output: Path) -> Path:
-    """Write `<name>_eval_results.json`, with a second key for what is missing; return its path."""
+    """Write `<name>_eval_results.json` as the benchmark does; return its path.
+
+    A second key says which videos are missing or failed, if any.
+    """
     content: dict = {DIMENSION: [result.mean, result.rows]}
     if result.missing or result.failed:
         content["incomplete"] = {
@@ -134,7 +140,10 @@ def format_result(result: Evaluation) -> str:
 
 
 def unlike_published(scores: dict) -> list[str]:
-    """Return in words how weights (read here), settings or frames differ from the published."""
+    """Return in words how weights, settings or frames of a scores.json differ from the published.
+
+    This reads the weight files that the settings name.
+    """
     settings = scores.get("settings")
     if not isinstance(settings, dict) or not _group(settings, "thresholds"):
         return ["the file does not say with which settings it was scored"]
