@@ -18,8 +18,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from human_anomaly.configs.defaults import PARTS, differences, get_config, thresholds
-from human_anomaly.configs.flags import add_shared_flags, at_least
+from human_anomaly.configs.defaults import differences, get_config, thresholds
+from human_anomaly.configs.flags import add_model_flags, add_shared_flags, at_least, given_models
+from human_anomaly.configs.parts import PARTS, other_texts, used_parts
 from human_anomaly.configs.places import ROOT
 from human_anomaly.data.runs.marks import version
 from human_anomaly.utils import (
@@ -48,11 +49,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--cfg", metavar="FILE", help="YAML with the classifiers' shape and the scoring rules")
     add("--detector-config", "--detector_config", metavar="FILE", help="YOLO-World's config")
     add("--detector-weights", "--detector_weights", metavar="FILE", help="YOLO-World's checkpoint")
-    add("--human-model", "--human_model", metavar="FILE", help="checkpoint that judges bodies")
-    add("--face-model", "--face_model", metavar="FILE", help="checkpoint that judges faces")
-    add("--hand-model", "--hand_model", metavar="FILE", help="checkpoint that judges hands")
+    add_model_flags(add)
     add("--release", action="store_true", help="use the released weights and their settings")
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="judge these only (all)")
+    add("--parts", nargs="+", choices=PARTS, help="judge these only (all)")
     text = "frames per batch (2 on CPU; on a GPU 8, with --fast 32)"
     add("--batch-size", type=at_least(1), metavar="N", help=text)
     add_shared_flags(add, "score")
@@ -81,13 +80,15 @@ def default_output(inputs: Sequence[str]) -> Path:
 
 def describe(args: argparse.Namespace, weights, config) -> dict:
     """Return the settings on which the results depend, for scores.json."""
+    used = used_parts(weights.models)
     return {
         "cfg": weights.cfg,
         "changed": {k: v for k, (_, v) in sorted(differences(config).items())},
         "detector_config": weights.detector_config,
         "detector_weights": weights.detector_weights,
         "models": weights.models,
-        "thresholds": dict(config.SCORE.THRESHOLDS),
+        "thresholds": {k: v for k, v in config.SCORE.THRESHOLDS.items() if k.lower() in used},
+        **other_texts(used),
         "channels": config.TEST.CHANNELS,
         "fast": args.fast,
         "frame_stride": args.frame_stride,
@@ -278,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg=args.cfg,
         detector_config=args.detector_config,
         detector_weights=args.detector_weights,
-        models={part: getattr(args, f"{part}_model") for part in args.parts},
+        models=given_models(args),
         release=args.release,
     )
     if args.video is None:

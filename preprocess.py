@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.flags import add_shared_flags, at_least
+from human_anomaly.configs.parts import PARTS, other_texts
 from human_anomaly.configs.places import tool
 from human_anomaly.data.runs.marks import mark
 from human_anomaly.utils import (
@@ -85,6 +86,7 @@ def describe(args: argparse.Namespace, config) -> dict:
         "fps": args.fps,
         "min_size": args.min_size,
         "format": args.format,
+        **other_texts(PARTS),
     }
 
 
@@ -127,6 +129,7 @@ def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
         args.detector_config,
         args.detector_weights,
         device,
+        parts=PARTS,
         score_thr=config.DETECTOR.SCORE_THR,
         keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
         batch_size=args.batch_size,

@@ -137,7 +137,9 @@ class Bench:
         detector = self.base.detector
         if config.DETECTOR != self.base.config.DETECTOR:
             detector = copy.copy(detector.detector)  # with the same network
-            detector.keep_padding_class = config.DETECTOR.KEEP_PADDING_CLASS
+            *known, _ = detector.people_parts
+            blank = known[0] if config.DETECTOR.KEEP_PADDING_CLASS else []
+            detector.people_parts = [*known, blank]
         return VideoScorer(
             detector,
             self.base.classifiers,

@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logging()
     if not any((args.folder / part).is_dir() for part in PARTS):
-        raise UsageError(f"{args.folder}: expected a folder with human/, face/ or hand/ in it")
+        raise UsageError(f"{args.folder}: expected one of {'/, '.join(PARTS)}/ in it")
     crops, mistakes = collect(args.folder, args.labels)
     if mistakes:
         more = f" (and {len(mistakes) - 1:,} more such lines)" if len(mistakes) > 1 else ""
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     contradictory = report(args.folder, crops)
     write_lists(args.folder, crops, keep_unlabelled=False)
-    logger.info(f"written: {args.folder}/{{human,face,hand}}.jsonl and overview_*.jpg")
+    logger.info(f"written: {args.folder}/{{{','.join(crops)}}}.jsonl and overview_*.jpg")
     return 1 if contradictory else 0
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.flags import add_model_flags, given_models
+from human_anomaly.configs.parts import PARTS
 from human_anomaly.configs.places import tool
 from human_anomaly.data.cropping.crop_lists import list_crops
 from human_anomaly.data.cropping.label_page import PROBABILITIES_FILE, read_probabilities
@@ -40,9 +42,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     p = command_parser(__doc__, "tools.score_crops")
     add = p.add_argument
     add("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
-    add("--human-model", "--human_model", metavar="FILE", help="checkpoint that judges bodies")
-    add("--face-model", "--face_model", metavar="FILE", help="checkpoint that judges faces")
-    add("--hand-model", "--hand_model", metavar="FILE", help="checkpoint that judges hands")
+    add_model_flags(add)
     add("--cfg", metavar="FILE", help="YAML with the classifiers' shape")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="such as TEST.CHANNELS bgr")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -50,8 +50,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if args.batch_size < 1:
         p.error(f"--batch-size: expected at least 1, got {args.batch_size}")
-    if not (args.human_model or args.face_model or args.hand_model):
-        p.error("expected at least one of --human-model, --face-model, --hand-model")
+    if not given_models(args):
+        p.error(f"expected at least one of {', '.join(f'--{part}-model' for part in PARTS)}")
     return args
 
 
@@ -80,10 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = get_config(args.cfg, args.opts)
     device = choose_device(args.device)
     probabilities = read_probabilities(args.folder)
-    for part in PARTS:
-        model = getattr(args, f"{part}_model")
-        if model is None:
-            continue
+    for part, model in given_models(args).items():
         places = list_crops(args.folder, part)
         if not places:
             raise UsageError(f"--{part}-model: no {part} crops in {args.folder}")

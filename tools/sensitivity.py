@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.flags import add_model_flags, given_models
 from human_anomaly.data.video import VideoError, find_sources
 from human_anomaly.models.scoring.results import SCORES, mean_interval, mean_known
 from human_anomaly.models.weights import choose_weights
@@ -133,8 +134,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--cfg", metavar="FILE", help="YAML of the unchanged settings")
     add("--detector-config", metavar="FILE", help="YOLO-World's config")
     add("--detector-weights", metavar="FILE", help="YOLO-World's checkpoint")
-    for part in PARTS:
-        add(f"--{part}-model", metavar="FILE", help=f"checkpoint that judges the {part}")
+    add_model_flags(add)
     add("--release", action="store_true", help="use the released weights and their settings")
     add("--frame-stride", type=int, default=1, help="score every n-th frame (1)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -148,11 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.videos.is_dir():
         raise UsageError(f"--videos: no such folder: {args.videos}")
     weights = choose_weights(
-        parts=PARTS,
         cfg=args.cfg,
         detector_config=args.detector_config,
         detector_weights=args.detector_weights,
-        models={part: getattr(args, f"{part}_model") for part in PARTS},
+        models=given_models(args),
         release=args.release,
     )
     config = get_config(weights.cfg)

@@ -6,8 +6,6 @@ or p of 0 is at the bottom.
 
 from collections.abc import Mapping, Sequence
 
-from human_anomaly.configs.defaults import PARTS
-
 WIDTH, HEIGHT = 1000, 100
 COLUMNS = 500  # the most bars in a lane; a bar shows the highest p of its frames
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
@@ -24,7 +22,7 @@ def timeline(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict |
     step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.04
     duration = max(times[-1] + step, 1e-3)
     xs = [WIDTH * (time + step / 2) / duration for time in times]
-    parts = [part for part in PARTS if part in thresholds]
+    parts = list(thresholds)
     return {
         "score": score_path(xs, [row["score"] for row in rows]),
         "people": _lanes(rows, thresholds, duration),
@@ -83,7 +81,7 @@ def _lanes(rows, thresholds: Mapping[str, float], duration: float) -> list[dict]
             "flagged": sum(views[number]),
             "lanes": [
                 {"part": part, **_bars(lanes[part], thresholds[part], columns)}
-                for part in PARTS
+                for part in thresholds
                 if part in lanes
             ],
         }
