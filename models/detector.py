@@ -105,8 +105,8 @@ class PartDetector:
         # The two texts often find the same box: its crop is searched once, for both people.
         people_of: dict[tuple[int, tuple[int, ...]], list[Person]] = {}
         crops: list[Image] = []
-        for i, found in enumerate(self.predictor(frames, self.people_texts, "detect people", run)):
-            for parts, box, score in _of_parts(found, self.people_parts, range(len(found.labels))):
+        for i, boxes in enumerate(self.predictor(frames, self.people_texts, "detect people", run)):
+            for parts, box, score in _of_parts(boxes, self.people_parts, range(len(boxes.labels))):
                 if not (box[2] > box[0] and box[3] > box[1]):
                     results[i].skipped += 1
                     continue
@@ -121,20 +121,20 @@ class PartDetector:
                         continue
                     crops.append(crop)
                 people_of.setdefault((i, corners), []).append(person)
-        found_parts = self.predictor(crops, self.part_texts, "detect parts", run)
-        for ((i, corners), people), found in zip(people_of.items(), found_parts, strict=True):
+        boxes_of_crops = self.predictor(crops, self.part_texts, "detect parts", run)
+        for ((i, corners), people), boxes in zip(people_of.items(), boxes_of_crops, strict=True):
             shift = np.array([*corners[:2], *corners[:2]], np.float64)
-            by_label = np.argsort(found.labels, kind="stable")
-            for parts, box, score in _of_parts(found, self.crop_parts, by_label):
+            by_label = np.argsort(boxes.labels, kind="stable")
+            for parts, box, score in _of_parts(boxes, self.crop_parts, by_label):
                 for person in people:
                     results[i].add(person, parts, tuple(box + shift), score, frames[i])
         return results
 
 
 def _of_parts(
-    found: Detections, parts_of: Sequence[list[str]], order: Iterable[int]
+    boxes: Detections, parts_of: Sequence[list[str]], order: Iterable[int]
 ) -> Iterator[tuple[list[str], np.ndarray, float]]:
     """Yield parts, box (4,) and score of the detections in `order` whose label has parts."""
     for i in order:
-        if parts := parts_of[found.labels[i]]:
-            yield parts, found.xyxy[i].astype(np.float64), float(found.scores[i])
+        if parts := parts_of[boxes.labels[i]]:
+            yield parts, boxes.xyxy[i].astype(np.float64), float(boxes.scores[i])

@@ -42,11 +42,11 @@ def timeline(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict |
 
 def _compact(person: Mapping, parts: Sequence[str]) -> list:
     """Return [id, box, [[index of the part, box, p], ...]] with boxes x1, y1, x2, y2."""
-    found = [
+    boxes = [
         [parts.index(p["part"]), [round(v) for v in p["bbox"]], round(p["p_abnormal"], 4)]
         for p in person["parts"]
     ]
-    return [person["id"], [round(v) for v in person["bbox"]], found]
+    return [person["id"], [round(v) for v in person["bbox"]], boxes]
 
 
 def score_path(xs: Sequence[float], scores: Sequence[float | None]) -> str:
