@@ -9,13 +9,13 @@ def human_anatomy(weights: str = "release", device: str = "auto", **options):
     `options` are those of `VideoScorer.from_files`: batch_size, stride, fps, fast, compile. Raises
     UsageError where the weights are not on this machine.
     """
-    from human_anomaly.configs.defaults import PARTS, get_config
+    from human_anomaly.configs.defaults import get_config
     from human_anomaly.models.scoring.scorer import VideoScorer
     from human_anomaly.models.weights import choose_weights
 
     if weights not in ("release", "demo"):
         raise ValueError(f"weights: expected release or demo, got {weights!r}")
-    files = choose_weights(parts=PARTS, models={}, release=weights == "release")
+    files = choose_weights(models={}, release=weights == "release")
     return VideoScorer.from_files(
         files.detector_config,
         files.detector_weights,

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from human_anomaly.configs.defaults import PARTS, differences, get_config, thresholds
-from human_anomaly.configs.flags import add_shared_flags, at_least
+from human_anomaly.configs.defaults import differences, get_config, thresholds
+from human_anomaly.configs.flags import add_model_flags, add_shared_flags, at_least, given_models
+from human_anomaly.configs.parts import PARTS, other_texts, used_parts
 from human_anomaly.configs.places import ROOT
 from human_anomaly.data.runs.marks import file_stamp
 from human_anomaly.models.scoring.results import SCORES, mean_known, print_scores
@@ -37,6 +38,7 @@ from human_anomaly.utils import (
 )
 
 logger = logging.getLogger("inference")
+FLAGS = ("device", "batch_size", "stride", "fps", "fast", "compile")  # as of `from_files`
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,11 +49,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--cfg", metavar="FILE", help="YAML with the classifiers' shape and the scoring rules")
     add("--detector-config", "--detector_config", metavar="FILE", help="YOLO-World's config")
     add("--detector-weights", "--detector_weights", metavar="FILE", help="YOLO-World's checkpoint")
-    add("--human-model", "--human_model", metavar="FILE", help="checkpoint that judges bodies")
-    add("--face-model", "--face_model", metavar="FILE", help="checkpoint that judges faces")
-    add("--hand-model", "--hand_model", metavar="FILE", help="checkpoint that judges hands")
+    add_model_flags(add)
     add("--release", action="store_true", help="use the released weights and their settings")
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="judge these only (all)")
+    add("--parts", nargs="+", choices=PARTS, help="judge these only (all)")
     text = "frames per batch (2 on CPU; on a GPU 8, with --fast 32)"
     add("--batch-size", type=at_least(1), metavar="N", help=text)
     add_shared_flags(add, "score")
@@ -83,14 +83,16 @@ def describe(options: Mapping, cfg: str | None) -> dict:
 
     `options` are the arguments of `VideoScorer.from_files`.
     """
-    config = options["config"]
+    config, used = options["config"], used_parts(options["models"])
+    limits = config.SCORE.THRESHOLDS.items()
     return {
         "cfg": cfg,
         "changed": {k: v for k, (_, v) in sorted(differences(config).items())},
         "detector_config": options["detector_config"],
         "detector_weights": options["detector_weights"],
         "models": options["models"],
-        "thresholds": dict(config.SCORE.THRESHOLDS),
+        "thresholds": {k: v for k, v in limits if k.lower() in used},
+        **other_texts(used),
         "channels": config.TEST.CHANNELS,
         "fast": options["fast"],
         "frame_stride": options["stride"],
@@ -204,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg=args.cfg,
         detector_config=args.detector_config,
         detector_weights=args.detector_weights,
-        models={part: getattr(args, f"{part}_model") for part in args.parts},
+        models=given_models(args),
         release=args.release,
     )
     if args.video is None:
@@ -212,14 +214,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.video, args.output = [str(ROOT / "demo/videos")], args.output or "results/demo"
     args.output = args.output or default_output(args.video)
     options = {
-        **{k: v for k, v in vars(files).items() if k != "cfg"},
+        "detector_config": files.detector_config,
+        "detector_weights": files.detector_weights,
+        "models": files.models,
         "config": get_config(files.cfg, args.opts),
-        "device": args.device,
-        "batch_size": args.batch_size,
-        "stride": args.stride,
-        "fps": args.fps,
-        "fast": args.fast,
-        "compile": args.compile,
+        **{name: getattr(args, name) for name in FLAGS},
     }
     try:
         with process_group():

@@ -23,6 +23,7 @@ from yacs.config import CfgNode
 
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.flags import add_shared_flags, at_least
+from human_anomaly.configs.parts import PARTS, other_texts
 from human_anomaly.configs.places import tool
 from human_anomaly.data.runs.marks import mark
 from human_anomaly.utils import (
@@ -103,6 +104,7 @@ def describe(options: Options) -> dict:
         "fps": options.fps,
         "min_size": options.min_size,
         "format": options.format,
+        **other_texts(PARTS),
     }
 
 
@@ -137,6 +139,7 @@ def load_detector(options: Options) -> tuple[Callable, int]:
         options.detector_config,
         options.detector_weights,
         device,
+        parts=PARTS,
         score_thr=options.config.DETECTOR.SCORE_THR,
         keep_padding_class=options.config.DETECTOR.KEEP_PADDING_CLASS,
         batch_size=options.batch_size,

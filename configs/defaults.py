@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode as Node
 
-from human_anomaly.configs.values import PARTS, ConfigError, coerce, short
+from human_anomaly.configs.parts import PARTS, TABLE
+from human_anomaly.configs.values import ConfigError, coerce, short
 from human_anomaly.utils import plain
 
 # Keys of SimMIM's configs that do not exist here: why, or what to use instead.
@@ -42,7 +43,7 @@ DEFAULTS = {
         "TRAIN_PATH": "",
         "VAL_PATH": "",
         "IMAGE_ROOT": "",  # empty: all_images/, the part's folder, or the JSONL's own
-        "PART": "",  # human, face or hand; empty: from the JSONL's name
+        "PART": "",  # one of configs/parts.py; empty: from the JSONL's name
         "IMG_SIZE": 224,
         "INTERPOLATION": "bicubic",
         "PIN_MEMORY": True,
@@ -117,7 +118,7 @@ DEFAULTS = {
         "KEEP_PADDING_CLASS": True,  # boxes of the first pass's " " class count as people
     },
     "SCORE": {
-        "THRESHOLDS": {"HUMAN": 0.45, "FACE": 0.3, "HAND": 0.32},
+        "THRESHOLDS": {part.name.upper(): part.threshold for part in TABLE},
         "NO_PERSON": None,  # the score of a video without people: null or a number
     },
 }

@@ -1,7 +1,9 @@
-"""The flags that inference.py and preprocess.py share: which frames to take, and where."""
+"""The flags that several commands share."""
 
 import argparse
 from collections.abc import Callable
+
+from human_anomaly.configs.parts import PARTS
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
@@ -19,6 +21,17 @@ def _frame_rate(text: str) -> float:
     if not 0 < float(text) < 1000:
         raise argparse.ArgumentTypeError(f"expected a number between 0 and 1000, got {text}")
     return float(text)
+
+
+def add_model_flags(add: Callable) -> None:
+    """Add the flags by a parser's `add_argument` that name each part's checkpoint."""
+    for part in PARTS:
+        add(f"--{part}-model", f"--{part}_model", metavar="FILE", help=f"checkpoint for the {part}")
+
+
+def given_models(args: argparse.Namespace) -> dict[str, str]:
+    """Return {part: checkpoint} of the parts whose flag is given."""
+    return {part: file for part in PARTS if (file := getattr(args, f"{part}_model"))}
 
 
 def add_shared_flags(add: Callable, verb: str) -> None:

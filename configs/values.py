@@ -2,9 +2,8 @@
 
 import reprlib
 
+from human_anomaly.configs.parts import PARTS
 from human_anomaly.utils import UsageError
-
-PARTS = ("human", "face", "hand")
 
 
 class ConfigError(UsageError):

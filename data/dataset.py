@@ -106,7 +106,7 @@ def read_manifest(
         raise UsageError(
             f"{path}: all {len(labels)} lines have label {labels[0]}, expected both 0 and 1"
         )
-    part = part or next((part for part in PARTS if path.name.startswith(part)), "")
+    part = part or max((p for p in PARTS if path.name.startswith(p)), key=len, default="")
     root = Path(image_root) if image_root else find_image_root(path, part)
     if not root.is_dir():
         raise UsageError(f"--image-root: no such folder: {root}")

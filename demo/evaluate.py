@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.configs.places import home
 from human_anomaly.demo.paths import WEIGHTS, load_scorer
 from human_anomaly.demo.truth import abnormal_part, match, true_parts
@@ -55,7 +55,7 @@ class Detections:
     """Counts true parts, how many of them are found (IoU of 0.5 or more), and false people."""
 
     def __init__(self):
-        self.true, self.found = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+        self.true, self.found = dict.fromkeys(BASE_PARTS, 0), dict.fromkeys(BASE_PARTS, 0)
         self.frames = self.false_people = 0
 
     def add(self, people: Sequence[Mapping], truth: Sequence[Mapping]) -> None:
@@ -67,7 +67,7 @@ class Detections:
         self.frames += 1
         boxes = [part for person in people for part in person["parts"]]
         seen = None
-        for name in PARTS:
+        for name in BASE_PARTS:
             found = [box for box in boxes if box["part"] == name]
             known = [t for t in true_parts(truth, name) if seen is None or t[2] in seen]
             matches = match(
@@ -84,7 +84,7 @@ class Detections:
 
     def figures(self) -> dict[str, float]:
         """Return each part's recall, and the false people per frame."""
-        recall = {f"{p}_recall": self.found[p] / max(1, self.true[p]) for p in PARTS}
+        recall = {f"{p}_recall": self.found[p] / max(1, self.true[p]) for p in BASE_PARTS}
         return recall | {"false_people_per_frame": self.false_people / max(1, self.frames)}
 
 
@@ -104,7 +104,7 @@ class TrueCrops:
         if frame.index % self.EVERY:
             return
         height, width = frame.image.shape[:2]
-        for part in PARTS:
+        for part in BASE_PARTS:
             crops = []
             for box, abnormal, _ in true_parts(truth, part):
                 if (square := square_box(box, width, height)) is not None:
@@ -114,7 +114,7 @@ class TrueCrops:
 
     def figures(self) -> dict[str, float]:
         """Return each part's AUROC."""
-        return {f"{p}_auroc": auroc(self.labels[p], self.judged[p]) for p in PARTS}
+        return {f"{p}_auroc": auroc(self.labels[p], self.judged[p]) for p in BASE_PARTS}
 
 
 def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
@@ -131,9 +131,9 @@ def right_part(rows: Mapping[str, Mapping], parts: Mapping[str, str | None]) -> 
     normal videos. `rows` are summaries of videos, `parts` their abnormal parts, None if normal.
     """
     normal = [rows[v]["abnormal_by_part"] for v, part in parts.items() if part is None]
-    usual = {p: sum(row[p] for row in normal) / len(normal) for p in PARTS}
+    usual = {p: sum(row[p] for row in normal) / len(normal) for p in BASE_PARTS}
     hits = [
-        max(PARTS, key=lambda p: rows[video]["abnormal_by_part"][p] - usual[p]) == part
+        max(BASE_PARTS, key=lambda p: rows[video]["abnormal_by_part"][p] - usual[p]) == part
         for video, part in parts.items()
         if part is not None
     ]
@@ -190,8 +190,8 @@ def main() -> int:
     print_figures(figures)
     print_aurocs(aurocs)
     detections, _, crops = counts
-    true = ", ".join(f"{detections.true[p]} {p}" for p in PARTS)
-    judged = ", ".join(f"{len(crops.labels[p])} {p}" for p in PARTS)
+    true = ", ".join(f"{detections.true[p]} {p}" for p in BASE_PARTS)
+    judged = ", ".join(f"{len(crops.labels[p])} {p}" for p in BASE_PARTS)
     print(
         f"\n{len(parts)} videos ({sum(labels)} abnormal), {detections.frames} frames; "
         f"true parts: {true}; judged true crops: {judged}"

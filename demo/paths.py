@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.configs.places import ROOT
 
 DETECTOR_CONFIG = ROOT / "configs/demo/yolo_world_demo.py"
@@ -18,7 +19,7 @@ def load_scorer(weights: Path = WEIGHTS, *, stride: int = 1):
     return VideoScorer.from_files(
         DETECTOR_CONFIG,
         weights / "detector.pth",
-        {part: weights / f"{part}.pth" for part in PARTS},
+        {part: weights / f"{part}.pth" for part in BASE_PARTS},
         get_config(CONFIG),
         device="cpu",
         stride=stride,

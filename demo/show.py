@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.demo.paths import ROOT, VIDEOS
 from human_anomaly.demo.truth import abnormal_part, read_truth
 from human_anomaly.utils import UsageError, command_parser, run_main
@@ -26,14 +26,14 @@ def table(rows: Mapping[str, Mapping], truth: Mapping[str, str | None]) -> str:
     """
     lines = [
         f"{'video':<20}{'truth':<15}{'expected':<10}{'video_results':>13}{'score_soft':>12}"
-        + "".join(f"{part + ' flags':>13}" for part in PARTS)
+        + "".join(f"{part + ' flags':>13}" for part in BASE_PARTS)
     ]
     for video, part in sorted(truth.items()):
         row = rows[video]
         shown, expected = ("normal", "high") if part is None else (f"{part} anomaly", "low")
         scores = [row["video_results"], row["score_soft"]]
         words = ["-" if score is None else f"{score:.3f}" for score in scores]
-        flags = "".join(f"{row['abnormal_by_part'][p]:>13.1%}" for p in PARTS)
+        flags = "".join(f"{row['abnormal_by_part'][p]:>13.1%}" for p in BASE_PARTS)
         lines.append(f"{video:<20}{shown:<15}{expected:<10}{words[0]:>13}{words[1]:>12}{flags}")
     return "\n".join(lines)
 

@@ -12,7 +12,8 @@ import time
 from itertools import chain
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.configs.places import home
 from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
 from human_anomaly.demo.truth import label_crops, read_truth
@@ -176,7 +177,7 @@ def write_lists(args: argparse.Namespace, crops: Path) -> None:
         for folder in folders:
             truth |= read_truth(truth_file(folder))
         wanted = [row for row in boxes if row["source"] in truth]
-        for part in PARTS:
+        for part in BASE_PARTS:
             path = crops / f"{part}_{purpose}.jsonl"
             found = label_crops(wanted, truth, part)
             rows = [[file.removeprefix(f"{part}/"), *rest] for file, *rest in found]
@@ -246,7 +247,7 @@ def main() -> int:
         detector = calibrate_detector(args, detector)
     crops = cut_crops(args, detector)
     write_lists(args, crops)
-    classifiers = {part: train_classifier(args, crops, part) for part in PARTS}
+    classifiers = {part: train_classifier(args, crops, part) for part in BASE_PARTS}
     if args.calibration_stills:
         classifiers = {p: calibrate_classifier(crops, p, file) for p, file in classifiers.items()}
     pack(args, detector, classifiers)

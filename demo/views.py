@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from human_anomaly.configs.defaults import PARTS, get_config, thresholds
+from human_anomaly.configs.defaults import get_config, thresholds
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.demo.paths import CONFIG
 from human_anomaly.demo.truth import match
 
@@ -19,7 +20,7 @@ class Views:
         self.thresholds = thresholds(get_config(CONFIG))
         self.seen = dict.fromkeys(("normal", "abnormal", "second"), 0)
         self.flagged = dict(self.seen)
-        self.normal_by_part = dict.fromkeys(PARTS, 0)
+        self.normal_by_part = dict.fromkeys(BASE_PARTS, 0)
 
     def add(self, people: Sequence[Mapping], truth: Sequence[Mapping]) -> None:
         """Count one frame: `people` as in frames.jsonl, `truth` as in truth.jsonl."""
@@ -37,9 +38,9 @@ class Views:
             self.seen[kind] += 1
             self.flagged[kind] += person["abnormal"]
             if kind == "normal":
-                for name, threshold in self.thresholds.items():
+                for name in self.normal_by_part:
                     ps = [p["p_abnormal"] for p in person["parts"] if p["part"] == name]
-                    self.normal_by_part[name] += any(p > threshold for p in ps)
+                    self.normal_by_part[name] += any(p > self.thresholds[name] for p in ps)
 
     def figures(self) -> dict[str, float]:
         """Return the shares of flagged views, and by which parts normal views are flagged."""

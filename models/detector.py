@@ -1,25 +1,37 @@
-"""Finding people and their faces and hands: two passes of one YOLO-World detector."""
+"""Finding people and their parts: two passes of one YOLO-World detector."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from human_anomaly.configs.parts import BASE_PARTS, TABLE
 from human_anomaly.data.crops import cut, square_box
 from human_anomaly.models.device import enough_memory
 from human_anomaly.models.yolo_world.letterbox import Image
 from human_anomaly.models.yolo_world.predictor import Detections, Predictor
 
 PADDING = " "  # pads a prompt set, and is a class of its own
-PEOPLE_TEXTS = ("human", PADDING)
-PART_TEXTS = ("face", "hand", PADDING)
+
+
+def prompt_set(parts: Container[str], found_in: str) -> dict[str, list[str]]:
+    """Return {text: the parts of its boxes} for those of `parts` found in "frame" or "person".
+
+    A text that several parts share is sent once, and its boxes are of all of them. The padding text
+    is the last one.
+    """
+    names: dict[str, list[str]] = {}
+    for part in TABLE:
+        if part.name in parts and part.found_in == found_in:
+            names.setdefault(part.text, []).append(part.name)
+    return names | {PADDING: []}
 
 
 @dataclass(frozen=True)
 class PartBox:
-    """A body, face or hand: box and square are (x1, y1, x2, y2) in pixels of the frame."""
+    """A body, face, hand ..: box and square are (x1, y1, x2, y2) in pixels of the frame."""
 
     part: str
     bbox: tuple[float, float, float, float]
@@ -42,9 +54,17 @@ class FrameDetections:
     people: list[Person]
     skipped: int = 0
 
+    def add(self, person: Person, parts: list[str], box: tuple, score: float, frame: Image) -> None:
+        """Add a box (x1, y1, x2, y2) of `parts` to `person`; without a square it is skipped."""
+        height, width = frame.shape[:2]
+        if square := square_box(box, width, height):
+            person.parts += [PartBox(part, box, score, square) for part in parts]
+        else:
+            self.skipped += len(parts)
+
 
 class PartDetector:
-    """Finds people in frames, then faces and hands in each person's crop.
+    """Finds people in frames, then the other `parts` in each person's crop.
 
     `config` and `weights` are YOLO-World's config file and checkpoint. With `keep_padding_class`,
     boxes of the padding text count as people, as in the released code. The other options are
@@ -57,26 +77,20 @@ class PartDetector:
         weights: str | Path,
         device: str | torch.device = "cpu",
         *,
-        score_thr: float = 0.1,
+        parts: Container[str] = BASE_PARTS,
         keep_padding_class: bool = True,
-        batch_size: int = 4,
-        threads: int = 1,
         **options,
     ):
-        self.predictor = Predictor(
-            config,
-            weights,
-            (*PEOPLE_TEXTS, *PART_TEXTS),
-            device,
-            score_thr=score_thr,
-            batch_size=batch_size,
-            threads=threads,
-            **options,
-        )
+        people, others = prompt_set(parts, "frame"), prompt_set(parts, "person")
+        options = {"score_thr": 0.1, "batch_size": 4, "threads": 1} | options
+        self.predictor = Predictor(config, weights, (*people, *others), device, **options)
         self.device, self.on_device = self.predictor.device, self.predictor.on_device
-        self.people_texts = self.predictor.embeddings[: len(PEOPLE_TEXTS)][None]
-        self.part_texts = self.predictor.embeddings[len(PEOPLE_TEXTS) :][None]
-        self.keep_padding_class = keep_padding_class
+        self.people_texts = self.predictor.embeddings[: len(people)][None]
+        self.part_texts = self.predictor.embeddings[len(people) :][None]
+        if keep_padding_class:
+            people[PADDING] = next(iter(people.values()))
+        # By label, of which parts a box of the first and of the second pass is.
+        self.people_parts, self.crop_parts = list(people.values()), list(others.values())
 
     @enough_memory()
     def detect(
@@ -91,11 +105,14 @@ class PartDetector:
         # The two texts often find the same box: its crop is searched once, for both people.
         people_of: dict[tuple[int, tuple[int, ...]], list[Person]] = {}
         crops: list[Image] = []
-        for i, found in enumerate(self.predictor(frames, self.people_texts, "detect people", run)):
-            for box, score in self._people(found):
-                person = self._add_person(frames[i], results[i], box, score)
-                if person is None:
+        for i, boxes in enumerate(self.predictor(frames, self.people_texts, "detect people", run)):
+            for parts, box, score in _of_parts(boxes, self.people_parts, range(len(boxes.labels))):
+                if not (box[2] > box[0] and box[3] > box[1]):
+                    results[i].skipped += 1
                     continue
+                person = Person(bbox=tuple(map(float, box)))
+                results[i].people.append(person)
+                results[i].add(person, parts, person.bbox, score, frames[i])
                 corners = tuple(map(int, box))
                 if (i, corners) not in people_of:
                     crop = cut(frames[i], box)
@@ -104,54 +121,20 @@ class PartDetector:
                         continue
                     crops.append(crop)
                 people_of.setdefault((i, corners), []).append(person)
-        found_parts = self.predictor(crops, self.part_texts, "detect parts", run)
-        for ((i, corners), people), parts in zip(people_of.items(), found_parts, strict=True):
-            for person in people:
-                self._add_parts(frames[i], results[i], person, corners[:2], parts)
+        boxes_of_crops = self.predictor(crops, self.part_texts, "detect parts", run)
+        for ((i, corners), people), boxes in zip(people_of.items(), boxes_of_crops, strict=True):
+            shift = np.array([*corners[:2], *corners[:2]], np.float64)
+            by_label = np.argsort(boxes.labels, kind="stable")
+            for parts, box, score in _of_parts(boxes, self.crop_parts, by_label):
+                for person in people:
+                    results[i].add(person, parts, tuple(box + shift), score, frames[i])
         return results
 
-    def _people(self, found: Detections) -> Iterator[tuple[np.ndarray, float]]:
-        """Yield box (4,) and score of the detections that count as people."""
-        for box, score, label in zip(found.xyxy, found.scores, found.labels, strict=True):
-            if self.keep_padding_class or PEOPLE_TEXTS[label] != PADDING:
-                yield box, float(score)
 
-    @staticmethod
-    def _add_person(
-        frame: Image, result: FrameDetections, box: np.ndarray, score: float
-    ) -> Person | None:
-        """Add a person to `result` and return it; a box without an area is skipped."""
-        if not (box[2] > box[0] and box[3] > box[1]):
-            result.skipped += 1
-            return None
-        person = Person(bbox=tuple(map(float, box)))
-        result.people.append(person)
-        _add_part(frame, result, person, "human", person.bbox, score)
-        return person
-
-    @staticmethod
-    def _add_parts(
-        frame: Image,
-        result: FrameDetections,
-        person: Person,
-        corner: tuple[int, int],
-        found: Detections,
-    ) -> None:
-        """Add the parts found in the person's crop, whose upper left corner is (x, y)."""
-        shift = np.array([*corner, *corner], np.float64)
-        for label, part in enumerate(PART_TEXTS[:-1]):
-            for i in np.flatnonzero(found.labels == label):
-                box = tuple(found.xyxy[i].astype(np.float64) + shift)
-                _add_part(frame, result, person, part, box, float(found.scores[i]))
-
-
-def _add_part(
-    frame: Image, result: FrameDetections, person: Person, part: str, box: tuple, score: float
-) -> None:
-    """Add a part to `person`; a box (x1, y1, x2, y2) that no square fits is skipped."""
-    height, width = frame.shape[:2]
-    square = square_box(box, width, height)
-    if square is None:
-        result.skipped += 1
-    else:
-        person.parts.append(PartBox(part, box, score, square))
+def _of_parts(
+    boxes: Detections, parts_of: Sequence[list[str]], order: Iterable[int]
+) -> Iterator[tuple[list[str], np.ndarray, float]]:
+    """Yield parts, box (4,) and score of the detections in `order` whose label has parts."""
+    for i in order:
+        if parts := parts_of[boxes.labels[i]]:
+            yield parts, boxes.xyxy[i].astype(np.float64), float(boxes.scores[i])

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.parts import BASE_PARTS, used_parts
 from human_anomaly.configs.places import ROOT, home, tool
 from human_anomaly.data.download.fetch import FetchError
 from human_anomaly.data.runs.marks import file_stamp, mark
@@ -69,7 +70,7 @@ class ChosenFiles:
 
 def choose_weights(
     *,
-    parts: Sequence[str],
+    parts: Sequence[str] | None = None,
     cfg: str | None = None,
     detector_config: str | None = None,
     detector_weights: str | None = None,
@@ -79,16 +80,19 @@ def choose_weights(
 ) -> ChosenFiles:
     """Return the files with which to judge `parts`: those given, the released ones, or the demo's.
 
-    `models` maps parts to checkpoints, or to None where none is given. Without `release`, the
-    demo's are used where no weights are given at all. Raises UsageError, which names missing flags
-    or missing released files.
+    `models` maps parts to checkpoints, or to None where none is given. Without `parts`, the base
+    parts are judged, and others whose checkpoint is given. Without `release`, the demo's are used
+    where no weights are given at all. Raises UsageError, which names missing flags or files.
     """
+    parts = parts or used_parts([part for part, file in models.items() if file])
     given = {part: models.get(part) for part in parts}
     root = root or home()
     named = [detector_config, detector_weights, *given.values()]
     if release:
         chosen = {"detector": detector_weights, **given}
         needed = [name for name, file in chosen.items() if not file]
+        if lacking := [f"--{name}_model" for name in needed if name not in WEIGHTS]:
+            raise UsageError(f"{', '.join(lacking)}: missing; no such checkpoint is released")
         chosen |= {name: str(path) for name, path in release_files(root, needed).items()}
         return ChosenFiles(
             cfg or str(ROOT / RELEASE_CONFIG),
@@ -96,7 +100,7 @@ def choose_weights(
             chosen["detector"],
             {part: chosen[part] for part in parts},
         )
-    if not any(named):
+    if not any(named) and set(parts) <= set(BASE_PARTS):
         logger.info("no weights given: using the demo's, which can judge drawings only")
         demo = ROOT / "demo" / "weights"
         return ChosenFiles(
@@ -137,7 +141,7 @@ def _shared_file(name: str) -> Path | None:
     """Return VBench-2.0's own copy of the file `name`, or None."""
     folder = Path(os.environ.get("VBENCH2_CACHE_DIR") or "~/.cache/vbench2").expanduser()
     files = sorted(folder.glob("anomaly_detector/*.pth"))
-    names = {path: [part for part in PARTS if part in path.stem.lower()] for path in files}
+    names = {path: [part for part in BASE_PARTS if part in path.stem.lower()] for path in files}
     names[folder / "YOLO-World" / WEIGHTS["detector"].path.name] = ["detector"]
     return next((p for p, found in names.items() if found == [name] and p.is_file()), None)
 
@@ -152,7 +156,7 @@ def good_shared_file(name: str, root: Path) -> Path | None:
         return path
     logger.info(f"{name}: found {path}, checking it")
     try:
-        for other in PARTS:
+        for other in BASE_PARTS:
             twin = _shared_file(other)
             if name != other and twin is not None and filecmp.cmp(path, twin, shallow=False):
                 raise FetchError(f"same content as {twin.name}, so one was written over the other")

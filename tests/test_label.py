@@ -237,7 +237,7 @@ def test_a_name_that_is_not_utf8(folder: Path):
 
 
 def test_wrong_folder_and_broken_boxes(tmp_path: Path, folder: Path):
-    with pytest.raises(UsageError, match="expected a folder with human/, face/ or hand/ in it"):
+    with pytest.raises(UsageError, match="expected one of human/, face/, hand/ in it"):
         label.main([str(tmp_path / "none")])
     (folder / "boxes.jsonl").write_text('{"file": "hand/a.jpg"}\n')
     with pytest.raises(UsageError, match=r"boxes.jsonl: not written by preprocess.py"):

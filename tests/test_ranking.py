@@ -62,6 +62,7 @@ def test_all_360_videos_with_the_released_weights_are_ranked(released, keys, tmp
         (lambda s: s["settings"].update(dtype="bfloat16"), "scored in bfloat16"),
         (lambda s: s["settings"].update(frame_stride=2), "not every frame was scored"),
         (lambda s: s["settings"]["models"].pop("face"), "face was not scored"),
+        (lambda s: s["settings"]["models"].update(foot="f.pth"), "foot was scored, too"),
         (
             lambda s: s["settings"]["thresholds"].update(HAND=0.5),
             "other settings: SCORE.THRESHOLDS.HAND 0.5 instead of 0.3232",

@@ -26,7 +26,7 @@ def args(tmp_path):
 def items_of(args):
     return [
         reproduce.clip_item(args),
-        *(reproduce.accuracy_item(args, part) for part in reproduce.PARTS),
+        *(reproduce.accuracy_item(args, part) for part in reproduce.ACCURACY),
         *(reproduce.table_item(args, model) for model in PUBLISHED),
     ]
 
@@ -36,7 +36,7 @@ def put_everything(args):
         (args.root / weight.path).parent.mkdir(parents=True, exist_ok=True)
         (args.root / weight.path).touch()
     (args.data / "dataset").mkdir(parents=True)
-    for part in reproduce.PARTS:
+    for part in reproduce.ACCURACY:
         (args.data / "dataset" / f"{part}_test.jsonl").touch()
     (args.data / "src_video").mkdir()
     (args.data / "src_video" / reproduce.CLIP).touch()

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.parts import TABLE
 from human_anomaly.models.checkpoint import pick_state, read_checkpoint
+from human_anomaly.models.detector import PADDING
 from human_anomaly.models.yolo_world.build import embed, split_state
 from human_anomaly.utils import UsageError, atomic_write, command_parser, run_main
 
-TEXTS = (*PARTS, " ")  # the last one pads prompt sets
+TEXTS = (*dict.fromkeys(part.text for part in TABLE), PADDING)
 
 
 def with_vocabulary(
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("source", metavar="IN", type=Path, help="a YOLO-World checkpoint")
     add("target", metavar="OUT", type=Path, help="the file to write")
-    text = "prompts to keep (default: human face hand and the padding text)"
+    text = "prompts to keep (default: those of configs/parts.py and the padding text)"
     add("--texts", nargs="+", default=TEXTS, metavar="TEXT", help=text)
     add("--half", action="store_true", help="store weights in float16")
     args = parser.parse_args(argv)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.configs.places import home
 from human_anomaly.data.download.fetch import (
     FetchError,
@@ -67,7 +67,7 @@ def by_hand(name: str, root: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 1 when a file could not be had, else 0."""
-    groups = {"scoring": ["detector", *PARTS], "all": list(WEIGHTS)}
+    groups = {"scoring": ["detector", *BASE_PARTS], "all": list(WEIGHTS)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", choices=[*WEIGHTS, *groups], help="what to fetch")
     parser.add_argument("--mirror", help="URL or folder (default: Hugging Face, Google Drive)")

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from human_anomaly.configs.defaults import PARTS, get_config
-from human_anomaly.configs.flags import at_least
+from human_anomaly.configs.flags import add_model_flags, at_least, given_models
 from human_anomaly.configs.places import tool
 from human_anomaly.data.cropping.crop_lists import LABELS, Crop, list_crops, write_lists
 from human_anomaly.data.cropping.label_page import (
@@ -54,7 +54,7 @@ def judge_crops(args: argparse.Namespace) -> None:
 
     config, device = get_config(args.cfg, args.opts), choose_device(args.device)
     path, probabilities = args.folder / PROBABILITIES_FILE, read_probabilities(args.folder)
-    for part, model in checkpoints(args).items():
+    for part, model in given_models(args).items():
         places = list_crops(args.folder, part)
         if not places:
             raise UsageError(f"--{part}-model: no {part} crops in {args.folder}")
@@ -165,9 +165,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--template", action="store_true", help="only write DIR/labels.csv for a person to fill in")
     labels = "labels to read (DIR/labels.csv and DIR/labels.json)"
     add("--labels", "--csv", type=Path, metavar="FILE", help=labels)
-    for part in PARTS:
-        text = f"write DIR/p_abnormal.json: judge the {part} crops by this checkpoint"
-        add(f"--{part}-model", f"--{part}_model", metavar="FILE", help=text)
+    add_model_flags(add)
     add("--cfg", metavar="FILE", help="YAML with the classifiers' shape")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="such as TEST.CHANNELS bgr")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -175,19 +173,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return p.parse_args(argv)
 
 
-def checkpoints(args: argparse.Namespace) -> dict[str, str]:
-    """Return the checkpoint of each part that has one."""
-    models = {part: getattr(args, f"{part}_model") for part in PARTS}
-    return {part: model for part, model in models.items() if model}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 1 when some crops are contradictory, else 0."""
     args = parse_args(argv)
     setup_logging()
     if not any((args.folder / part).is_dir() for part in PARTS):
-        raise UsageError(f"{args.folder}: expected a folder with human/, face/ or hand/ in it")
-    if checkpoints(args):
+        raise UsageError(f"{args.folder}: expected one of {'/, '.join(PARTS)}/ in it")
+    if given_models(args):
         judge_crops(args)
         if not (args.page or args.template):
             logger.info(f"next: {tool('label')} {args.folder} --page")
@@ -213,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     contradictory = report(args.folder, crops)
     write_lists(args.folder, crops, keep_unlabelled=False)
-    logger.info(f"written: {args.folder}/{{human,face,hand}}.jsonl and overview_*.jpg")
+    logger.info(f"written: {args.folder}/{{{','.join(crops)}}}.jsonl and overview_*.jpg")
     return 1 if contradictory else 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.configs.places import ROOT, home, tool
 from human_anomaly.models.scoring.results import read_scores
 from human_anomaly.models.weights import RELEASE_CONFIG, WEIGHTS, find_weight, release_files
@@ -52,16 +52,16 @@ def _weights_missing(names: tuple[str, ...], root: Path) -> list[str]:
 
 def _release_flags(root: Path) -> list[str]:
     """Return inference.py's flags for the released weights below `root`."""
-    files = release_files(root, ("detector", *PARTS))
+    files = release_files(root, ("detector", *BASE_PARTS))
     flags = ["--release", "--detector-weights", str(files["detector"])]
-    return flags + [word for part in PARTS for word in (f"--{part}-model", str(files[part]))]
+    return flags + [word for part in BASE_PARTS for word in (f"--{part}-model", str(files[part]))]
 
 
 def clip_item(args: argparse.Namespace) -> Item:
     """The example clip's score."""
     folders = [folder for folder in (args.data, args.videos) if folder and folder.is_dir()]
     clip = args.clip or next((path for folder in folders for path in folder.rglob(CLIP)), None)
-    missing = _weights_missing(("detector", *PARTS), args.root)
+    missing = _weights_missing(("detector", *BASE_PARTS), args.root)
     if clip is None or not clip.is_file():
         where = args.clip or f"'{CLIP}' below {args.data}"
         missing.append(f"the example clip, {where} (1920x1080, 173 frames; --clip FILE)")
@@ -109,7 +109,7 @@ def table_item(args: argparse.Namespace, model: str) -> Item:
     if args.videos and args.videos.is_dir():
         folders = {_plain(p.name): p for p in sorted(args.videos.iterdir()) if p.is_dir()}
     folder = folders.get(_plain(model))
-    missing = _weights_missing(("detector", *PARTS), args.root)
+    missing = _weights_missing(("detector", *BASE_PARTS), args.root)
     if folder is None:
         where = args.videos / model if args.videos else f"--videos FOLDER with FOLDER/{model}/"
         missing.append(f"{model}'s videos, {where} (<prompt>-<0..2>.mp4, {VIDEOS} videos)")
@@ -176,7 +176,7 @@ def main() -> int:
         if (value := getattr(args, name)) is not None:
             setattr(args, name, value.absolute())
     items = [clip_item(args)]
-    items += [accuracy_item(args, part) for part in PARTS]
+    items += [accuracy_item(args, part) for part in ACCURACY]
     items += [table_item(args, model) for model in PUBLISHED]
     return 1 if reproduce(items, dry_run=args.dry_run) else 0
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.data.dataset import row_problem
 from human_anomaly.data.download.archive import refuse_lfs_pointer, unpack
 from human_anomaly.data.download.fetch import FetchError, data_set_from_hub
@@ -32,7 +32,7 @@ from human_anomaly.utils import (
 logger = logging.getLogger(__name__)
 
 REPO = "Vchitect/VBench-2.0_human_anomaly"
-LISTS = tuple(f"{part}_{split}" for part in PARTS for split in ("train", "test"))
+LISTS = tuple(f"{part}_{split}" for part in BASE_PARTS for split in ("train", "test"))
 COUNTS = dict(zip(LISTS, (73_366, 1_984, 30_020, 181, 39_848, 142), strict=True))
 VIDEO_FOLDERS = ("CogVideo", "CogVideo-1.0", "vad_real")
 BY_HAND = (

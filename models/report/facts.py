@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from human_anomaly.configs.defaults import PARTS
 from human_anomaly.models.scoring.scores import MARGIN, frame_score, is_abnormal, is_near
 
 FRAGILE_SHARE = 0.2  # the report warns from this share of fragile views on
@@ -21,7 +20,7 @@ def video_facts(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dic
     """Return a video's table of parts, its scores at moved thresholds, and its fragile views."""
     people = [person for row in rows for person in row["people"]]
     table, values = [], {}
-    for part in (part for part in PARTS if part in thresholds):
+    for part in thresholds:
         seen = [[p for p in person["parts"] if p["part"] == part] for person in people]
         crops = [p for found in seen for p in found]
         values[part] = [p["p_abnormal"] for p in crops]

@@ -57,8 +57,8 @@ def judged_thresholds(scores: Mapping) -> dict[str, float]:
         for row in scores["videos"]
         for part, share in row["abnormal_by_part"].items()
         if share is not None
-    }
-    return {p: float(thresholds[p.upper()]) for p in PARTS if p in judged or not scores["videos"]}
+    } or {key.lower() for key in thresholds}
+    return {p: float(thresholds[p.upper()]) for p in PARTS if p in judged}
 
 
 def scoring_settings(settings: Mapping) -> list[tuple[str, str]]:

@@ -6,7 +6,6 @@ or p of 0 is at the bottom.
 
 from collections.abc import Mapping, Sequence
 
-from human_anomaly.configs.defaults import PARTS
 from human_anomaly.models.report.draw import page_labels
 from human_anomaly.models.scoring.scores import is_flagged
 
@@ -29,7 +28,7 @@ def timeline(
     step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.04
     duration = max(times[-1] + step, 1e-3)
     xs = [WIDTH * (time + step / 2) / duration for time in times]
-    parts = [part for part in PARTS if part in thresholds]
+    parts = list(thresholds)
     return {
         "score": score_path(xs, [row["score"] for row in rows]),
         "people": _lanes(rows, thresholds, duration),
@@ -50,11 +49,11 @@ def timeline(
 
 def _compact(person: Mapping, parts: Sequence[str]) -> list:
     """Return [id, box, [[index of the part, box, p], ...]] with boxes x1, y1, x2, y2."""
-    found = [
+    boxes = [
         [parts.index(p["part"]), [round(v) for v in p["bbox"]], round(p["p_abnormal"], 4)]
         for p in person["parts"]
     ]
-    return [person["id"], [round(v) for v in person["bbox"]], found]
+    return [person["id"], [round(v) for v in person["bbox"]], boxes]
 
 
 def score_path(xs: Sequence[float], scores: Sequence[float | None]) -> str:
@@ -89,7 +88,7 @@ def _lanes(rows, thresholds: Mapping[str, float], duration: float) -> list[dict]
             "flagged": sum(views[number]),
             "lanes": [
                 {"part": part, **_bars(lanes[part], thresholds, columns)}
-                for part in PARTS
+                for part in thresholds
                 if part in lanes
             ],
         }

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from human_anomaly.configs.defaults import thresholds
+from human_anomaly.configs.parts import used_parts
 from human_anomaly.data.stream import batched, clip_frames, map_ahead, prefetch
 from human_anomaly.data.video import Frame, FrameReader, Source
 from human_anomaly.models.classifier import in_type, input_of, load_classifier
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 class VideoScorer:
     """Scores videos with a detector and one classifier per part.
 
-    `classifiers` maps "human", "face" and "hand" to modules from (B, 3, S, S) to (B,) logits; a
+    `classifiers` maps parts ("human", ..) to modules from (B, 3, S, S) to (B,) logits; a
     part without one is not judged. `config` comes from `get_config`. `workers` batches of the
     networks are computed at once, on CPU each on one core; `threads` cut and resize the crops of a
     batch. Neither changes the results, because the frames alone decide what is in a batch. With
@@ -123,6 +124,7 @@ class VideoScorer:
             detector_config,
             detector_weights,
             device,
+            parts=used_parts(models),
             score_thr=config.DETECTOR.SCORE_THR,
             keep_padding_class=config.DETECTOR.KEEP_PADDING_CLASS,
             on_device=fast and device.type == "cuda",

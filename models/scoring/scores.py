@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.parts import used_parts
 
 BOOTSTRAP_DRAWS = 1000
 MARGIN = 0.05  # a p this close to its threshold says little about the side it is on
@@ -58,7 +58,7 @@ class Tally:
     "tracks".
     """
 
-    def __init__(self, no_person: float | None = None, judged: Iterable[str] = PARTS):
+    def __init__(self, no_person: float | None = None, judged: Iterable[str] = used_parts()):
         self.no_person = no_person
         self.people: list[int] = []  # per frame
         self.normal: list[int] = []
@@ -98,7 +98,7 @@ class Tally:
             "abnormal_people": people - normal,
             "abnormal_by_part": {  # None: the part is not judged
                 part: self.flagged[part] / max(people, 1) if part in self.flagged else None
-                for part in PARTS
+                for part in used_parts(self.flagged)
             },
         }
 

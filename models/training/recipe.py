@@ -29,7 +29,9 @@ from human_anomaly.utils import UsageError, rank, world_size
 
 logger = logging.getLogger(__name__)
 
-REFERENCE_BATCH = 128  # the settings give learning rates for this many images per optimiser step
+# The settings give learning rates for this many images per optimiser step. SimMIM scales by 512,
+# but the released detectors were trained with rates scaled by 128: with 512 all would be a quarter.
+REFERENCE_BATCH = 128
 
 
 def count_steps(crops: int, batch_size: int, accumulation: int) -> tuple[int, int]:

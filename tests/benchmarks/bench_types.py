@@ -15,11 +15,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.models.classifier import in_type
 from human_anomaly.models.cpu.int8 import Int8Conv2d, is_exact
 from human_anomaly.models.cpu.layers import replace_layers
 from human_anomaly.models.cpu.winograd import faster
-from human_anomaly.models.detector import PART_TEXTS
+from human_anomaly.models.detector import prompt_set
 from human_anomaly.models.device import name_of
 from human_anomaly.models.yolo_world.build import load_detector, read_config
 from human_anomaly.models.yolo_world.predictor import _compute_in, _fold
@@ -76,7 +77,7 @@ def detectors(args: argparse.Namespace) -> Iterator[tuple[str, Callable]]:
 
 def _load(args: argparse.Namespace) -> tuple[nn.Module, Tensor]:
     """Return the detector in float32, and the embeddings (1, 3, D) of three texts."""
-    model, _, texts = load_detector(*detector_files(args), PART_TEXTS)
+    model, _, texts = load_detector(*detector_files(args), tuple(prompt_set(BASE_PARTS, "person")))
     return _fold(model).to(memory_format=torch.channels_last), texts[None]
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.data.crops import cut, square_box
 from human_anomaly.data.transforms import build_eval_transform
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models.checkpoint import pick_state, read_checkpoint
-from human_anomaly.models.detector import PART_TEXTS, PEOPLE_TEXTS
+from human_anomaly.models.detector import prompt_set
 from human_anomaly.models.device import Stopwatch
 from human_anomaly.models.yolo_world.build import load_detector, load_text_tower, split_state
 from human_anomaly.models.yolo_world.predictor import Letterbox
@@ -55,8 +55,9 @@ class SerialScorer:
     """Scores a video in the original's way; `people` and `parts` may stand in for what is found."""
 
     def __init__(self, config_path, weights, classifiers, config, device, clock: Stopwatch):
-        self.people = SerialDetector(config_path, weights, PEOPLE_TEXTS, device, clock)
-        self.parts = SerialDetector(config_path, weights, PART_TEXTS, device, clock)
+        people, parts = (tuple(prompt_set(BASE_PARTS, place)) for place in ("frame", "person"))
+        self.people = SerialDetector(config_path, weights, people, device, clock)
+        self.parts = SerialDetector(config_path, weights, parts, device, clock)
         self.classifiers, self.config, self.device = classifiers, config, device
         self.clock = clock
         self.transform = build_eval_transform(size=config.DATA.IMG_SIZE)
@@ -79,7 +80,7 @@ class SerialScorer:
         results, waiting = [], iter(boxes)
         for frame in self._frames(path):
             for _, part, box in iter(lambda: next(waiting), None):
-                assert part in PARTS
+                assert part in BASE_PARTS
                 square = square_box(box, frame.shape[1], frame.shape[0])
                 with self.clock.stage("resize"):
                     crop = Image.fromarray(np.ascontiguousarray(cut(frame, square)[..., ::-1]))

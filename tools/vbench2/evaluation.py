@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS, ConfigError, differences, get_config
+from human_anomaly.configs.defaults import ConfigError, differences, get_config
+from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.configs.places import ROOT, home
 from human_anomaly.configs.values import SCORING_KEYS
 from human_anomaly.data.download.fetch import FetchError
@@ -157,8 +158,8 @@ def _group(settings: dict, key: str) -> dict:
 
 def _other_weights(settings: dict) -> list[str]:
     recorded, models = read_lock(home()), _group(settings, "models")
-    reasons, parts_by_hash = [], {}
-    for name in ("detector", *PARTS):
+    reasons, parts_by_hash = [f"{p} was scored, too" for p in models if p not in BASE_PARTS], {}
+    for name in ("detector", *BASE_PARTS):
         file = settings.get("detector_weights") if name == "detector" else models.get(name)
         if file is None:
             reasons.append(f"{name} was not scored")
