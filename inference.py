@@ -21,6 +21,7 @@ from tqdm import tqdm
 from human_anomaly.configs.defaults import PARTS, differences, get_config, thresholds
 from human_anomaly.configs.flags import add_shared_flags, at_least
 from human_anomaly.configs.places import ROOT
+from human_anomaly.configs.values import DECODER
 from human_anomaly.data.runs.marks import version
 from human_anomaly.utils import (
     be_the_only_process,
@@ -92,6 +93,7 @@ def describe(args: argparse.Namespace, weights, config) -> dict:
         "fast": args.fast,
         "frame_stride": args.frame_stride,
         "fps": args.fps,
+        "decoder": DECODER,
     }
 
 
@@ -148,15 +150,18 @@ def score_on_ray(args, options: dict, jobs, evidence, frames: dict) -> list[str]
     return lost
 
 
-def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool) -> dict:
-    """Write scores.json from the rows of all finished videos; return its content."""
+def merge(jobs, sources: Sequence, found, settings: dict, add: bool) -> dict:
+    """Write scores.json from the rows of all finished videos; return its content.
+
+    `found` says what of the inputs could not be used, and what was skipped.
+    """
     from human_anomaly.models.scoring.results import SCORES, mean_known
 
     items = jobs.items()
     stems = [source.stem for source in sources]
     others = [stem for stem in items if stem not in set(stems)] if add else []
     rows = [items[stem]["row"] for stem in (*others, *stems)]
-    failed = [{"video_path": path, "error": error} for path, error in unusable]
+    failed = [{"video_path": path, "error": error} for path, error in found.failed]
     failed += [row for row in rows if "error" in row]
     videos = [row for row in rows if "error" not in row]
     dtypes = sorted({row["dtype"] for row in videos})  # --fast chooses by machine
@@ -166,6 +171,7 @@ def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool
         "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
         "videos": videos,
         "failed": failed,
+        "skipped": [{"path": path, "reason": reason} for path, reason in found.skipped],
     }
     write_json(jobs.folder / "scores.json", scores)
     return scores
@@ -216,7 +222,7 @@ def score(args: argparse.Namespace, scorer, options: dict, jobs, evidence, frame
 def run(args: argparse.Namespace, weights, config) -> int:
     """Score what is not finished in the output folder, then merge; return the exit status."""
     from human_anomaly.data.runs.jobs import JobFolder
-    from human_anomaly.data.video import find_sources
+    from human_anomaly.data.sources import find_sources
     from human_anomaly.models.report.evidence import Evidence
     from human_anomaly.models.report.page import build_report
     from human_anomaly.models.scoring.results import print_scores
@@ -224,7 +230,8 @@ def run(args: argparse.Namespace, weights, config) -> int:
     from human_anomaly.models.scoring.worker import explainer
 
     # Find the inputs and the folder.
-    sources, unusable = find_sources(args.video)
+    found = find_sources(args.video)
+    sources = found.sources
     settings = describe(args, weights, config)
     files = [version(path) for path in (weights.detector_weights, *weights.models.values())]
     jobs = JobFolder(args.output or default_output(args.video), settings | {"files": files})
@@ -233,6 +240,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
     evidence = None
     if args.annotate or args.report:
         options = {"stride": args.frame_stride, "fps": args.fps, "report": args.report}
+        options["colours"] = config.VIDEO.COLOURS
         evidence = Evidence(jobs.folder, thresholds(config), **options)
 
     # Find what is not finished; load the networks only for that.
@@ -258,8 +266,8 @@ def run(args: argparse.Namespace, weights, config) -> int:
         lost = gather_objects(lost + (evidence.failed if evidence else []))
         if rank() != 0:
             return 0
-        scores = merge(jobs, sources, unusable, settings, args.add)
-        print_scores(scores, jobs.folder / "scores.json")
+        scores = merge(jobs, sources, found, settings, args.add)
+        print_scores(scores, jobs.folder / "scores.json", found.said())
         if args.report:
             print(f"report: {build_report(jobs.folder)}")
     return 1 if scores["failed"] or any(lost) else 0

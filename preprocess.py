@@ -23,6 +23,7 @@ from tqdm import tqdm
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.flags import add_shared_flags, at_least
 from human_anomaly.configs.places import tool
+from human_anomaly.configs.values import DECODER
 from human_anomaly.data.runs.marks import mark
 from human_anomaly.utils import (
     UsageError,
@@ -85,6 +86,8 @@ def describe(args: argparse.Namespace, config) -> dict:
         "fps": args.fps,
         "min_size": args.min_size,
         "format": args.format,
+        "decoder": DECODER,
+        "colours": config.VIDEO.COLOURS,
     }
 
 
@@ -95,11 +98,15 @@ def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
     holds crops that must not be mixed with these.
     """
     from human_anomaly.data.cropping.crop_folder import CropFolder
-    from human_anomaly.data.video import count_frames, find_sources
+    from human_anomaly.data.sources import find_sources
+    from human_anomaly.data.video import count_frames
 
-    sources, unusable = find_sources(args.input)
+    found = find_sources(args.input)
+    sources, unusable = found.sources, found.failed
     if not sources:
         raise UsageError(f"--input: {unusable[0][0]!r}: {unusable[0][1]}")
+    if found.skipped:
+        logger.info(f"skipped below the inputs: {found.said()}")
     folder = CropFolder(args.output, describe(args, config))
     try:
         plan = folder.plan(sources, args.label, overwrite=args.overwrite)
@@ -147,6 +154,7 @@ def load_cropper(args: argparse.Namespace, config, folder, on_frame: Callable = 
         min_size=args.min_size,
         stride=args.frame_stride,
         fps=args.fps,
+        colours=config.VIDEO.COLOURS,
         batch_size=args.batch_size,
         workers=workers,
         on_frame=on_frame,
@@ -167,7 +175,7 @@ def crop_here(args: argparse.Namespace, config, folder, sources: dict) -> Iterat
 def crop_on_ray(args: argparse.Namespace, config, folder, sources: dict) -> Iterator[dict]:
     """Crop the sources in a Ray cluster's actors; yield the summaries."""
     from human_anomaly.data.runs.on_ray import ray_actors
-    from human_anomaly.data.video import printable
+    from human_anomaly.data.sources import printable
 
     with ray_actors(args.ray, device=args.device, cores=args.actor_cores) as actors:
         args.device, args.actor_cores = actors.device, actors.cores

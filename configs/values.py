@@ -5,6 +5,7 @@ import reprlib
 from human_anomaly.utils import UsageError
 
 PARTS = ("human", "face", "hand")
+DECODER = 2  # what frames are decoded with: 1 was OpenCV, 2 is the rule of data/video.py
 
 
 class ConfigError(UsageError):
@@ -20,6 +21,7 @@ SCORING_KEYS = (
     "DATA.IMG_SIZE",
     "DATA.INTERPOLATION",
     "TEST.",
+    "VIDEO.",
     "DETECTOR.",
     "SCORE.THRESHOLDS.",
 )
@@ -36,6 +38,7 @@ _CHOICES = {
     "MODEL.ABNORMAL_INDEX": (0, 1),
     "TRAIN.OPTIMIZER.NAME": ("adamw",),
     "TEST.CHANNELS": ("rgb", "bgr"),
+    "VIDEO.COLOURS": ("original", "tagged"),
 }
 
 # Least and greatest value. Other numbers are finite and between 0 and 2**31 - 1.

@@ -188,7 +188,8 @@ def _scaled_rows(scorer: VideoScorer, source: Source, scale: float) -> list[dict
     """Return the rows of the video with its frames resized by `scale`."""
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     rows, tracker = [], Tracker()
-    for frames in batched(FrameReader(source, stride=scorer.stride), FRAMES_AT_ONCE):
+    reader = FrameReader(source, stride=scorer.stride, colours=scorer.config.VIDEO.COLOURS)
+    for frames in batched(reader, FRAMES_AT_ONCE):
         scaled = [cv2.resize(f.image, None, fx=scale, fy=scale, interpolation=how) for f in frames]
         found = scorer.score_frames(np.stack(scaled)[..., ::-1]).frames
         rows += [{**row, "frame": f.index} for f, row in zip(frames, found, strict=True)]

@@ -17,7 +17,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from human_anomaly.configs.defaults import PARTS, get_config
-from human_anomaly.data.video import VideoError, find_sources
+from human_anomaly.data.sources import find_sources
+from human_anomaly.data.video import VideoError
 from human_anomaly.models.scoring.results import SCORES, mean_interval, mean_known
 from human_anomaly.models.weights import choose_weights
 from human_anomaly.tools.changes import Bench, changes_of
@@ -45,8 +46,8 @@ def read_labels(folder: Path) -> dict[str, bool]:
 
 def score_all(bench: Bench, videos: Path, most: int | None, output: Path) -> Iterator[dict]:
     """Yield each video's figures under every change; finished videos are read from `output`."""
-    sources, failed = find_sources([videos])
-    for name, error in failed:
+    inputs = find_sources([videos])
+    for name, error in inputs.failed:
         print(f"failed: {name}: {error}")
     path, done = output / "videos.jsonl", {}
     if path.is_file():
@@ -54,7 +55,7 @@ def score_all(bench: Bench, videos: Path, most: int | None, output: Path) -> Ite
         if head != bench.settings():
             raise UsageError(f"--output: {output} holds figures of other settings")
         done = {row["video"]: row for row in rows}
-    for source in tqdm(sources[:most], unit="video"):
+    for source in tqdm(inputs.sources[:most], unit="video"):
         name = source.path.name
         if name not in done:
             try:

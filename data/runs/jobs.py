@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from human_anomaly.configs.values import PARTS
 from human_anomaly.data.runs.marks import is_unchanged, mark
-from human_anomaly.data.video import Source, VideoError, with_suffix
+from human_anomaly.data.sources import Source, with_suffix
+from human_anomaly.data.video import VideoError
 from human_anomaly.utils import UsageError, rank, world_size, write_json
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from human_anomaly.utils import read_jsonl, write_json
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of evidence.json and the files it names; evidence in another format is made again
+FORMAT = 3  # of evidence.json and the files it names; evidence in another format is made again
 
 
 def safe_name(stem: str) -> str:
@@ -44,8 +44,8 @@ class Evidence:
 
     The annotated video is `<folder>/<stem>.annotated.webm`. With `report`, `<folder>/report/` gets
     what the pages show: pictures of the worst parts, and the video without boxes, because the page
-    draws them. `explain(part, crops)` gives the heatmaps of BGR crops. `stride` and `fps` are those
-    of the scoring. `failed` lists what could not be written.
+    draws them. `explain(part, crops)` gives the heatmaps of BGR crops. `stride`, `fps`
+    and `colours` are those of the scoring. `failed` lists what could not be written.
     """
 
     def __init__(
@@ -57,9 +57,11 @@ class Evidence:
         explain: Explain | None = None,
         stride: int = 1,
         fps: float = 25.0,
+        colours: str = "original",
     ):
         self.folder, self.thresholds, self.report = Path(folder), dict(thresholds), report
-        self.explain, self.timing = explain, {"stride": stride, "fps": fps}
+        self.explain = explain
+        self.reading = {"stride": stride, "fps": fps, "colours": colours}
         self.failed: list[str] = []
 
     def annotated(self, stem: str) -> Path:
@@ -89,7 +91,7 @@ class Evidence:
         evidence cannot be written, the scores are kept: `failed` names it, and `missing` stays
         true.
         """
-        rate, expected = probe(source, **self.timing)
+        rate, expected = probe(source, **self.reading)
         draw = Annotation(self.thresholds, expected)
         annotated = WebmWriter(self.annotated(source.stem), fps=rate, draw=draw)
         writers, worst = [annotated], WorstParts(self.thresholds)
@@ -143,7 +145,7 @@ class Evidence:
     def catch_up(self, source: Source) -> None:
         """Make the evidence of a video scored earlier, decoding it again."""
         with self.watch(source) as on_frame:
-            for frame, row in replay(source, read_jsonl(self.rows(source.stem)), **self.timing):
+            for frame, row in replay(source, read_jsonl(self.rows(source.stem)), **self.reading):
                 on_frame(frame, row)
 
 

@@ -13,17 +13,21 @@ COLUMNS = 500  # the most bars in a lane; a bar shows the highest p of its frame
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 
 
-def timeline(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict | None:
+def timeline(
+    rows: Sequence[Mapping], thresholds: Mapping[str, float], sizes: Sequence[Sequence[int]] = ()
+) -> dict | None:
     """Return the score's path, a lane per part of each person, ticks and data; None without rows.
 
-    People with the most flagged views come first. `thresholds` holds the parts that were judged.
+    People with the most flagged views come first. `thresholds` holds the parts that were judged,
+    `sizes` (frame, width, height) wherever the frames' size changes.
     """
     if not rows:
         return None
     times = [row["time"] for row in rows]
     step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.04
     duration = max(times[-1] + step, 1e-3)
-    xs = [WIDTH * (time + step / 2) / duration for time in times]
+    ends = [*times[1:], duration]
+    xs = [WIDTH * (time + end) / 2 / duration for time, end in zip(times, ends, strict=True)]
     parts = [part for part in PARTS if part in thresholds]
     return {
         "score": score_path(xs, [row["score"] for row in rows]),
@@ -31,8 +35,8 @@ def timeline(rows: Sequence[Mapping], thresholds: Mapping[str, float]) -> dict |
         "ticks": _ticks(duration),
         "data": {
             "duration": duration,
-            "step": step,
             "frame": [row["frame"] for row in rows],
+            "sizes": sizes,
             "time": [round(time, 4) for time in times],
             "score": [None if row["score"] is None else round(row["score"], 4) for row in rows],
             "parts": parts,

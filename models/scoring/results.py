@@ -106,8 +106,8 @@ def first_five(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def print_scores(scores: dict, path: Path) -> None:
-    """Print a line per video of a scores.json, and the mean as the last line."""
+def print_scores(scores: dict, path: Path, skipped: str = "") -> None:
+    """Print a line per video of a scores.json, what was skipped, and the mean as the last line."""
     videos, failed = scores["videos"], scores["failed"]
     if videos:
         print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
@@ -120,6 +120,8 @@ def print_scores(scores: dict, path: Path) -> None:
             print(plain(f"{'':>41}  warning: {warning}"))
     for row in failed:
         print(plain(f"failed: {row['video_path']}: {row['error']}"))
+    if skipped:
+        print(f"skipped below the inputs, listed in scores.json: {skipped}")
     scored = sum(row["video_results"] is not None for row in videos)
     if scored:
         result = f"{scores['mean']['video_results']:6.3f} mean of {count(scored, 'video')}"

@@ -151,7 +151,7 @@ class VideoScorer:
         start = time.perf_counter()
         if not isinstance(source, Source):
             source = Source(Path(source), Path(source).stem)
-        reader = FrameReader(source, stride=self.stride, fps=self.fps)
+        reader = self._reader(source)
         tally, tracker = Tally(self.config.SCORE.NO_PERSON, self.classifiers), Tracker()
         rows, skipped = [], 0
         for frames, found, is_new in self._batches(reader, kept):
@@ -180,12 +180,16 @@ class VideoScorer:
         }
         return VideoResult(summary, rows, self.thresholds)
 
+    def _reader(self, source: Source) -> FrameReader:
+        colours = self.config.VIDEO.COLOURS
+        return FrameReader(source, stride=self.stride, fps=self.fps, colours=colours)
+
     def score_stretch(self, source: Source, first: int, count: int) -> Iterator[dict]:
         """Yield what `score` gives to `on_batch`, for `count` batches from number `first` on."""
         start = time.perf_counter()
         frames = self.batch_size * self.stride  # of the source, in a batch
-        bounds = {"start": first * frames, "stop": (first + count) * frames}
-        reader = FrameReader(source, stride=self.stride, fps=self.fps, **bounds)
+        bounds = range(first * frames, (first + count) * frames)
+        reader = (frame for frame in self._reader(source) if frame.index in bounds)
         for _, found, _ in self._batches(reader):
             yield found | {"seconds": time.perf_counter() - start}
 
@@ -230,7 +234,7 @@ class VideoScorer:
         return VideoResult(summary, [row for row, _ in found], self.thresholds)
 
     def _batches(
-        self, reader: FrameReader, kept: Iterable[dict] = ()
+        self, reader: Iterable[Frame], kept: Iterable[dict] = ()
     ) -> Iterator[tuple[list[Frame], dict, bool]]:
         """Yield each batch of frames, what was found in it, and whether that was computed now."""
         # Frames are decoded while the networks compute, but not too many, so memory stays flat.

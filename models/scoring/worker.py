@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
 
+import av
 import cv2
+import PIL
+import torch
 from tqdm import tqdm
 
 from human_anomaly.data.runs.jobs import JobFolder, identity
@@ -19,6 +22,12 @@ from human_anomaly.models.report.evidence import Evidence
 from human_anomaly.models.report.heatmap import Explainer
 from human_anomaly.models.scoring.scorer import VideoScorer
 from human_anomaly.utils import atomic_write, read_jsonl, write_jsonl
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that make pixels and numbers."""
+    libraries = {"torch": torch, "av": av, "opencv": cv2, "pillow": PIL}
+    return {name: str(library.__version__) for name, library in libraries.items()}
 
 
 def explainer(scorer: VideoScorer) -> Explainer:
@@ -69,7 +78,8 @@ class VideoWorker:
                 )
         except (VideoError, cv2.error) as error:
             return {"video_path": str(source.path), "error": " ".join(str(error).split())}
-        return {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
+        row = {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
+        return row | {"versions": versions()}
 
     def keep(self, stretch: "Stretch") -> None:
         """Score the batches of a stretch and keep what was found in them, for `join`.

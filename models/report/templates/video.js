@@ -10,7 +10,17 @@ let shown = 0, chosen = null;
 /** The frame that is on screen at `time`. */
 const frameAt = (time) => Math.max(data.time.findLastIndex((start) => start <= time + 1e-6), 0);
 const isFlagged = ([part, , p]) => p > data.thresholds[part];
+const end = (index) => data.time[index + 1] ?? data.duration;
 const number = (value) => (value === null ? "-" : value.toFixed(2));
+
+/** The box in frame `shown` where it lies on the stage, which shows each frame in its middle. */
+function onStage([x1, y1, x2, y2]) {
+  const width = Number(stage.dataset.width), height = Number(stage.dataset.height);
+  const size = data.sizes.findLast(([from]) => from <= data.frame[shown]) ?? [0, width, height];
+  const zoom = Math.min(width / size[1], height / size[2]);
+  const x = (width - size[1] * zoom) / 2, y = (height - size[2] * zoom) / 2;
+  return [x + x1 * zoom, y + y1 * zoom, x + x2 * zoom, y + y2 * zoom];
+}
 
 function drawBox(over, box, kind) {
   const [x1, y1, x2, y2] = box;
@@ -49,18 +59,20 @@ function drawBoxes() {
   over.replaceChildren();
   if (!document.getElementById("boxes").checked) return;
   const labels = [];
-  for (const [id, box, parts] of data.people[shown]) {
+  for (const [id, frameBox, parts] of data.people[shown]) {
+    const box = onStage(frameBox);
     const flagged = parts.filter(isFlagged);
     const mark = id === chosen ? " chosen" : "";
     const state = flagged.length ? "abnormal" : "";
     for (const part of parts) {
-      if (data.parts[part[0]] !== "human") drawBox(over, part[1], isFlagged(part) ? "flagged" : "");
+      if (data.parts[part[0]] === "human") continue;
+      drawBox(over, onStage(part[1]), isFlagged(part) ? "flagged" : "");
     }
     const own = flagged.some(([part]) => data.parts[part] === "human") ? "flagged" : state;
     drawBox(over, box, own + mark);
     for (const [part, where, p] of flagged) {
       const words = `${data.parts[part]} ${p.toFixed(2)}`;
-      if (data.parts[part] !== "human") labels.push([words, where, "abnormal"]);
+      if (data.parts[part] !== "human") labels.push([words, onStage(where), "abnormal"]);
       else labels.push([`#${id} ${words}`, box, state + mark]);
     }
     if (own !== "flagged") labels.push([`#${id}`, box, state + mark]);
@@ -81,7 +93,7 @@ function drawBoxes() {
 function show(index) {
   shown = Math.min(Math.max(index, 0), last);
   const axis = document.querySelector(".axis");
-  const x = (data.time[shown] + data.step / 2) / data.duration;
+  const x = (data.time[shown] + end(shown)) / 2 / data.duration;
   document.querySelector(".now").style.left = `${axis.offsetLeft + x * axis.clientWidth}px`;
   const people = data.people[shown];
   const readout = document.getElementById("readout");
@@ -104,7 +116,7 @@ function choose(person) {
 function jump(index) {
   show(index);
   // A little into the frame: a player rounds times down to the frame before.
-  if (video) { video.pause(); video.currentTime = data.time[shown] + 0.4 * data.step; }
+  if (video) { video.pause(); video.currentTime = 0.6 * data.time[shown] + 0.4 * end(shown); }
 }
 
 /** [frame, person] wherever a person's part is flagged that was not flagged in the frame before. */
