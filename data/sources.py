@@ -115,19 +115,20 @@ def _walk(root: Path, found: Found) -> Iterator[tuple[Path, list[Path]]]:
             found.failed.append((printable(folder), f"cannot read: {error.strerror}"))
             continue
         if first is not folder:
-            found.skipped.append((printable(folder), f"a link or loop: {printable(first)} again"))
+            reason = f"link to a folder already read: {printable(first)}"
+            found.skipped.append((printable(folder), reason))
             continue
         files = []
         for entry in natsorted(sorted(entries, key=lambda e: e.name), key=lambda e: e.name):
             path = folder / entry.name
             if entry.name.startswith("."):
                 found.skipped.append((printable(path), "hidden"))
+            elif entry.is_symlink() and not path.exists():
+                found.failed.append((printable(path), "the link leads nowhere"))
             elif entry.is_dir():
                 (links if entry.is_symlink() else folders).append(path)
             elif entry.is_file():
                 files.append(path)
-            elif entry.is_symlink() and not path.exists():
-                found.failed.append((printable(path), "the link leads nowhere"))
             else:
                 found.skipped.append((printable(path), "not a file"))
         if not entries:
