@@ -130,13 +130,15 @@ def read_image(path: str | Path, place: str, min_side: int = 0) -> Image.Image:
     With `min_side`, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster, but
     to at least `min_side` pixels a side.
     """
+    if not (path := Path(path)).exists():
+        raise UsageError(f"{place}: no such image: {path}")
     try:
-        with open_picture(Path(path)) as image:
+        with open_picture(path) as image:
             if min_side:
                 image.draft("RGB", (min_side, min_side))
             return as_rgb(image)
     except PictureError as error:
-        raise UsageError(f"{place}: {path}: {error}") from error
+        raise UsageError(f"{place}: cannot read image {path}: {error}") from error
 
 
 @contextmanager

@@ -27,13 +27,13 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     Raises PictureError for more than MAX_PIXELS, too.
     """
     if not path.is_file():  # a pipe never ends
-        raise PictureError("not a file" if path.exists() else "no such image")
+        raise PictureError("not a file" if path.exists() else "no such file")
     try:
         with Image.open(path) as image:
             _check_size(image)
             yield image
     except _BROKEN as error:
-        raise PictureError(f"not a readable image ({error})") from error
+        raise PictureError(str(error)) from error
 
 
 def _check_size(image: Image.Image) -> None:

@@ -64,7 +64,9 @@ def test_sixteen_bit_colour_keeps_its_upper_bits(tmp_path):
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_what_has_no_known_white_is_one_line(tmp_path, mode):
     Image.fromarray(RAMP.astype({"F": np.float32, "I": np.int32}[mode])).save(tmp_path / "a.tiff")
-    with pytest.raises(UsageError, match=r"^list:1: .*a\.tiff: 32 bits a pixel, expected 8 or 16"):
+    with pytest.raises(
+        UsageError, match=r"^list:1: cannot read image .*a\.tiff: 32 bits a pixel, expected 8 or 16"
+    ):
         read_image(tmp_path / "a.tiff", "list:1")
     with pytest.raises(VideoError, match=r"a\.tiff: 32 bits a pixel"):
         scored(tmp_path / "a.tiff")

@@ -54,7 +54,7 @@ def test_a_person_s_part_is_kept_once_where_its_p_is_highest():
 def test_what_is_not_flagged_is_not_among_the_worst():
     worst = WorstParts(THRESHOLDS)
     worst.add(frame(0), moving(0, THRESHOLDS["hand"]))
-    assert worst.kept == [] and worst.size == (320, 240)
+    assert worst.kept == [] and worst.sizes == [(0, 320, 240)]
 
 
 def test_the_crop_is_the_square_and_the_view_is_the_frame_with_its_box():
@@ -84,7 +84,7 @@ def test_a_page_holds_the_pictures_and_a_video_without_boxes(tmp_path):
     evidence = Evidence(tmp_path, THRESHOLDS, report=True)
     page = evidence.page(source.stem)
     content = read_evidence(page, evidence.rows(source.stem))
-    assert content["size"] == [320, 240]
+    assert content["sizes"] == [[0, 320, 240]]
     (worst,) = content["worst"]
     assert (worst["person"], worst["part"], worst["p_abnormal"]) == (0, "hand", 0.9)
     for name in ("crop", "heat", "view"):

@@ -256,15 +256,15 @@ def test_a_frame_keeps_its_pixels_when_the_next_is_decoded(tmp_path):
 
 
 def test_a_damaged_packet_costs_its_own_frames(tmp_path):
-    path = encode(tmp_path / "a.mkv", LOSSLESS, "ffv1", "bgr0", slicecrc="1", g="1")
+    path = encode(tmp_path / "a.avi", grey_steps(9), "mjpeg", "yuvj420p")
     with av.open(str(path)) as container:
         packet = bytes([p for p in container.demux(video=0) if p.size][4])
-    content = path.read_bytes()
-    path.write_bytes(content.replace(packet, bytes(len(packet))))
+    path.write_bytes(path.read_bytes().replace(packet, bytes(len(packet))))
     reader = FrameReader(_source(path))
-    left = [image for number, image in enumerate(LOSSLESS) if number != 4]
     frames = list(reader)
-    assert all(np.array_equal(f.image, x) for f, x in zip(frames, left, strict=True))
+    left = [0, 1, 2, 3, 5, 6, 7, 8]
+    assert [round(frame.image.mean() / 30) for frame in frames] == left
+    assert [frame.time for frame in frames] == pytest.approx([i / 10 for i in left])
     assert reader.warnings == ["1 damaged packets; their frames are left out"]
     assert reader.frames_expected == 9
 
