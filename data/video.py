@@ -26,6 +26,7 @@ FORMATS = (
     "wtv nsv nuv roq gxf bink smk flic film_cpk psxstr png_pipe jpeg_pipe webp_pipe bmp_pipe "
     "tiff_pipe"
 )
+WITH_INDEX = ("mov", "avi")  # formats that list all packets
 # PyAV 17 and newer would start a thread per core.
 ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
@@ -117,7 +118,7 @@ class FrameReader:
     ):
         self.source, self.stride, self.fps, self.colours = source, stride, fps, colours
         self.warnings: list[str] = []
-        self._damaged = 0
+        self._damaged = self._read = self._indexed = 0  # packets
         self._end = 0.0  # of what was read, in seconds
         if source.images:
             one = len(source.images) == 1
@@ -127,6 +128,8 @@ class FrameReader:
             rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
             self.fps = rate if 0 < rate < 1000 else fps
             self._declared_end = _declared_end(self._container, self._stream)
+            if self._container.format.name.startswith(WITH_INDEX):
+                self._indexed = len(getattr(self._stream, "index_entries", ()))  # from PyAV 17 on
             count = self._declared()
         self.frames_expected = -(-count // stride) if count > 0 else None
 
@@ -157,15 +160,20 @@ class FrameReader:
             self._note_losses(given)
 
     def _note_losses(self, given: int) -> None:
-        """Warn of damage, and of an end before the declared one."""
+        """Warn of damage, of packets that are not where the file says, and of an early end."""
         if self._damaged:
             self.warnings.append(f"{self._damaged} damaged packets; their frames are left out")
-        if self._declared_end and self._end < self._declared_end - 2 / self.fps:
+        is_mov = self._container.format.name.startswith("mov")
+        slack = (2 if is_mov else 0.9) / self.fps  # a cut of mov may end within a frame
+        why = ""
+        if self._declared_end and self._end < self._declared_end - slack:
+            why = f"its picture ends at {self._end:.2f} s, not at {self._declared_end:.2f} s"
+        elif self._read < self._indexed:
+            why = f"{self._indexed - self._read} packets are missing"
+        if why:
             of = f" of {self.frames_expected}" if (self.frames_expected or 0) > given else ""
-            self.warnings.append(
-                f"{given}{of} frames could be decoded; the file may be truncated: its picture ends "
-                f"at {self._end:.2f} s, not at {self._declared_end:.2f} s"
-            )
+            said = f"{given}{of} frames could be decoded; the file may be truncated: {why}"
+            self.warnings.append(said)
         else:
             self.frames_expected = given + -(-self._damaged // self.stride)
 
@@ -220,10 +228,12 @@ class FrameReader:
         yield None
 
     def _note_end(self, packet: av.Packet) -> None:
+        self._read += 1
         shown = packet.dts if packet.pts is None else packet.pts
         if shown is not None:
-            end = float((shown + (packet.duration or 0)) * self._stream.time_base)
-            self._end = max(self._end, end)
+            end = float(shown * self._stream.time_base)
+            lasts = float(packet.duration * self._stream.time_base) if packet.duration else 0
+            self._end = max(self._end, end + (lasts or 1 / self.fps))
 
     def _pictures(self) -> Iterator[Frame]:
         """Yield a file's pictures at the times it tells, or a folder's, evenly spaced."""
