@@ -20,8 +20,9 @@ from human_anomaly.configs.defaults import differences, get_config, thresholds
 from human_anomaly.configs.flags import add_model_flags, add_shared_flags, at_least, given_models
 from human_anomaly.configs.parts import PARTS, other_texts, used_parts
 from human_anomaly.configs.places import ROOT
+from human_anomaly.configs.values import DECODER
 from human_anomaly.data.runs.marks import file_stamp
-from human_anomaly.models.scoring.results import SCORES, mean_known, print_scores
+from human_anomaly.models.scoring.results import merge, print_scores
 from human_anomaly.models.weights import choose_weights
 from human_anomaly.utils import (
     be_the_only_process,
@@ -34,7 +35,6 @@ from human_anomaly.utils import (
     rank,
     run_main,
     setup_logging,
-    write_json,
 )
 
 logger = logging.getLogger("inference")
@@ -97,6 +97,7 @@ def describe(options: Mapping, cfg: str | None) -> dict:
         "fast": options["fast"],
         "frame_stride": options["stride"],
         "fps": options["fps"],
+        "decoder": DECODER,
     }
 
 
@@ -116,33 +117,13 @@ def score_here(score: Callable[..., dict], sources: Sequence, stride: int) -> No
                 bar.write(plain(f"failed: {row['video_path']}: {row['error']}"), file=sys.stderr)
 
 
-def merge(jobs, sources: Sequence, unusable: Sequence, settings: dict, add: bool) -> dict:
-    """Write scores.json from the rows of all finished videos; return its content."""
-    items = jobs.items()
-    stems = [source.stem for source in sources]
-    others = [stem for stem in items if stem not in set(stems)] if add else []
-    rows = [items[stem]["row"] for stem in (*others, *stems)]
-    failed = [{"video_path": path, "error": error} for path, error in unusable]
-    failed += [row for row in rows if "error" in row]
-    videos = [row for row in rows if "error" not in row]
-    dtypes = sorted({row["dtype"] for row in videos})  # --fast chooses by machine
-    scores = {
-        "version": 1,
-        "settings": settings | {"dtype": ", ".join(dtypes)},
-        "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
-        "videos": videos,
-        "failed": failed,
-    }
-    write_json(jobs.folder / "scores.json", scores)
-    return scores
-
-
 def open_evidence(folder: Path, options: Mapping, report: bool):
     """Return what keeps the evidence of a run with these arguments of `from_files`."""
     from human_anomaly.models.report.evidence import Evidence
 
-    timing = {key: options[key] for key in ("stride", "fps")}
-    return Evidence(folder, thresholds(options["config"]), report=report, **timing)
+    config = options["config"]
+    reading = {key: options[key] for key in ("stride", "fps")} | {"colours": config.VIDEO.COLOURS}
+    return Evidence(folder, thresholds(config), report=report, **reading)
 
 
 def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
@@ -151,17 +132,18 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
     `options` are the arguments of `VideoScorer.from_files`, `settings` what `describe` returned.
     """
     from human_anomaly.data.runs.jobs import JobFolder
-    from human_anomaly.data.video import find_sources
+    from human_anomaly.data.sources import find_sources
     from human_anomaly.models.report.page import build_report
     from human_anomaly.models.scoring.scorer import VideoScorer
     from human_anomaly.models.scoring.worker import VideoWorker, catch_up, score_on_ray
 
     # Find the inputs and the folder.
-    sources, unusable = find_sources(args.video)
+    inputs = find_sources(args.video)
     files = map(file_stamp, (options["detector_weights"], *options["models"].values()))
     jobs = JobFolder(args.output, settings | {"files": list(files)})
-    decide_in_first(lambda: jobs.refuse_conflict(sources, add=args.add, overwrite=args.overwrite))
-    sources = jobs.distinct(sources)
+    conflict = {"add": args.add, "overwrite": args.overwrite}
+    decide_in_first(lambda: jobs.refuse_conflict(inputs.sources, **conflict))
+    sources = jobs.distinct(inputs.sources)
     evidence = open_evidence(jobs.folder, options, args.report) if args.annotate else None
 
     # Find what is not finished; load the networks only for that.
@@ -188,8 +170,8 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
         lost = gather_objects(lost + (evidence.failed if evidence else []))
         if rank() != 0:
             return 0
-        scores = merge(jobs, sources, unusable, settings, args.add)
-        print_scores(scores, jobs.folder / "scores.json")
+        scores = merge(jobs, sources, inputs, settings, args.add)
+        print_scores(scores, jobs.folder / "scores.json", inputs.said())
         if args.report:
             print(f"report: {build_report(jobs.folder)}")
     return 1 if scores["failed"] or any(lost) else 0

@@ -25,6 +25,7 @@ from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.flags import add_shared_flags, at_least
 from human_anomaly.configs.parts import PARTS, other_texts
 from human_anomaly.configs.places import tool
+from human_anomaly.configs.values import DECODER
 from human_anomaly.data.runs.marks import mark
 from human_anomaly.utils import (
     UsageError,
@@ -104,6 +105,8 @@ def describe(options: Options) -> dict:
         "fps": options.fps,
         "min_size": options.min_size,
         "format": options.format,
+        "decoder": DECODER,
+        "colours": options.config.VIDEO.COLOURS,
         **other_texts(PARTS),
     }
 
@@ -115,11 +118,14 @@ def plan(args: argparse.Namespace, options: Options) -> tuple:
     these.
     """
     from human_anomaly.data.cropping.crop_folder import CropFolder
-    from human_anomaly.data.video import find_sources
+    from human_anomaly.data.sources import find_sources
 
-    sources, unusable = find_sources(args.input)
+    found = find_sources(args.input)
+    sources, unusable = found.sources, found.failed
     if not sources:
         raise UsageError(f"--input: {unusable[0][0]!r}: {unusable[0][1]}")
+    if found.skipped:
+        logger.info(f"skipped below the inputs: {found.said()}")
     folder = CropFolder(args.output, describe(options))
     todo = folder.plan(sources, options.label, overwrite=args.overwrite)
     if done := len(sources) - len(todo.todo):
@@ -160,6 +166,7 @@ def load_cropper(options: Options, folder, on_frame: Callable = lambda: None) ->
         min_size=options.min_size,
         stride=options.stride,
         fps=options.fps,
+        colours=options.config.VIDEO.COLOURS,
         batch_size=options.batch_size,
         workers=workers,
         on_frame=on_frame,
@@ -186,7 +193,7 @@ def crop_here(options: Options, folder, sources: Sequence) -> Iterator[dict]:
 def crop_on_ray(address: str, options: Options, folder, sources: Sequence) -> Iterator[dict]:
     """Crop the sources in a Ray cluster's actors; yield the summaries."""
     from human_anomaly.data.runs.on_ray import ray_actors
-    from human_anomaly.data.video import printable
+    from human_anomaly.data.sources import printable
 
     if not sources:
         return

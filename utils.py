@@ -282,7 +282,6 @@ def command_parser(doc: str, module: str | None = None, **options) -> argparse.A
 
 def quiet_libraries() -> None:
     """Silence known warnings of libraries that a user can do nothing about."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a bad file gets one line, ours
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     for message in (".*pkg_resources is", "torch.meshgrid: in an upcoming", "Image size "):
         warnings.filterwarnings("ignore", message=message)
@@ -292,6 +291,12 @@ def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:
     """Run `main()` and exit with its status; a UsageError becomes one line and status 2."""
     try:
         status = main()
+    except ImportError as error:
+        if error.name != "cv2" and "libGL" not in str(error):
+            raise
+        how = "apt-get install libgl1, or pip uninstall opencv-python && pip install"
+        print(f"error: OpenCV: {error}: {how} opencv-python-headless", file=sys.stderr)
+        status = 2
     except (UsageError, *error_types) as error:
         print(f"error: {plain(str(error))}", file=sys.stderr)
         status = 2

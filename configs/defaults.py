@@ -109,6 +109,11 @@ DEFAULTS = {
         "MIXUP_SWITCH_PROB": 0.5,
         "MIXUP_MODE": "batch",
     },
+    "VIDEO": {
+        # original: the pixels that the released weights were made and measured with, which take
+        # each file for BT.601. tagged: the colour matrix and range that the file names.
+        "COLOURS": "original",
+    },
     "TEST": {
         "CROP": True,  # resize to 256/224 of the input size, then cut its centre
         "CHANNELS": "rgb",  # rgb or bgr: the channel order in which classifiers get a frame's crops

@@ -5,6 +5,8 @@ import reprlib
 from human_anomaly.configs.parts import PARTS
 from human_anomaly.utils import UsageError
 
+DECODER = 2  # what frames are decoded with: 1 was OpenCV, 2 is the rule of data/video.py
+
 
 class ConfigError(UsageError):
     """A setting that does not exist or has a wrong type or value; the message names the key."""
@@ -19,6 +21,7 @@ SCORING_KEYS = (
     "DATA.IMG_SIZE",
     "DATA.INTERPOLATION",
     "TEST.",
+    "VIDEO.",
     "DETECTOR.",
     "SCORE.THRESHOLDS.",
 )
@@ -36,6 +39,7 @@ _CHOICES = {
     "MODEL.VIT.USE_MEAN_POOLING": (True,),
     "TRAIN.OPTIMIZER.NAME": ("adamw",),
     "TEST.CHANNELS": ("rgb", "bgr"),
+    "VIDEO.COLOURS": ("original", "tagged"),
 }
 
 # Least and greatest value. Other numbers are finite and between 0 and 2**31 - 1.

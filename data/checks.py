@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from human_anomaly.data.dataset import Manifest, read_image, read_manifest
+from human_anomaly.data.pictures import is_turned
 from human_anomaly.utils import (
     UsageError,
     atomic_write,
@@ -46,33 +47,43 @@ def read_data(path: str | Path, *, image_root: str, part: str, abnormal_label: s
 def check_images(*manifests: Manifest) -> None:
     """Decode every image, each process its share; every process must call this.
 
-    All raise the same UsageError, which names the first broken image and counts the others.
+    All raise the same UsageError, which names the first broken image and counts the others. EXIF
+    rotation, which is not applied, is a warning.
     """
     for manifest in manifests:
         share = range(rank(), len(manifest), world_size())
-        found = find_unreadable(manifest, share, workers=cores_per_process(), quiet=rank() != 0)
-        broken = sorted(itertools.chain.from_iterable(gather_objects(found)))
-        if broken:
+        found = check_rows(manifest, share, workers=cores_per_process(), quiet=rank() != 0)
+        broken, turned = zip(*gather_objects(found), strict=True)
+        if broken := sorted(itertools.chain.from_iterable(broken)):
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             raise UsageError(f"{broken[0][1]}{more}")
+        if turned := sorted(itertools.chain.from_iterable(turned)):
+            logger.warning(
+                f"{manifest.path}: EXIF rotation of {len(turned)} images is not applied, as in the "
+                f"original (first: {manifest.names[turned[0]]})"
+            )
 
 
-def find_unreadable(
+def check_rows(
     manifest: Manifest, rows: Sequence[int], *, workers: int, quiet: bool = False
-) -> list[tuple[int, str]]:
-    """Decode the images of `rows` in threads; return (line, problem) of each broken one."""
+) -> tuple[list[tuple[int, str]], list[int]]:
+    """Decode the images of `rows` in threads; return (line, problem) of the broken ones.
 
-    def check(index: int) -> tuple[int, str] | None:
+    The second list holds those of `rows` whose EXIF asks for a rotation.
+    """
+
+    def check(index: int) -> tuple[str | None, bool]:
         try:
-            read_image(manifest.image_path(index), manifest.place(index))
+            image = read_image(manifest.image_path(index), manifest.place(index))
         except UsageError as error:
-            return manifest.lines[index], str(error)
-        return None
+            return str(error), False
+        return None, is_turned(image)
 
     with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside the interpreter's lock
         results = pool.map(check, rows)
-        bar = tqdm(results, f"checking {manifest.path.name}", len(rows), disable=quiet)
-        return [problem for problem in bar if problem]
+        found = list(tqdm(results, f"checking {manifest.path.name}", len(rows), disable=quiet))
+    broken = [(manifest.lines[i], why) for i, (why, _) in zip(rows, found, strict=True) if why]
+    return broken, [i for i, (_, turned) in zip(rows, found, strict=True) if turned]
 
 
 def warn_of_shared_images(train: Manifest, val: Manifest) -> None:

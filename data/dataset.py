@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from human_anomaly.configs.defaults import PARTS
 from human_anomaly.configs.values import short
-from human_anomaly.data.video import MAX_PIXELS, printable
+from human_anomaly.data.pictures import PictureError, as_rgb, open_picture
+from human_anomaly.data.sources import printable
 from human_anomaly.utils import UsageError, cores_per_process, stream_jsonl
 
 PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # its label 0 means abnormal
@@ -129,19 +130,14 @@ def read_image(path: str | Path, place: str, min_side: int = 0) -> Image.Image:
     With `min_side`, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster, but
     to at least `min_side` pixels a side.
     """
+    if not (path := Path(path)).exists():
+        raise UsageError(f"{place}: no such image: {path}")
     try:
-        if not (path := Path(path)).is_file() and path.exists():
-            raise OSError("not a file")
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise OSError(f"{image.size} pixels, expected at most {MAX_PIXELS:,} in all")
+        with open_picture(path) as image:
             if min_side:
                 image.draft("RGB", (min_side, min_side))
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UsageError(f"{place}: no such image: {path}") from error
-    # Pillow's readers raise SyntaxError, ValueError and more on broken files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return as_rgb(image)
+    except PictureError as error:
         raise UsageError(f"{place}: cannot read image {path}: {error}") from error
 
 

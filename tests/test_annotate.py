@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 from browser import open_browser
 from report_results import THRESHOLDS, frame_row, part, person, write_clip
+from videos import encode, grey_steps
 
-from human_anomaly.data.video import Frame, Source
-from human_anomaly.models.report.annotate import AnnotateError, Annotation, WebmWriter, replay
+from human_anomaly.data.sources import Source
+from human_anomaly.data.video import Frame, FrameReader
+from human_anomaly.models.report.annotate import (
+    AnnotateError,
+    Annotation,
+    WebmWriter,
+    _fitted,
+    replay,
+)
 from human_anomaly.models.report.draw import (
     DARK,
     GREEN,
@@ -147,6 +155,38 @@ def test_frames_of_other_sizes_are_fitted(tmp_path):
         video.add(Frame(i, i / 25, np.zeros((*size, 3), np.uint8)), frame_row(i))
     video.close()
     assert len(read_clip(tmp_path / "a.webm")[0]) == 2
+
+
+@pytest.mark.parametrize("size", [(240, 320), (480, 640), (320, 240), (100, 400)])
+def test_boxes_lie_where_the_frame_is_shown(size):
+    """Pictures of one folder differ in size; the first one here has 240 rows of 320 pixels."""
+    height, width = size
+    body = [width // 4, height // 4, width // 2, height // 2]
+    image = np.full((*size, 3), 90, np.uint8)
+    image[body[1] : body[3], body[0] : body[2]] = 200
+    picture = _fitted(image, (320, 240))
+    bright = np.argwhere((picture > 150).all(-1))
+    (top, left), (low, right) = bright.min(0), bright.max(0) + 1
+    assert (picture > 45).any(-1).sum() == pytest.approx(
+        min(320 / width, 240 / height) ** 2 * width * height, rel=0.01
+    )
+    hand = person(part("hand", body, 0.9))
+    shown = Annotation(THRESHOLDS)(picture.copy(), Frame(0, 0.0, image), frame_row(0, hand))
+    red = np.argwhere(is_colour(shown[:240], RED))
+    lines = [(red[:, 1] == left).sum(), (red[:, 0] == top).sum()]
+    lines += [(red[:, 1] == right).sum(), (red[:, 0] == low).sum()]
+    assert min(lines) > 20
+
+
+def test_an_annotated_video_has_the_times_of_its_source(tmp_path):
+    times = [0, 0.04, 0.08, 1.25, 2.25]
+    encode(tmp_path / "a.mp4", grey_steps(5, (320, 240)), times=times)
+    video, source = writer(tmp_path / "a.webm"), Source(tmp_path / "a.mp4", "a")
+    for frame, row in replay(source, [frame_row(i) for i in range(5)]):
+        video.add(frame, row | {"time": frame.time})
+    video.close()
+    annotated = FrameReader(Source(tmp_path / "a.webm", "a"))
+    assert [frame.time for frame in annotated] == pytest.approx(times, abs=2e-3)
 
 
 def test_abort_and_errors_leave_nothing(tmp_path):

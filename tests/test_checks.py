@@ -5,10 +5,11 @@ from drawn_crops import write_crops
 from PIL import Image
 
 from human_anomaly.data.checks import (
+    check_images,
+    check_rows,
     contradictions,
     draw_labels,
     draw_tiles,
-    find_unreadable,
     warn_of_shared_images,
 )
 from human_anomaly.data.dataset import read_manifest
@@ -16,15 +17,29 @@ from human_anomaly.data.dataset import read_manifest
 
 def test_unreadable_images_are_found_by_line(tmp_path):
     manifest = read_manifest(write_crops(tmp_path, "hand_train", 8, size=40))
-    assert find_unreadable(manifest, range(8), workers=2, quiet=True) == []
+    assert check_rows(manifest, range(8), workers=2, quiet=True) == ([], [])
     (tmp_path / "all_images" / manifest.names[2]).unlink()
     cut = tmp_path / "all_images" / manifest.names[5]
     cut.write_bytes(cut.read_bytes()[:-300])
-    found = find_unreadable(manifest, range(8), workers=2, quiet=True)
+    found, _ = check_rows(manifest, range(8), workers=2, quiet=True)
     assert [line for line, _ in found] == [3, 6]
     assert "no such image" in found[0][1] and "cannot read image" in found[1][1]
     # A process checks its share only.
-    assert [n for n, _ in find_unreadable(manifest, range(1, 8, 2), workers=1)] == [6]
+    assert [n for n, _ in check_rows(manifest, range(1, 8, 2), workers=1)[0]] == [6]
+
+
+def test_exif_rotation_of_crops_is_told_once_with_a_count(tmp_path, caplog):
+    manifest = read_manifest(write_crops(tmp_path, "hand_train", 8, size=40))
+    for index in (2, 5):
+        path = manifest.image_path(index)
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.open(path).save(path, exif=exif)
+    check_images(manifest)
+    assert [record.message for record in caplog.records] == [
+        f"{manifest.path}: EXIF rotation of 2 images is not applied, as in the original (first: "
+        f"{manifest.names[2]})"
+    ]
 
 
 def test_shared_and_contradictory_images(tmp_path, caplog):

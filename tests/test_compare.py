@@ -127,6 +127,22 @@ def test_differing_settings_are_named():
     assert compare(a, b)["settings"] == {"thresholds.hand": [0.32, 0.5]}
 
 
+def test_differing_versions_are_named():
+    def versioned(*versions: str) -> dict:
+        rows = [
+            {**scored_row(f"{i}.mp4", 0.5), "versions": {"av": v}} for i, v in enumerate(versions)
+        ]
+        return scores(*rows)
+
+    same = compare(versioned("15.0.0", "15.0.0"), versioned("15.0.0", "15.0.0"))
+    assert same["versions"] == {} and "version" not in format_table(same)
+    result = compare(versioned("15.0.0", "18.1.0"), versioned("18.1.0", "18.1.0"))
+    assert result["versions"] == {"av": ["15.0.0, 18.1.0", "18.1.0"]}
+    assert "version of av: A 15.0.0, 18.1.0, B 18.1.0" in format_table(result)
+    older = compare(scores(scored_row("0.mp4", 0.5)), versioned("18.1.0"))
+    assert "version of av: A unknown, B 18.1.0" in format_table(older)
+
+
 def test_command(tmp_path, monkeypatch, capsys):
     for name, value in (("a", 0.5), ("b", 0.25)):
         (tmp_path / name).mkdir()

@@ -57,10 +57,12 @@ def test_the_result_files_say_what_design_promises(scored):
     keys = (
         "video_path video_results ci95 score_frame_mean score_clean_frames score_soft frames "
         "score_people tracks frames_expected people abnormal_people abnormal_by_part "
-        "skipped_crops warnings seconds"
+        "skipped_crops warnings seconds versions"
     )
     assert set(keys.split()) <= set(scores["videos"][0])
+    assert scores["settings"]["decoder"] == 2 and scores["skipped"] == []
     row = scores["videos"][0]
+    assert set(row["versions"]) == {"torch", "av", "opencv", "pillow"}
     lines = (output / "normal_1.frames.jsonl").read_text().splitlines()
     frames = [json.loads(line) for line in lines]
     people = [p for f in frames for p in f["people"]]
@@ -86,6 +88,37 @@ def test_running_again_scores_nothing_again(scored, short):
 def test_other_settings_into_the_same_folder_are_refused(scored, short):
     with pytest.raises(UsageError, match=r"--output: .*frame_stride differ"):
         run(scored[0], "--video", short / "normal_1", "--frame-stride", 2)
+
+
+def test_results_of_the_decoder_before_are_refused_and_their_batches_dropped(short, tmp_path):
+    output = tmp_path / "out"
+    run(output, "--video", short / "normal_1")
+    settings = json.loads((output / ".state/settings.json").read_text())
+    del settings["decoder"]  # as scored through OpenCV
+    write_json(output / ".state/settings.json", settings)
+    with pytest.raises(UsageError, match=r"holds results of other settings \(decoder differ\)"):
+        run(output, "--video", short / "normal_1")
+    before, now = (JobFolder(output, s) for s in (settings, {**settings, "decoder": 2}))
+    assert before.digest != now.digest  # the first line of kept batches, which must be this run's
+
+
+def test_what_is_no_video_is_listed_and_counted(short, tmp_path, capsys):
+    folder = tmp_path / "in"
+    shutil.copytree(short / "normal_1", folder / "shots")
+    (folder / "notes.txt").write_text("x")
+    (folder / ".cache").mkdir()
+    (folder / "gone.mp4").symlink_to(tmp_path / "nothing")
+    status, scores = run(tmp_path / "out", "--video", folder)
+    assert status == 1 and [row["frames"] for row in scores["videos"]] == [3]
+    assert scores["failed"] == [
+        {"video_path": str(folder / "gone.mp4"), "error": "the link leads nowhere"}
+    ]
+    assert sorted(row["path"] for row in scores["skipped"]) == [
+        str(folder / ".cache"),
+        str(folder / "notes.txt"),
+    ]
+    line = "skipped below the inputs, listed in scores.json: 1 hidden, 1 neither video nor picture"
+    assert line in capsys.readouterr().out
 
 
 def torchrun(output: Path, *flags, processes: int = 2) -> subprocess.CompletedProcess:

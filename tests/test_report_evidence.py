@@ -18,7 +18,8 @@ from report_results import (
     write_clip,
 )
 
-from human_anomaly.data.video import Frame, Source
+from human_anomaly.data.sources import Source, find_sources
+from human_anomaly.data.video import Frame
 from human_anomaly.models.report.evidence import Evidence, read_evidence, safe_name
 from human_anomaly.models.report.worst import WorstParts, overlay
 from human_anomaly.utils import write_jsonl
@@ -54,7 +55,7 @@ def test_a_person_s_part_is_kept_once_where_its_p_is_highest():
 def test_what_is_not_flagged_is_not_among_the_worst():
     worst = WorstParts(THRESHOLDS)
     worst.add(frame(0), moving(0, THRESHOLDS["hand"]))
-    assert worst.kept == [] and worst.size == (320, 240)
+    assert worst.kept == [] and worst.sizes == [(0, 320, 240)]
 
 
 def test_the_crop_is_the_square_and_the_view_is_the_frame_with_its_box():
@@ -84,7 +85,7 @@ def test_a_page_holds_the_pictures_and_a_video_without_boxes(tmp_path):
     evidence = Evidence(tmp_path, THRESHOLDS, report=True)
     page = evidence.page(source.stem)
     content = read_evidence(page, evidence.rows(source.stem))
-    assert content["size"] == [320, 240]
+    assert content["sizes"] == [[0, 320, 240]]
     (worst,) = content["worst"]
     assert (worst["person"], worst["part"], worst["p_abnormal"]) == (0, "hand", 0.9)
     for name in ("crop", "heat", "view"):
@@ -94,6 +95,19 @@ def test_a_page_holds_the_pictures_and_a_video_without_boxes(tmp_path):
     assert image.shape == (240, 320, 3) and np.ptp(image) < 20  # grey as the clip: nothing drawn
     image = cv2.VideoCapture(str(evidence.annotated(source.stem))).read()[1]
     assert np.ptp(image) > 150
+
+
+def test_evidence_tells_where_the_frames_change_their_size(tmp_path):
+    (tmp_path / "shots").mkdir()
+    sizes = [(320, 240), (320, 240), (200, 300), (320, 240)]
+    for i, (width, height) in enumerate(sizes):
+        cv2.imwrite(str(tmp_path / f"shots/{i}.png"), np.full((height, width, 3), 90, np.uint8))
+    (source,) = find_sources([tmp_path / "shots"]).sources
+    evidence = Evidence(tmp_path, THRESHOLDS, report=True)
+    write_jsonl(evidence.rows("shots"), [moving(i, 0.1) for i in range(4)])
+    evidence.catch_up(source)
+    content = read_evidence(evidence.page("shots"), evidence.rows("shots"))
+    assert content["sizes"] == [[0, 320, 240], [2, 200, 300], [3, 320, 240]]
 
 
 def test_evidence_of_another_scoring_is_stale(tmp_path):

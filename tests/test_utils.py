@@ -80,3 +80,17 @@ def test_a_process_whose_torchrun_is_gone_ends():
     )
     assert ended.returncode == 2
     assert "error: several processes: they do not find each other" in ended.stderr
+
+
+@pytest.mark.parametrize("missing", ["libGL.so.1", "libgthread-2.0.so.0"])
+def test_opencv_without_its_libraries_is_one_line(tmp_path, missing):
+    text = f"{missing}: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({text!r}, name='cv2')")
+    words = [sys.executable, "inference.py", "--video", "demo/videos", "--output", tmp_path / "out"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert line.startswith(f"error: OpenCV: {missing}: cannot open")
+    assert "apt-get install libgl1" in line and "opencv-python-headless" in line

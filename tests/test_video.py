@@ -1,15 +1,21 @@
-"""Inputs as users have them: odd, broken, rotated, nested, badly named."""
+"""Videos as users have them: odd, broken, rotated, tagged."""
 
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import av
 import cv2
+import frame_hashes
 import numpy as np
 import pytest
+from conftest import ROOT
+from videos import encode, grey_steps, raw
 
-from human_anomaly.data.video import FrameReader, Source, VideoError, find_sources
+from human_anomaly.data.sources import Source
+from human_anomaly.data.video import FrameReader, VideoError, count_frames
 
 
 def write_video(path: Path, frames: int = 6, size=(64, 48), fourcc="mp4v", fps=10.0) -> Path:
@@ -88,8 +94,6 @@ KINDS = [
 
 @pytest.mark.parametrize(("given", "stored", "shape"), KINDS)
 def test_videos_of_any_kind_and_odd_size_are_bgr(tmp_path, given, stored, shape):
-    import av
-
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=10)  # lossless
         stream.width, stream.height, stream.pix_fmt = 51, 41, stored
@@ -99,15 +103,201 @@ def test_videos_of_any_kind_and_odd_size_are_bgr(tmp_path, given, stored, shape)
     assert np.array_equal(frame.image, np.full((41, 51, 3), 90, np.uint8))
 
 
-def test_truncated_video_scores_what_decodes(tmp_path):
-    path = write_video(tmp_path / "a.avi", frames=40, size=(320, 240), fourcc="MJPG")
+LOSSLESS = list(np.random.default_rng(0).integers(60, 190, (9, 48, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.webm", "a.mp4", "a.flv"])
+def test_a_truncated_video_gives_what_decodes_and_says_so(tmp_path, name):
+    codec = {".webm": "libvpx", ".flv": "flv1"}.get(Path(name).suffix, "mpeg4")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 96, 128, 3), np.uint8)
+    path = encode(tmp_path / name, noise, codec)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
     reader = FrameReader(_source(path))
     frames = list(reader)
-    assert 0 < len(frames) < 40 and reader.frames_expected == 40
-    assert reader.warnings == [
-        f"{len(frames)} of 40 frames could be decoded; the file may be truncated"
-    ]
+    assert 10 < len(frames) < 35 and reader.frames_expected == 40
+    begin = f"{len(frames)} of 40 frames could be decoded; the file may be truncated: its picture"
+    assert [warning[: len(begin)] for warning in reader.warnings if "trunc" in warning] == [begin]
+
+
+# What is whole, although its length or its count says otherwise: name, and the options of `encode`.
+WHOLE = [
+    ("sound_longer.mp4", {"sound": 5.0}),
+    ("sound_longer.mkv", {"sound": 5.0}),
+    ("sound_longer.avi", {"sound": 5.0}),
+    ("duplicates_dropped.mp4", {"times": [0, 0.1, 0.2, 1.9, 2.0, 2.1]}),
+    ("duplicates_dropped.mkv", {"times": [0, 0.1, 0.2, 1.9, 2.0, 2.1]}),
+    ("duplicates_dropped.avi", {"times": [0, 0.1, 0.2, 1.9, 2.0, 2.1]}),
+    ("sound_first.mkv", {"sound": 100.0, "delay": 100.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), WHOLE)
+def test_a_whole_video_is_not_called_truncated(tmp_path, name, options):
+    reader = FrameReader(_source(encode(tmp_path / name, grey_steps(6), **options)))
+    assert reader.frames_expected >= 6
+    frames = list(reader)
+    assert [round(frame.image.mean() / 30) for frame in frames] == list(range(6))
+    assert reader.warnings == []
+    assert reader.frames_expected == 6
+    assert frames[0].time == 0
+
+
+def test_a_cut_without_encoding_has_only_its_own_frames():
+    source = _source(ROOT / "tests/files/trimmed.mp4")
+    assert count_frames(source) < 10  # 27 are stored
+    reader = FrameReader(source)
+    assert len(list(reader)) == reader.frames_expected == 7
+    assert reader.warnings == []
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+def test_times_are_the_containers(tmp_path, name):
+    times = [0, 0.04, 0.08, 0.12, 1.25, 2.25]
+    codec = "libvpx" if name == "a.webm" else "mpeg4"
+    path = encode(tmp_path / name, grey_steps(6), codec, times=times)
+    assert [frame.time for frame in FrameReader(_source(path))] == pytest.approx(times, abs=1e-3)
+    strided = FrameReader(_source(path), stride=4)
+    assert [(f.index, round(f.time, 2)) for f in strided] == [(0, 0), (4, 1.25)]
+
+
+def test_raw_streams_without_times_are_evenly_spaced(tmp_path):
+    path = encode(tmp_path / "a.h264", grey_steps(6), "libx264")
+    times = [frame.time for frame in FrameReader(_source(path))]
+    assert np.diff(times) == pytest.approx(times[1]) and times[0] == 0 and times[1] > 0
+
+
+def test_pixels_are_those_of_the_original():
+    """OpenCV 4.12's, to the last bit: interlaced, bt709, bt2020, full range, the demo, the clip."""
+    assert {"interlaced.mp4", "interlaced.mpg", "bt709.mp4"} < frame_hashes.videos().keys()
+    assert frame_hashes.differing() == []
+
+
+@pytest.mark.slow
+def test_pixels_are_the_same_under_the_lowest_pyav(tmp_path):
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    lowest = [line.split(",")[0].replace(">=", "==") for line in lines if line.startswith("av>=")]
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    packages = [*lowest, "numpy", "pillow", "natsort"]
+    subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+    subprocess.run([python, ROOT / "tests/frame_hashes.py"], check=True)
+
+
+def test_the_files_own_colours_are_a_setting():
+    def first(name: str, colours: str) -> np.ndarray:
+        reader = FrameReader(_source(ROOT / "tests/files" / name), colours=colours)
+        return next(iter(reader)).image.astype(int)
+
+    for name in ("bt709.mp4", "bt2020_10bit.mp4"):
+        assert np.abs(first(name, "tagged") - first(name, "original")).mean() > 1
+    # Both were made of one picture.
+    near = np.abs(first("bt709.mp4", "tagged") - first("full_range.mp4", "tagged")).mean()
+    assert near < np.abs(first("bt709.mp4", "original") - first("full_range.mp4", "tagged")).mean()
+    assert np.array_equal(first("trimmed.mp4", "tagged"), first("trimmed.mp4", "original"))
+
+
+def test_av1(tmp_path):
+    frames = list(FrameReader(_source(encode(tmp_path / "a.mp4", grey_steps(6), "libsvtav1"))))
+    assert [round(frame.image.mean() / 30) for frame in frames] == list(range(6))
+
+
+def _joined(tmp_path: Path, *parts: tuple[str, tuple[int, int]]) -> Path:
+    """Return MJPEG streams of three frames in one file: (pixel format, size) of each."""
+    content = b""
+    for pix_fmt, size in parts:
+        content += encode(
+            tmp_path / "part.mjpeg", grey_steps(3, size), "mjpeg", pix_fmt
+        ).read_bytes()
+    (tmp_path / "joined.mjpeg").write_bytes(content)
+    return tmp_path / "joined.mjpeg"
+
+
+def test_pixel_format_and_size_may_change_in_mid_stream(tmp_path):
+    path = _joined(tmp_path, ("yuvj422p", (64, 48)), ("yuvj420p", (64, 48)), ("yuvj444p", (96, 64)))
+    frames = list(FrameReader(_source(path)))
+    assert [frame.image.shape for frame in frames] == [(48, 64, 3)] * 6 + [(64, 96, 3)] * 3
+    assert [round(frame.image.mean() / 30) for frame in frames] == [0, 1, 2] * 3
+
+
+def test_frames_that_grow_too_large_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("human_anomaly.data.video.MAX_PIXELS", 64 * 48)
+    path = _joined(tmp_path, ("yuvj420p", (64, 48)), ("yuvj420p", (96, 64)))
+    reader = FrameReader(_source(path))
+    assert len(list(reader)) == 3
+    assert reader.warnings == ["3 damaged packets; their frames are left out"]
+
+
+@pytest.mark.parametrize("kind", ["nv12", "yuyv422", "pal8", "yuv420p", "yuv422p10le", "gray"])
+@pytest.mark.parametrize("width", [641, 642, 644])
+def test_odd_widths_and_packed_formats(tmp_path, kind, width):
+    image = np.random.default_rng(1).integers(0, 256, (36, width, 3), np.uint8)
+    if kind == "pal8":
+        palette = np.random.default_rng(2).integers(0, 256, (256, 4), np.uint8)
+        frame = av.VideoFrame.from_ndarray((image[..., 0].copy(), palette), format="pal8")
+    else:
+        frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format=kind)
+    expected = frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()
+    (read,) = FrameReader(_source(raw(tmp_path / "a.nut", frame)))
+    assert np.array_equal(read.image, expected)
+
+
+def test_rows_stored_from_the_bottom_up(tmp_path):
+    image = np.random.default_rng(1).integers(0, 256, (36, 62, 3), np.uint8)
+    frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+    (read,) = FrameReader(_source(raw(tmp_path / "a.avi", frame)))
+    assert np.array_equal(read.image, image)
+
+
+def test_a_frame_keeps_its_pixels_when_the_next_is_decoded(tmp_path):
+    """Raw BGR needs no conversion, and must not share the memory of what follows."""
+    path = encode(tmp_path / "a.nut", LOSSLESS, "rawvideo", "bgr24")
+    frames = list(FrameReader(_source(path)))
+    assert all(np.array_equal(f.image, x) for f, x in zip(frames, LOSSLESS, strict=True))
+
+
+def test_a_damaged_packet_costs_its_own_frames(tmp_path):
+    path = encode(tmp_path / "a.avi", grey_steps(9), "mjpeg", "yuvj420p")
+    with av.open(str(path)) as container:
+        packet = bytes([p for p in container.demux(video=0) if p.size][4])
+    path.write_bytes(path.read_bytes().replace(packet, bytes(len(packet))))
+    reader = FrameReader(_source(path))
+    frames = list(reader)
+    left = [0, 1, 2, 3, 5, 6, 7, 8]
+    assert [round(frame.image.mean() / 30) for frame in frames] == left
+    assert [frame.time for frame in frames] == pytest.approx([i / 10 for i in left])
+    assert reader.warnings == ["1 damaged packets; their frames are left out"]
+    assert reader.frames_expected == 9
+
+
+PLAYLISTS = {
+    "ffconcat": "ffconcat version 1.0\nfile secret.mp4\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 5004 RTP/AVP 96\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_list_of_files_named_as_a_video_opens_none_of_them(tmp_path, kind):
+    encode(tmp_path / "secret.mp4", grey_steps(3))
+    (tmp_path / "a.mp4").write_text(PLAYLISTS[kind])
+    with pytest.raises(VideoError, match="not a video"):
+        list(FrameReader(_source(tmp_path / "a.mp4")))
+
+
+def test_a_cover_is_not_the_picture(tmp_path):
+    """Music and films carry a still as a video stream."""
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "rgb24"
+        film = container.add_stream("mpeg4", rate=10)
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        still = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        container.mux([*cover.encode(still), *cover.encode(None)])
+        for image in grey_steps(3):
+            container.mux(film.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(film.encode(None))
+    assert [f.image.shape for f in FrameReader(_source(tmp_path / "a.mp4"))] == [(48, 64, 3)] * 3
 
 
 def _wav(path: Path) -> None:
@@ -141,57 +331,6 @@ def test_unusable_files_say_why(tmp_path, name, make, message):
         list(FrameReader(_source(tmp_path / name)))
 
 
-def test_images_of_any_kind_are_bgr(tmp_path):
-    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((40, 50), np.uint8))  # greyscale
-    cv2.imwrite(str(tmp_path / "1.png"), np.full((41, 51, 4), 200, np.uint8))  # alpha, odd size
-    (tmp_path / "2.png").write_bytes(b"broken")
-    cv2.imwrite(str(tmp_path / "3.png"), np.zeros((9, 9, 3), np.uint8))  # tiny
-    (source,), failed = find_sources([tmp_path])
-    reader = FrameReader(source, fps=5)
-    frames = list(reader)
-    assert not failed
-    assert [f.image.shape for f in frames] == [(40, 50, 3), (41, 51, 3), (9, 9, 3)]
-    assert [f.index for f in frames] == [0, 1, 3]
-    assert "2.png" in reader.warnings[0]
-    assert "smaller than 32" in reader.warnings[1]
-
-
-def test_folders_globs_and_unique_stems(tmp_path):
-    (tmp_path / "in/sub").mkdir(parents=True)
-    for name in ("in/a.mp4", "in/a.avi", "in/sub/b.mp4", "in/notes.txt", "in/.hidden.mp4"):
-        (tmp_path / name).write_bytes(b"x")
-    sources, failed = find_sources([tmp_path / "in"])
-    assert [s.stem for s in sources] == ["a_avi", "a_mp4", "sub__b"]
-    assert not failed
-    sources, failed = find_sources([tmp_path / "in" / "*.mp4", tmp_path / "no*", tmp_path / "x"])
-    assert [s.stem for s in sources] == ["a"]
-    assert [error for _, error in failed] == ["no such file or folder"] * 2
-
-
-def test_remaining_clashes_get_a_suffix(tmp_path):
-    for name in ("x/a.mp4", "y/a.mp4", "z/A.mp4"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(b"x")
-    sources, _ = find_sources([tmp_path / n for n in ("x/a.mp4", "y/a.mp4", "z/A.mp4")])
-    assert len({s.stem.lower() for s in sources}) == 3
-
-
-def test_long_names_leave_room_for_suffixes(tmp_path):
-    path = tmp_path / ("n" * 240 + ".mp4")
-    path.write_bytes(b"x")
-    (source,), _ = find_sources([path])
-    (tmp_path / f".{source.stem}.frames.jsonl.1234567.part").touch()
-    assert len(source.stem) <= 200
-
-
-def test_a_folder_without_videos(tmp_path):
-    (tmp_path / "a.txt").touch()
-    assert find_sources([tmp_path]) == (
-        [],
-        [(str(tmp_path), "the folder holds no video and no images")],
-    )
-
-
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     os.mkfifo(tmp_path / "b.png")
@@ -208,11 +347,11 @@ def test_images_and_videos_above_the_stated_size_are_refused(tmp_path, monkeypat
     write_video(tmp_path / "a.mp4", 3)
     with pytest.raises(VideoError, match="64 x 48 pixels, expected at most 3,008"):
         FrameReader(Source(tmp_path / "a.mp4", "a"))
+    monkeypatch.setattr("human_anomaly.data.pictures.MAX_PIXELS", 64 * 47)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 64, 3), np.uint8))
     reader = FrameReader(Source(tmp_path / "a.png", "a", (tmp_path / "a.png",)))
-    with pytest.raises(VideoError):
+    with pytest.raises(VideoError, match=r"a\.png: 64 x 48 pixels"):
         list(reader)
-    assert "64 x 48 pixels" in reader.warnings[0]
 
 
 def test_a_file_without_permission_says_so(tmp_path, monkeypatch):
@@ -226,37 +365,9 @@ def test_a_file_without_permission_says_so(tmp_path, monkeypatch):
         FrameReader(Source(tmp_path / "a.mp4", "a"))
 
 
-def test_a_folder_that_cannot_be_read_is_failed(tmp_path, monkeypatch):
-    write_video(tmp_path / "a.mp4", 3)
-    (tmp_path / "closed").mkdir()
-    scan = os.scandir
-
-    def refuse(path):
-        if Path(path).name == "closed":
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    sources, failed = find_sources([tmp_path])
-    assert [source.stem for source in sources] == ["a"]
-    assert failed == [(str(tmp_path / "closed"), "cannot read: Permission denied")]
-
-
 def test_a_count_that_the_size_cannot_hold_is_not_believed(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mp4", 3)
     monkeypatch.setattr("human_anomaly.data.video.LEAST_FRAME", 10**6)
     reader = FrameReader(Source(tmp_path / "a.mp4", "a"))
     assert reader.frames_expected is None
     assert reader.warnings == ["it declares 3 frames, which its size cannot hold"]
-
-
-def test_lost_frames_are_told_where_no_length_is_declared(tmp_path, monkeypatch):
-    write_video(tmp_path / "a.mp4", 5)
-    reader = FrameReader(Source(tmp_path / "a.mp4", "a"))
-    reader.frames_expected = None
-    capture, decoded = reader._capture, iter([True, False])
-    read, release = capture.read, capture.release
-    fake = SimpleNamespace(grab=lambda: next(decoded), retrieve=read, release=release)
-    monkeypatch.setattr(reader, "_capture", fake)
-    assert len(list(reader)) == 1
-    assert reader.warnings == ["1 frames of about 5 could be decoded"]

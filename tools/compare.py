@@ -63,12 +63,23 @@ def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_00
         "no_score": no_score,
         "only_a": only_a,
         "only_b": only_b,
-        "settings": {
-            key: [old.get(key), new.get(key)]
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        },
+        "settings": _differing(old, new),
+        "versions": _differing(_versions(a["videos"]), _versions(b["videos"])),
     }
+
+
+def _differing(a: dict, b: dict) -> dict[str, list]:
+    both = sorted(a.keys() | b.keys())
+    return {key: [a.get(key), b.get(key)] for key in both if a.get(key) != b.get(key)}
+
+
+def _versions(rows: list[dict]) -> dict[str, str]:
+    """Return the versions of each library that made the rows, "1.0, 1.1" if they differ."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for library, version in row.get("versions", {}).items():
+            found.setdefault(library, set()).add(version)
+    return {library: ", ".join(sorted(versions)) for library, versions in found.items()}
 
 
 def changed_verdicts(before: Path, after: Path, scale: float = 1) -> float | None:
@@ -118,6 +129,8 @@ def format_table(result: dict, most: int | None = None) -> str:
             lines.append(f"{words}: {len(result[key])} ({first_five(result[key])})")
     for key, (left, right) in result["settings"].items():
         lines.append(f"setting {key}: A {left}, B {right}")
+    for key, (left, right) in result["versions"].items():
+        lines.append(f"version of {key}: A {left or 'unknown'}, B {right or 'unknown'}")
     if rows:
         interval = result["ci95"]
         shown = f"95% [{interval[0]:+.4f}, {interval[1]:+.4f}]: " if interval else ""

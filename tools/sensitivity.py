@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from human_anomaly.configs.defaults import flatten, get_config
 from human_anomaly.configs.places import ROOT
-from human_anomaly.data.video import find_sources
+from human_anomaly.data.sources import find_sources
 from human_anomaly.models.scoring.results import SCORES, read_scores
 from human_anomaly.tools.compare import changed_verdicts, compare
 from human_anomaly.tools.vbench2.run import RunError, run_script
@@ -106,7 +106,7 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 
 def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parse_args(argv)
-    files = [source.path for source in find_sources([args.videos])[0][: args.most]]
+    files = [source.path for source in find_sources([args.videos]).sources[: args.most]]
     if not args.videos.is_dir() or not files:
         raise UsageError(f"--videos: expected a folder with videos, got {args.videos}")
     before, table = args.output / "none", []

@@ -22,7 +22,8 @@ from human_anomaly.data.cropping.cropper import Cropper
 from human_anomaly.data.cropping.labels import collect
 from human_anomaly.data.runs.jobs import JobFolder, identity
 from human_anomaly.data.runs.marks import digest_of, is_unchanged, mark, read_object
-from human_anomaly.data.video import Source, VideoError, printable
+from human_anomaly.data.sources import Source, printable
+from human_anomaly.data.video import VideoError
 from human_anomaly.utils import UsageError, atomic_write, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from human_anomaly.configs.defaults import PARTS
-from human_anomaly.data.video import IMAGE_SUFFIXES, printable
+from human_anomaly.data.pictures import IMAGE_SUFFIXES
+from human_anomaly.data.sources import printable
 from human_anomaly.utils import UsageError, stream_jsonl, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)

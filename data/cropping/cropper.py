@@ -11,8 +11,9 @@ import numpy as np
 
 from human_anomaly.configs.defaults import PARTS
 from human_anomaly.data.crops import cut
+from human_anomaly.data.sources import Source
 from human_anomaly.data.stream import batched, map_ahead, prefetch
-from human_anomaly.data.video import Frame, FrameReader, Source
+from human_anomaly.data.video import Frame, FrameReader
 from human_anomaly.utils import atomic_write, keep_to_one_core
 
 JPEG_QUALITY = 95
@@ -70,6 +71,7 @@ class Cropper:
     min_size: int = 0
     stride: int = 1
     fps: float = 25.0
+    colours: str = "original"
     batch_size: int = 4
     workers: int = 1
     on_frame: Callable[[], object] = lambda: None
@@ -79,7 +81,7 @@ class Cropper:
 
         Raises VideoError if no frame can be decoded.
         """
-        reader = FrameReader(source, stride=self.stride, fps=self.fps)
+        reader = FrameReader(source, stride=self.stride, fps=self.fps, colours=self.colours)
         summary |= {"frames": 0, "people": 0, "crops": 0, "skipped_crops": 0}
         try:
             ahead = prefetch(reader, 2 * self.batch_size)

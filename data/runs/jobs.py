@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from human_anomaly.configs.values import PARTS
 from human_anomaly.data.runs.marks import digest_of, is_unchanged, mark, read_object
-from human_anomaly.data.video import Source, VideoError, with_suffix
+from human_anomaly.data.sources import Source, with_suffix
+from human_anomaly.data.video import VideoError
 from human_anomaly.utils import UsageError, rank, shared_errors, world_size, write_json
 
 logger = logging.getLogger(__name__)

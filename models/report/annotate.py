@@ -25,20 +25,21 @@ class AnnotateError(Exception):
 
 
 class Annotation:
-    """Draws into frames: annotation(image, frame, row) returns the picture with the strip."""
+    """Draws into pictures: annotation(image, frame, row) returns the picture with the strip."""
 
     def __init__(self, thresholds: Mapping[str, float], frames_expected: int | None = None):
         self.thresholds, self.expected = thresholds, frames_expected
         self.strip: ScoreStrip | None = None
 
     def __call__(self, image: np.ndarray, frame: Frame, row: Mapping) -> np.ndarray:
-        """`image` (H, W, 3) BGR is `frame` made smaller; it is drawn into."""
+        """`image` (H, W, 3) BGR is `frame` or what lies at `place_of` in it; it is drawn into."""
         if self.strip is None:
             self.strip = ScoreStrip(image.shape[1], self.expected)
         score = "no people" if row["score"] is None else f"score {row['score']:.2f}"
         title = f"frame {row['frame']}  {row['time']:.2f} s  {score}"
-        zoom = image.shape[1] / frame.image.shape[1]
-        draw_row(image, row, self.thresholds, zoom, title)
+        place = place_of(frame.image, image.shape[1::-1])
+        zoom = (place[1].stop - place[1].start) / frame.image.shape[1]
+        draw_row(image[place], row, self.thresholds, zoom, title)
         return np.vstack([image, self.strip.add(row["score"])])
 
 
@@ -46,8 +47,9 @@ class WebmWriter:
     """Writes one video while frames come in; drawing and encoding run in a thread.
 
     `draw(image, frame, row)` returns the picture to show for a frame that was shrunk to `image`;
-    without it the frames are shown as they are. The file appears at `path` all at once, when
-    `close` returns; `abort` leaves nothing. Frames keep the times of the source.
+    without it the frames are shown as they are. Frames of another shape than the first one are
+    shown in the middle of the picture, with bars beside them. The file appears at `path` all at
+    once, when `close` returns; `abort` leaves nothing. Frames keep the times of the source.
     """
 
     def __init__(self, path: str | Path, *, fps: float, draw: Callable | None = None):
@@ -101,7 +103,7 @@ class WebmWriter:
             for frame, row in items:
                 if container is None:
                     size = _fit(frame.image)
-                picture = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+                picture = _fitted(frame.image, size)
                 if self.draw is not None:
                     picture = self.draw(picture, frame, row)
                 if container is None:
@@ -125,6 +127,28 @@ def _fit(image: np.ndarray) -> tuple[int, int]:
     return (max(round(width * zoom / 2), 8) * 2, max(round(height * zoom / 2), 8) * 2)
 
 
+def place_of(image: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of a picture of `size` (width, height) that show `image`.
+
+    It is as large as fits, in the middle. An image of that size but for rounding fills it.
+    """
+    (width, height), (h, w) = size, image.shape[:2]
+    zoom = min(width / w, height / h)
+    wide, high = max(1, round(w * zoom)), max(1, round(h * zoom))
+    wide, high = width if width - wide < 4 else wide, height if height - high < 4 else high
+    x, y = (width - wide) // 2, (height - high) // 2
+    return slice(y, y + high), slice(x, x + wide)
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture of `size` (width, height) that shows the whole image."""
+    place = rows, columns = place_of(image, size)
+    shown = (columns.stop - columns.start, rows.stop - rows.start)
+    picture = np.zeros((*size[::-1], 3), np.uint8)
+    picture[place] = cv2.resize(image, shown, interpolation=cv2.INTER_AREA)
+    return picture
+
+
 def _vp9(container, fps: Fraction, width: int, height: int):
     stream = container.add_stream("libvpx-vp9", rate=fps)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -135,20 +159,19 @@ def _vp9(container, fps: Fraction, width: int, height: int):
     return stream
 
 
-def replay(
-    source: Source, rows: Iterable[Mapping], *, stride: int = 1, fps: float = 25.0
-) -> Iterator[tuple[Frame, Mapping]]:
+def replay(source: Source, rows: Iterable[Mapping], **reading) -> Iterator[tuple[Frame, Mapping]]:
     """Yield (Frame, row) of a video scored earlier, decoding it again.
 
-    Frames without a row are left out: the file has changed since it was scored.
+    `reading` are the options of its FrameReader. Frames without a row are left out: the file has
+    changed since it was scored.
     """
     by_frame = {row["frame"]: row for row in rows}
-    for frame in FrameReader(source, stride=stride, fps=fps):
+    for frame in FrameReader(source, **reading):
         if frame.index in by_frame:
             yield frame, by_frame[frame.index]
 
 
-def probe(source: Source, *, stride: int = 1, fps: float = 25.0) -> tuple[float, int | None]:
-    """Return the frames per second after `stride`, and the container's number of frames, if any."""
-    reader = FrameReader(source, stride=stride, fps=fps)
-    return reader.fps / stride, reader.frames_expected
+def probe(source: Source, **reading) -> tuple[float, int | None]:
+    """Return the frames per second after `stride`, and how many frames to expect, if known."""
+    reader = FrameReader(source, **reading)
+    return reader.fps / reader.stride, reader.frames_expected

@@ -46,8 +46,8 @@ class Evidence:
 
     The annotated video is `<folder>/<stem>.annotated.webm`. With `report`, `<folder>/report/` gets
     what the pages show: pictures of the worst parts, and the video without boxes, because the page
-    draws them. `explain(part, crops)` gives the heatmaps of BGR crops. `stride` and `fps` are those
-    of the scoring. `failed` lists what could not be written.
+    draws them. `explain(part, crops)` gives the heatmaps of BGR crops. `stride`, `fps`
+    and `colours` are those of the scoring. `failed` lists what could not be written.
     """
 
     folder: Path
@@ -56,11 +56,12 @@ class Evidence:
     explain: Explain | None = None
     stride: int = 1
     fps: float = 25.0
+    colours: str = "original"
     failed: list[str] = field(default_factory=list, init=False)
 
     @property
-    def timing(self) -> dict:
-        return {"stride": self.stride, "fps": self.fps}
+    def reading(self) -> dict:
+        return {"stride": self.stride, "fps": self.fps, "colours": self.colours}
 
     def annotated(self, stem: str) -> Path:
         """Return where the annotated video of the source called `stem` is or will be."""
@@ -89,7 +90,7 @@ class Evidence:
         evidence cannot be written, the scores are kept: `failed` names it, and `missing` stays
         true.
         """
-        rate, expected = probe(source, **self.timing)
+        rate, expected = probe(source, **self.reading)
         draw = Annotation(self.thresholds, expected)
         annotated = WebmWriter(self.annotated(source.stem), fps=rate, draw=draw)
         writers, worst = [annotated], WorstParts(self.thresholds)
@@ -143,7 +144,7 @@ class Evidence:
     def catch_up(self, source: Source) -> None:
         """Make the evidence of a video scored earlier, decoding it again."""
         with self.watch(source) as on_frame:
-            for frame, row in replay(source, read_jsonl(self.rows(source.stem)), **self.timing):
+            for frame, row in replay(source, read_jsonl(self.rows(source.stem)), **self.reading):
                 on_frame(frame, row)
 
 

@@ -107,7 +107,7 @@ def _build_video(env, evidence: Evidence, stem: str, name: str, row: Mapping) ->
         "page": f"videos/{page.name}",
         "thumb": (page / "thumb.jpg").is_file(),
         "video": found is not None and (page / "video.webm").is_file(),
-        "size": found["size"] if found else None,
+        "size": found["sizes"][0][1:] if found else None,
         "score": row["video_results"],
         "per_person": row.get("score_people"),
         "soft": row["score_soft"],
@@ -121,7 +121,7 @@ def _build_video(env, evidence: Evidence, stem: str, name: str, row: Mapping) ->
         "worst": _worst(found, thresholds),
         **video_facts(rows, thresholds),
     }
-    plot = timeline(rows, thresholds, shown["size"])
+    plot = timeline(rows, thresholds, found["sizes"] if found else [])
     html = env.get_template("video.html").render(v=shown, t=plot)
     with atomic_write(page / "index.html") as file:
         file.write(html)

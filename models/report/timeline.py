@@ -15,36 +15,53 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 
 
 def timeline(
-    rows: Sequence[Mapping], thresholds: Mapping[str, float], size: Sequence[int] | None = None
+    rows: Sequence[Mapping], thresholds: Mapping[str, float], sizes: Sequence[Sequence[int]] = ()
 ) -> dict | None:
     """Return the score's path, a lane per part of each person, ticks and data; None without rows.
 
     People with the most flagged views come first. `thresholds` holds the parts that were judged,
-    `size` is the frames' width and height, where the page shows them.
+    `sizes` (frame, width, height) wherever the frames' size changes; the page shows all frames on
+    a stage of the first size.
     """
     if not rows:
         return None
     times = [row["time"] for row in rows]
     step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.04
     duration = max(times[-1] + step, 1e-3)
-    xs = [WIDTH * (time + step / 2) / duration for time in times]
+    ends = [*times[1:], duration]
+    xs = [WIDTH * (time + end) / 2 / duration for time, end in zip(times, ends, strict=True)]
     parts = list(thresholds)
+    rows = [_on_stage(row, sizes) for row in rows] if sizes else rows
     return {
         "score": score_path(xs, [row["score"] for row in rows]),
         "people": _lanes(rows, thresholds, duration),
         "ticks": _ticks(duration),
         "data": {
             "duration": duration,
-            "step": step,
             "frame": [row["frame"] for row in rows],
             "time": [round(time, 4) for time in times],
             "score": [None if row["score"] is None else round(row["score"], 4) for row in rows],
             "parts": parts,
             "thresholds": [thresholds[part] for part in parts],
             "people": [[_compact(person, parts) for person in row["people"]] for row in rows],
-            "labels": [page_labels(row, thresholds, size) for row in rows if size],
+            "labels": [page_labels(row, thresholds, sizes[0][1:]) for row in rows if sizes],
         },
     }
+
+
+def _on_stage(row: Mapping, sizes: Sequence[Sequence[int]]) -> Mapping:
+    """Return the row with boxes as they lie on a stage of the first size, in its middle."""
+    (_, width, height), wanted = sizes[0], row["frame"]
+    _, w, h = next(size for size in reversed(sizes) if size[0] <= wanted)
+    zoom = min(width / w, height / h)
+    x, y = (width - w * zoom) / 2, (height - h * zoom) / 2
+
+    def moved(found: Mapping) -> dict:
+        x1, y1, x2, y2 = (value * zoom for value in found["bbox"])
+        return {**found, "bbox": [x + x1, y + y1, x + x2, y + y2]}
+
+    people = [moved(p) | {"parts": [moved(part) for part in p["parts"]]} for p in row["people"]]
+    return {**row, "people": people}
 
 
 def _compact(person: Mapping, parts: Sequence[str]) -> list:

@@ -45,12 +45,15 @@ class WorstParts:
         self.thresholds, self.most = thresholds, most
         self.kept: list[Suspect] = []  # highest p first
         self.first: np.ndarray | None = None  # the first frame, made small
-        self.size: tuple[int, int] | None = None  # its width and height in pixels
+        self.sizes: list[tuple[int, int, int]] = []  # (frame, width, height) where they change
 
     def add(self, frame: Frame, row: Mapping) -> None:
         """Take a frame and its row of frames.jsonl."""
         if self.first is None:
-            self.first, self.size = _view(frame.image), frame.image.shape[1::-1]
+            self.first = _view(frame.image)
+        size = frame.image.shape[1::-1]
+        if not self.sizes or self.sizes[-1][1:] != size:
+            self.sizes.append((row["frame"], *size))
         for person in row["people"]:
             for part in person["parts"]:
                 if is_flagged(part, self.thresholds):
@@ -94,7 +97,7 @@ class WorstParts:
                 row["heat"] = f"{rank}_heat.jpg"
                 _write_jpeg(folder / row["heat"], overlay(shown, heats[rank]))
             rows.append(row)
-        return {"size": self.size, "worst": rows}
+        return {"sizes": self.sizes, "worst": rows}
 
     def _explain(self, explain: Explain) -> dict[int, np.ndarray]:
         """Return heatmaps by rank, one batch per part."""

@@ -1,4 +1,4 @@
-"""Reads scores.json, averages its scores and prints them."""
+"""Writes and reads scores.json, averages its scores and prints them."""
 
 import json
 import os
@@ -8,9 +8,34 @@ from pathlib import Path
 import numpy as np
 
 from human_anomaly.models.scoring.scores import bootstrap
-from human_anomaly.utils import UsageError, plain
+from human_anomaly.utils import UsageError, plain, write_json
 
 SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft", "score_people")
+
+
+def merge(jobs, sources: Sequence, inputs, settings: dict, add: bool) -> dict:
+    """Write scores.json from the rows of all finished videos; return its content.
+
+    `inputs` says what of the inputs could not be used, and what was skipped.
+    """
+    items = jobs.items()
+    stems = [source.stem for source in sources]
+    others = [stem for stem in items if stem not in set(stems)] if add else []
+    rows = [items[stem]["row"] for stem in (*others, *stems)]
+    failed = [{"video_path": path, "error": error} for path, error in inputs.failed]
+    failed += [row for row in rows if "error" in row]
+    videos = [row for row in rows if "error" not in row]
+    dtypes = sorted({row["dtype"] for row in videos})  # --fast chooses by machine
+    scores = {
+        "version": 1,
+        "settings": settings | {"dtype": ", ".join(dtypes)},
+        "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
+        "videos": videos,
+        "failed": failed,
+        "skipped": [{"path": path, "reason": reason} for path, reason in inputs.skipped],
+    }
+    write_json(jobs.folder / "scores.json", scores)
+    return scores
 
 
 def read_scores(path: str | Path) -> dict:
@@ -89,8 +114,8 @@ def first_five(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def print_scores(scores: dict, path: Path) -> None:
-    """Print a line per video of a scores.json, and the mean as the last line."""
+def print_scores(scores: dict, path: Path, skipped: str = "") -> None:
+    """Print a line per video of a scores.json, what was skipped, and the mean as the last line."""
     videos, failed = scores["videos"], scores["failed"]
     if videos:
         print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
@@ -103,6 +128,8 @@ def print_scores(scores: dict, path: Path) -> None:
             print(plain(f"{'':>41}  warning: {warning}"))
     for row in failed:
         print(plain(f"failed: {row['video_path']}: {row['error']}"))
+    if skipped:
+        print(f"skipped below the inputs, listed in scores.json: {skipped}")
     scored = sum(row["video_results"] is not None for row in videos)
     if scored:
         result = f"{scores['mean']['video_results']:6.3f} mean of {count(scored, 'video')}"

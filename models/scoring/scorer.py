@@ -153,7 +153,7 @@ class VideoScorer:
         start = time.perf_counter()
         if not isinstance(source, Source):
             source = Source(Path(source), Path(source).stem)
-        reader = FrameReader(source, stride=self.stride, fps=self.fps)
+        reader = self._reader(source)
         tally, tracker = Tally(self.config.SCORE.NO_PERSON, self.classifiers), Tracker()
         rows, skipped = [], 0
         for frames, found, is_new in self._batches(reader, kept):
@@ -181,6 +181,10 @@ class VideoScorer:
             "seconds": round(time.perf_counter() - start, 3),
         }
         return VideoResult(summary, rows, self.thresholds)
+
+    def _reader(self, source: Source) -> FrameReader:
+        colours = self.config.VIDEO.COLOURS
+        return FrameReader(source, stride=self.stride, fps=self.fps, colours=colours)
 
     def score_frames(
         self, clips: np.ndarray | Tensor | Sequence[np.ndarray | Tensor]
@@ -223,7 +227,7 @@ class VideoScorer:
         return VideoResult(summary, [row for row, _ in found], self.thresholds)
 
     def _batches(
-        self, reader: FrameReader, kept: Iterable[dict] = ()
+        self, reader: Iterable[Frame], kept: Iterable[dict] = ()
     ) -> Iterator[tuple[list[Frame], dict, bool]]:
         """Yield each batch of frames, what was found in it, and whether that was computed now."""
         # Frames are decoded while the networks compute, but not too many, so memory stays flat.

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
+import av
 import cv2
+import PIL
+import torch
 from tqdm import tqdm
 
 from human_anomaly.data.runs.jobs import JobFolder, identity, my_items
@@ -21,6 +24,12 @@ from human_anomaly.models.scoring.scorer import VideoScorer
 from human_anomaly.utils import atomic_write
 
 logger = logging.getLogger(__name__)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that make pixels and numbers."""
+    libraries = {"torch": torch, "av": av, "opencv": cv2, "pillow": PIL}
+    return {name: str(library.__version__) for name, library in libraries.items()}
 
 
 def explainer(scorer: VideoScorer) -> Explainer:
@@ -71,7 +80,8 @@ class VideoWorker:
                 )
         except (VideoError, cv2.error) as error:
             return {"video_path": str(source.path), "error": " ".join(str(error).split())}
-        return {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
+        row = {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
+        return row | {"versions": versions()}
 
     def head(self, source: Source) -> dict:
         """Return what a video's batches depend on: the first line of the file that keeps them."""

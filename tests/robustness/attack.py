@@ -34,7 +34,8 @@ from clips import damage, damaged_clip, write_clip
 from human_anomaly.configs.defaults import ConfigError, get_config
 from human_anomaly.data.runs.jobs import JobFolder
 from human_anomaly.data.runs.resume_log import ResumeLog
-from human_anomaly.data.video import FrameReader, Source, VideoError, count_frames, find_sources
+from human_anomaly.data.sources import Source, find_sources
+from human_anomaly.data.video import FrameReader, VideoError, count_frames
 from human_anomaly.models.classifier import load_classifier, load_pretrained
 from human_anomaly.models.yolo_world.build import load_detector
 from human_anomaly.utils import UsageError, read_jsonl, write_jsonl
@@ -50,10 +51,9 @@ class Lost(Exception):
 
 def videos(folder: Path, rng: random.Random) -> None:
     path = damaged_clip(folder, rng)
-    sources, failed = find_sources([path])
-    assert not failed
-    count_frames(sources[0])
-    for number, frame in enumerate(FrameReader(sources[0])):
+    (source,) = find_sources([path]).sources
+    count_frames(source)
+    for number, frame in enumerate(FrameReader(source)):
         assert frame.image.ndim == 3
         if number > 10_000:
             raise Lost("frames without end")
@@ -168,8 +168,9 @@ def names(folder: Path, rng: random.Random) -> None:
     name = "".join(rng.choices([*ODD_CHARACTERS, "a", "b"], k=rng.randrange(1, 20)))
     path = folder / f"{name}.mp4"
     write_clip(folder / "clip.mp4", 2).rename(path)
-    sources, failed = find_sources([path if rng.random() < 0.5 else folder])
-    for shown, _ in failed:
+    found = find_sources([path if rng.random() < 0.5 else folder])
+    sources, failed = found.sources, found.failed
+    for shown, _ in failed + found.skipped:
         shown.encode()
     jobs = JobFolder(folder / "out", {})
     for source in sources:

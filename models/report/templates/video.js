@@ -10,6 +10,7 @@ let shown = 0, chosen = null;
 /** The frame that is on screen at `time`. */
 const frameAt = (time) => Math.max(data.time.findLastIndex((start) => start <= time + 1e-6), 0);
 const isFlagged = ([part, , p]) => p > data.thresholds[part];
+const end = (index) => data.time[index + 1] ?? data.duration;
 const number = (value) => (value === null ? "-" : value.toFixed(2));
 
 function drawBox(over, box, kind) {
@@ -53,7 +54,7 @@ function drawBoxes() {
 function show(index) {
   shown = Math.min(Math.max(index, 0), last);
   const axis = document.querySelector(".axis");
-  const x = (data.time[shown] + data.step / 2) / data.duration;
+  const x = (data.time[shown] + end(shown)) / 2 / data.duration;
   document.querySelector(".now").style.left = `${axis.offsetLeft + x * axis.clientWidth}px`;
   const people = data.people[shown];
   const readout = document.getElementById("readout");
@@ -76,7 +77,7 @@ function choose(person) {
 function jump(index) {
   show(index);
   // A little into the frame: a player rounds times down to the frame before.
-  if (video) { video.pause(); video.currentTime = data.time[shown] + 0.4 * data.step; }
+  if (video) { video.pause(); video.currentTime = 0.6 * data.time[shown] + 0.4 * end(shown); }
 }
 
 /** [frame, person] wherever a person's part is flagged that was not flagged in the frame before. */
