@@ -1,5 +1,6 @@
 """The scoring rules: from the rows of a video's frames to its scores."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -96,7 +97,7 @@ class Tally:
         return [float(v) for v in np.percentile(shares, [2.5, 97.5])]
 
 
-@dataclass
+@dataclass(repr=False)
 class VideoResult:
     """A video's row of scores.json, and its frames' rows of frames.jsonl where they are kept.
 
@@ -107,7 +108,18 @@ class VideoResult:
 
     summary: dict
     frames: list[dict] = field(default_factory=list)
-    thresholds: Mapping[str, float] = field(default_factory=dict, repr=False)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shown = ("video_results", "score_soft", "people", "tracks", "frames")
+        values = (f"{key}={self.summary[key]}" for key in shown if key in self.summary)
+        return f"VideoResult({', '.join(values)})"
+
+    def to_dict(self) -> dict:
+        """Return all of it, properties included, as plain data that needs no package of ours."""
+        names = ("micro", "macro", "soft", "people", "unreliable")
+        kept = {"summary": self.summary, "frames": self.frames, "thresholds": dict(self.thresholds)}
+        return copy.deepcopy({name: getattr(self, name) for name in names} | kept)
 
     @property
     def micro(self) -> float | None:
