@@ -60,6 +60,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--split-frames", type=at_least(1), metavar="N", help=text)
     add("--fast", action="store_true", help="compute less exactly: scores deviate a little")
     add("--compile", action="store_true", help="compile the detector first (GPU)")
+    text = "exit 3 if the mean of SCORE (video_results) is below X, or there is none"
+    add("--min-score", type=minimum, metavar="X[:SCORE]", help=text)
     add("--annotate", action="store_true", help="write an annotated video per video")
     add("--report", action="store_true", help="write report/index.html; implies --annotate")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
@@ -67,6 +69,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     one_of("--add", action="store_true", help="keep the results of other inputs that DIR holds")
     one_of("--overwrite", action="store_true", help="delete the results that DIR holds")
     return p.parse_args(argv)
+
+
+def minimum(text: str) -> tuple[float, str]:
+    """Return the number and the name of `--min-score`; an argparse type."""
+    from human_anomaly.models.scoring.results import SCORES
+
+    number, _, name = text.partition(":")
+    if (name or SCORES[0]) not in SCORES or not 0 <= float(number) <= 1:
+        raise argparse.ArgumentTypeError(f"expected 0 to 1, or 0.9:{'|'.join(SCORES)}, got {text}")
+    return float(number), name or SCORES[0]
 
 
 def default_output(inputs: Sequence[str]) -> Path:
@@ -219,7 +231,7 @@ def run(args: argparse.Namespace, weights, config) -> int:
     from human_anomaly.data.video import find_sources
     from human_anomaly.models.report.evidence import Evidence
     from human_anomaly.models.report.page import build_report
-    from human_anomaly.models.scoring.results import print_scores
+    from human_anomaly.models.scoring.results import is_below, print_scores
     from human_anomaly.models.scoring.scorer import VideoScorer
     from human_anomaly.models.scoring.worker import explainer
 
@@ -262,7 +274,8 @@ def run(args: argparse.Namespace, weights, config) -> int:
         print_scores(scores, jobs.folder / "scores.json")
         if args.report:
             print(f"report: {build_report(jobs.folder)}")
-    return 1 if scores["failed"] or any(lost) else 0
+    below = args.min_score is not None and is_below(scores["mean"], *args.min_score)
+    return 1 if scores["failed"] or any(lost) else 3 if below else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from human_anomaly.data.video import Source
+
 
 def version(path: str) -> list:
     """Return path, size and time of a file, which tell it from another that took its place."""
@@ -28,3 +30,16 @@ def is_unchanged(path: Path, before: list) -> bool:
         return same_time or (stat.st_size == before[0] and mark(path)[2] == before[2])
     except OSError:
         return False
+
+
+def content_digest(source: Source) -> str | None:
+    """Return the SHA-256 of a video's bytes, or of its images' in order; None if it is gone."""
+    digest = hashlib.sha256()
+    try:
+        for path in source.images or (source.path,):
+            with path.open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Clips and files scored so that one that cannot be scored costs itself only."""
+"""Clips and files, scored so that one that cannot be scored costs itself only."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -18,23 +18,19 @@ def result_row(result: VideoResult) -> dict:
 
 def score_each(scorer: VideoScorer, clips: Sequence, row: Callable = result_row) -> list[dict]:
     """Return the row of each clip of `to_clips`; one that cannot be scored has "error" alone."""
-    found = [_try(frames_of, clip) for clip in clips]
+    found = [attempt(frames_of, clip) for clip in clips]
     usable = [number for number, frames in enumerate(found) if not isinstance(frames, dict)]
-    together = _try(scorer.score_frames, [clips[number] for number in usable])
+    together = attempt(scorer.score_frames, [clips[number] for number in usable])
     for number, i in enumerate(usable):
         if isinstance(together, dict):  # a GPU's memory was too small, for one of them perhaps
-            found[i] = _try(lambda clip: row(scorer.score_frames([clip])[0]), clips[i])
+            found[i] = attempt(lambda clip: row(scorer.score_frames([clip])[0]), clips[i])
         else:
             found[i] = row(together[number])
     return found
 
 
-def score_file(scorer: VideoScorer, path: str, row: Callable = result_row, **options) -> dict:
-    """Return the row of a video file, or {"error": why it has none}."""
-    return _try(lambda path: row(scorer.score(path, **options)), path)
-
-
-def _try(function: Callable, item):
+def attempt(function: Callable, item):
+    """Return function(item), or {"error": why it cannot be scored} in one line."""
     try:
         return function(item)
     except (ValueError, VideoError, cv2.error) as error:
@@ -53,4 +49,4 @@ class OneByOne:
 
     def files(self, paths: Sequence[str]) -> list[dict]:
         with self.lock:
-            return [score_file(self.scorer, path) for path in paths]
+            return [attempt(lambda path: result_row(self.scorer.score(path)), p) for p in paths]

@@ -12,6 +12,7 @@ import cv2
 from tqdm import tqdm
 
 from human_anomaly.data.runs.jobs import JobFolder, identity
+from human_anomaly.data.runs.marks import content_digest
 from human_anomaly.data.runs.resume_log import Batches
 from human_anomaly.data.video import Frame, Source, VideoError
 from human_anomaly.models.classifier import input_of
@@ -69,7 +70,8 @@ class VideoWorker:
                 )
         except (VideoError, cv2.error) as error:
             return {"video_path": str(source.path), "error": " ".join(str(error).split())}
-        return {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
+        row = {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
+        return row | {"sha256": content_digest(source)}
 
     def keep(self, stretch: "Stretch") -> None:
         """Score the batches of a stretch and keep what was found in them, for `join`.
