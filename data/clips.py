@@ -69,7 +69,7 @@ def _clip(clip, layout: str | None):
 def frames_of(clip) -> Sequence:
     """Return a lazy sequence of the frames of a clip of `to_clips`, (H, W, 3) uint8 RGB.
 
-    k / 255 in float16 or more gives back k. Raises ValueError for floats outside 0..1.
+    k / 255 gives back k in all these types. Raises ValueError for floats outside 0..1.
     """
     is_float = _kind(clip) != "uint8"
     if is_float:
@@ -94,7 +94,7 @@ class _Frames(Sequence):
         if not self.is_float:
             return frame
         if is_tensor(frame):
-            return (frame.float() * 255).round().byte()
+            return (frame.float() * 255).round().byte()  # exact for bfloat16, too
         return np.rint(frame.astype(np.float32) * 255).astype(np.uint8)
 
 

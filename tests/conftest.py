@@ -38,6 +38,23 @@ def clip() -> Path:
 
 
 @pytest.fixture(scope="session")
+def clip_of_people():
+    """Return a function: a demo video's name and a number of frames to these, (T, H, W, 3) RGB."""
+    import itertools
+
+    import numpy as np
+
+    from human_anomaly.data.video import FrameReader, Source
+
+    def read(name: str, count: int) -> np.ndarray:
+        reader = FrameReader(Source(ROOT / f"demo/videos/{name}.mp4", name))
+        frames = [frame.image[..., ::-1] for frame in itertools.islice(reader, count)]
+        return np.ascontiguousarray(np.stack(frames))
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def golden_weights(tmp_path_factory):
     """Return a function: an expected-values file's name to a folder with its four checkpoints."""
     import make_checkpoints
