@@ -68,6 +68,8 @@ class _Counted:
         except TimeoutError as error:
             reason = f"the body took more than {self.limits.body_seconds:g} s"
             raise Refused(408, reason) from error
+        if message["type"] == "http.disconnect":
+            raise Refused(499, "the client left")
         body = message.get("body", b"")
         self.size, self.tail = self.size + len(body), (self.tail + body)[-256:]
         if self.size > self.limits.body:

@@ -105,7 +105,8 @@ class Line:
             try:
                 self._score(batch)
             except Exception as error:
-                logger.exception("a batch failed")
+                if not isinstance(error, Refused):
+                    logger.exception("a batch failed")
                 for task in batch:
                     if not task.future.done():
                         task.future.set_exception(error)
