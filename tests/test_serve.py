@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -219,9 +220,8 @@ def test_a_report_comes_with_its_progress(service, folder):
     assert lines[-1]["video_results"] == 0.5 and lines[-1]["tracks"] == 2
     page = f"{service.url}/reports/{lines[-1]['page']}"
     code, _, _ = lines[-1]["page"].partition("/")
-    assert len(code) > 20 and left_in(folder) == []
-    import urllib.request
-
+    assert len(code) > 20
+    until(lambda: left_in(folder) == [])
     with urllib.request.urlopen(page) as answer:
         text = answer.read().decode()
         assert "&lt;b&gt;mine" in text and "<b>mine" not in text
