@@ -93,6 +93,7 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
 @contextmanager
 def own_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder, deleted at the end, and delete what killed services left in `parent`."""
+    parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{PREFIX}*"):
         with suppress(OSError), open(left / ".lock", "rb") as lock:  # not ours, or still used
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,8 +128,9 @@ def load(args):
         cores=args.cores,
     )
     files = {"detector": weights.detector_weights, **weights.models}
-    names = {name: Path(file).name for name, file in files.items()}
-    return scorer, {"device": str(scorer.detector.device), "dtype": scorer.dtype, "weights": names}
+    about = {"device": str(scorer.detector.device), "dtype": scorer.dtype}
+    about["weights"] = {name: Path(file).name for name, file in files.items()}
+    return scorer, about | {"demo": not args.release and args.detector_weights is None}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -86,7 +86,7 @@ def test_health(service):
     assert status == 200 and said["ready"] is True and said["queue"] == 0
     assert (said["device"], said["dtype"]) == ("cpu", "float32")
     assert said["weights"] == {k: f"{k}.pth" for k in ("detector", "human", "face", "hand")}
-    assert said["limits"]["waiting"] == 4
+    assert said["limits"]["waiting"] == 4 and said["demo"] is True
 
 
 def test_frames_of_a_clip(service, clip, expected, folder):

@@ -155,7 +155,11 @@ def create_app(service: Service) -> FastAPI:
     page = (
         environment()
         .get_template("serve.html")
-        .render(needs_token=service.token is not None, limits=service.line.limits)
+        .render(
+            needs_token=service.token is not None,
+            limits=service.line.limits,
+            demo=service.about["demo"],
+        )
     )
     app.get("/", response_class=HTMLResponse)(lambda: page)
     app.mount("/assets", StaticFiles(directory=TEMPLATES))

@@ -78,7 +78,7 @@ def serve(scorer: VideoScorer, folder: Path) -> tuple[uvicorn.Server, str]:
     """Serve the scorer in a thread of this process; return the server and its URL."""
     limits = Limits(2**28, 10_000, 2**24, 64, 600, 3600)
     line = Line(scorer, limits, Reports(folder / "reports", 3600, 2**30))
-    app = create_app(Service(line, folder, None, {}))
+    app = create_app(Service(line, folder, None, {"demo": True}))
     config = uvicorn.Config(app, port=0, http="h11", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     threading.Thread(target=server.run, daemon=True).start()

@@ -36,6 +36,7 @@ function line(text) {
   request = null;
   $("work").hidden = true;
   $("drop").hidden = false;
+  $("scored").textContent = $("name").textContent;
   $("score").textContent = row.people ? row.video_results.toFixed(3) : "-";
   $("people").textContent = row.tracks;
   $("frames").textContent = row.frames;
@@ -75,7 +76,7 @@ function send(file) {
     }
     let reason = `The service answered ${mine.status}.`;
     try { reason = JSON.parse(mine.responseText).detail; } catch { /* not from our service */ }
-    fail(reason);
+    fail(mine.status === 401 ? "The token is wrong or missing: enter it above." : reason);
   };
   mine.onerror = () => fail("The service cannot be reached, or the connection broke off.");
   mine.onabort = () => fail("Cancelled.");
