@@ -22,7 +22,7 @@ from human_anomaly.configs.parts import PARTS, other_texts, used_parts
 from human_anomaly.configs.places import ROOT
 from human_anomaly.configs.values import DECODER
 from human_anomaly.data.runs.marks import file_stamp
-from human_anomaly.models.scoring.results import merge, print_scores
+from human_anomaly.models.scoring.results import SCORES, is_below, merge, print_scores
 from human_anomaly.models.weights import choose_weights
 from human_anomaly.utils import (
     be_the_only_process,
@@ -57,6 +57,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_shared_flags(add, "score")
     add("--fast", action="store_true", help="compute less exactly: scores deviate a little")
     add("--compile", action="store_true", help="compile the detector first (GPU)")
+    text = "exit 3 if the mean of SCORE (video_results) is below X, or there is none"
+    add("--min-score", type=minimum, metavar="X[:SCORE]", help=text)
     add("--annotate", action="store_true", help="write an annotated video per video")
     add("--report", action="store_true", help="write report/index.html; implies --annotate")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
@@ -66,6 +68,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = p.parse_args(argv)
     args.annotate |= args.report
     return args
+
+
+def minimum(text: str) -> tuple[float, str]:
+    """Return the number and the name of `--min-score`; an argparse type."""
+    number, _, name = text.partition(":")
+    if (name or SCORES[0]) not in SCORES or not 0 <= float(number) <= 1:
+        raise argparse.ArgumentTypeError(f"expected 0 to 1, or 0.9:{'|'.join(SCORES)}, got {text}")
+    return float(number), name or SCORES[0]
 
 
 def default_output(inputs: Sequence[str]) -> Path:
@@ -174,7 +184,8 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
         print_scores(scores, jobs.folder / "scores.json", inputs.said())
         if args.report:
             print(f"report: {build_report(jobs.folder)}")
-    return 1 if scores["failed"] or any(lost) else 0
+    below = args.min_score is not None and is_below(scores["mean"], *args.min_score)
+    return 1 if scores["failed"] or any(lost) else 3 if below else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

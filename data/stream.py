@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
+from human_anomaly.data.clips import frames_of
 from human_anomaly.data.video import Frame
 
 T, R = TypeVar("T"), TypeVar("R")
@@ -83,15 +84,11 @@ def map_ahead(
 
 
 def clip_frames(clip: np.ndarray | Tensor, fps: float, as_tensors: bool) -> Iterator[Frame]:
-    """Return the frames, BGR, of a clip in memory: (T, H, W, 3) uint8 RGB, array or tensor.
+    """Return the frames, BGR, of a clip of `to_clips`.
 
-    With `as_tensors` a tensor's frames stay tensors, on its device. Raises ValueError for another
-    shape or type.
+    With `as_tensors` a tensor's frames stay tensors, on its device. Raises ValueError for floats
+    outside 0..1.
     """
-    shape = tuple(getattr(clip, "shape", ()))
-    kind = str(getattr(clip, "dtype", type(clip).__name__)).removeprefix("torch.")
-    if len(shape) != 4 or shape[3] != 3 or not shape[0] or kind != "uint8":
-        raise ValueError(f"clip must have shape (T, H, W, 3) and type uint8, got {shape} {kind}")
 
     def bgr(image: np.ndarray | Tensor) -> np.ndarray | Tensor:
         if isinstance(image, Tensor) and as_tensors:
@@ -99,4 +96,4 @@ def clip_frames(clip: np.ndarray | Tensor, fps: float, as_tensors: bool) -> Iter
         image = image.cpu().numpy() if isinstance(image, Tensor) else image
         return np.ascontiguousarray(image[:, :, ::-1])
 
-    return (Frame(index, index / fps, bgr(image)) for index, image in enumerate(clip))
+    return (Frame(index, index / fps, bgr(image)) for index, image in enumerate(frames_of(clip)))

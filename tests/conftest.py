@@ -38,6 +38,23 @@ def clip() -> Path:
 
 
 @pytest.fixture(scope="session")
+def clip_of_people():
+    """Return a function: a demo video's name and a number of frames to these, (T, H, W, 3) RGB."""
+    import itertools
+
+    import numpy as np
+
+    from human_anomaly.data.video import FrameReader, Source
+
+    def read(name: str, count: int) -> np.ndarray:
+        reader = FrameReader(Source(ROOT / f"demo/videos/{name}.mp4", name))
+        frames = [frame.image[..., ::-1] for frame in itertools.islice(reader, count)]
+        return np.ascontiguousarray(np.stack(frames))
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def golden_weights(tmp_path_factory):
     """Return a function: an expected-values file's name to a folder with its four checkpoints."""
     import make_checkpoints
@@ -105,3 +122,29 @@ def crop(weights, monkeypatch):
         return preprocess.main(flags(videos, output, weights, *more))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built without network from a copy of what git tracks."""
+    import subprocess
+    import tarfile
+
+    from test_other_programs import pip
+
+    folder = tmp_path_factory.mktemp("wheel")
+    archive = folder / "tree.tar"
+    names = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    with tarfile.open(archive, "w") as tar:
+        for name in names:
+            if (ROOT / name).is_file():
+                tar.add(ROOT / name, name)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder / "tree", filter="data")
+    pip("wheel", folder / "tree", "--no-deps", "--no-build-isolation", "-w", folder)
+    return next(folder.glob("*.whl"))

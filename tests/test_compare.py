@@ -212,3 +212,43 @@ def test_printed_scores_end_with_the_result(videos, failed, lines, last, capsys)
     assert [line for line in printed if line.startswith("failed")] == [
         f"failed: {path}: broken" for path in failed
     ]
+
+
+def paired() -> tuple[dict, dict]:
+    a = [row("/a/walk_seed1_base.mp4", 0.5), row("/a/run_seed2_base.mp4", None)]
+    b = [row("/b/walk_seed7_ours.mp4", 0.75, score_soft=0.1), row("/b/sit_seed1_ours.mp4", 1.0)]
+    return scores(*a), scores(*b)
+
+
+def test_names_are_paired_without_what_differs():
+    result = compare(*paired(), without=r"_seed\d+_(base|ours)")
+    assert result["videos"] == [{"video": "walk.mp4", "a": 0.5, "b": 0.75, "difference": 0.25}]
+    assert (result["only_a"], result["only_b"]) == (["run.mp4"], ["sit.mp4"])
+    with pytest.raises(UsageError, match=r"in common.*in A run_seed2_base.mp4, walk_.*in B sit_"):
+        compare(*paired())
+
+
+def test_two_names_that_become_one_are_an_error():
+    a = scores(row("/a/walk_seed1.mp4", 0.5), row("/a/walk_seed2.mp4", 0.5))
+    words = r"--pair: in A, /a/walk_seed1.mp4 and /a/walk_seed2.mp4 are both called 'walk.mp4'"
+    with pytest.raises(UsageError, match=words):
+        compare(a, a, without=r"_seed\d+")
+
+
+def test_csv_has_a_row_per_pair(tmp_path, monkeypatch, capsys):
+    for name, content in zip("ab", paired(), strict=True):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    files = [str(tmp_path / f"{name}.json") for name in "ab"]
+    flags = ["--pair", r"_seed\d+_(base|ours)", "--csv", str(tmp_path / "pairs.csv")]
+    monkeypatch.setattr("sys.argv", ["compare", *files, *flags])
+    assert main() == 0
+    assert "left out, only in A: 1 (run.mp4)" in capsys.readouterr().out
+    head, line = (tmp_path / "pairs.csv").read_text().splitlines()
+    found = dict(zip(head.split(","), line.split(","), strict=True))
+    assert found["video"] == "walk.mp4" and found["path_a"] == "/a/walk_seed1_base.mp4"
+    assert (found["video_results_a"], found["video_results_b"]) == ("0.5", "0.75")
+    assert (found["score_soft_a"], found["score_soft_b"]) == ("", "0.1")
+    monkeypatch.setattr("sys.argv", ["compare", *files, "--pair", "("])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--pair: not a regular expression" in capsys.readouterr().err

@@ -5,7 +5,6 @@ import os
 import site
 import subprocess
 import sys
-import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -49,27 +48,6 @@ def program(tmp_path_factory) -> Path:
         (folder / name / "mine.py").write_text('OWNER = "the program"\n')
     (folder / "utils.py").write_text('OWNER = "the program"\n')
     return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The wheel, built without network from a copy of what git tracks."""
-    folder = tmp_path_factory.mktemp("wheel")
-    archive = folder / "tree.tar"
-    names = subprocess.run(
-        ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    with tarfile.open(archive, "w") as tar:
-        for name in names:
-            if (ROOT / name).is_file():
-                tar.add(ROOT / name, name)
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder / "tree", filter="data")
-    pip("wheel", folder / "tree", "--no-deps", "--no-build-isolation", "-w", folder)
-    return next(folder.glob("*.whl"))
 
 
 def pip(*words, python: Path | None = None) -> None:

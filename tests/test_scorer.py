@@ -279,14 +279,6 @@ def test_tensors_and_a_full_batch_of_several_clips(demo_scorer, clips, monkeypat
         assert found == pytest.approx(known, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "clip", [np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8, 3)), np.zeros((0, 8, 8, 3), "u1")]
-)
-def test_clips_of_another_shape_or_type_are_refused(demo_scorer, clip):
-    with pytest.raises(ValueError, match=r"clip must have shape \(T, H, W, 3\) and type uint8"):
-        demo_scorer.score_frames(clip)
-
-
 def test_the_detectors_settings_hold_from_python(demo_scorer):
     files = choose_weights(parts=["face"], models={})
     config = get_config(files.cfg, ["DETECTOR.SCORE_THR", "0.999"])

@@ -7,6 +7,10 @@ are compared by file name. Where all names are the benchmark's (`<prompt>-<index
 bootstrap draws whole prompts, because videos of one prompt are not independent.
 """
 
+import argparse
+import csv
+import io
+import re
 from pathlib import Path
 
 from human_anomaly.configs.defaults import flatten
@@ -20,14 +24,28 @@ from human_anomaly.models.scoring.results import (
 )
 from human_anomaly.models.scoring.tracks import pair
 from human_anomaly.tools.vbench2.prompts import prompt_and_index
-from human_anomaly.utils import UsageError, command_parser, read_jsonl, run_main, write_json
+from human_anomaly.utils import (
+    UsageError,
+    atomic_write,
+    command_parser,
+    read_jsonl,
+    run_main,
+    write_json,
+)
 
 SAME_PERSON = 0.5  # IoU
 
 
-def pair_videos(a: list[dict], b: list[dict]) -> tuple[list[tuple], list[str], list[str]]:
-    """Return [(name, row of a, row of b)] sorted by name, and the names in one set only."""
+def pair_videos(
+    a: list[dict], b: list[dict], without: str | None = None
+) -> tuple[list[tuple], list[str], list[str]]:
+    """Return [(name, row of a, row of b)] sorted by name, and the names in one set only.
+
+    What matches the regular expression `without` is taken out of the names.
+    """
     left, right = by_name(a), by_name(b)
+    if without is not None:
+        left, right = _shorter(left, without, "A"), _shorter(right, without, "B")
     if not left.keys() & right.keys():  # one set holds folders, or one video only
         left = {Path(k).name: row for k, row in left.items()}
         right = {Path(k).name: row for k, row in right.items()}
@@ -36,11 +54,29 @@ def pair_videos(a: list[dict], b: list[dict]) -> tuple[list[tuple], list[str], l
     return pairs, sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys())
 
 
-def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_000) -> dict:
+def _shorter(rows: dict[str, dict], without: str, which: str) -> dict[str, dict]:
+    found: dict[str, dict] = {}
+    for name, row in rows.items():
+        short = re.sub(without, "", name)
+        if short in found:
+            both = f"{found[short]['video_path']} and {row['video_path']}"
+            raise UsageError(f"--pair: in {which}, {both} are both called {short!r} then")
+        found[short] = row
+    return found
+
+
+def compare(
+    a: dict,
+    b: dict,
+    score: str = "video_results",
+    samples: int = 10_000,
+    without: str | None = None,
+) -> dict:
     """Return the comparison of two scores.json contents by `score`, differences as b - a."""
-    pairs, only_a, only_b = pair_videos(a["videos"], b["videos"])
+    pairs, only_a, only_b = pair_videos(a["videos"], b["videos"], without)
     if not pairs:
-        raise UsageError("the two files have no video in common, by path or by file name")
+        some = f"in A {first_five(only_a)}, in B {first_five(only_b)}" if only_a or only_b else ""
+        raise UsageError(f"the two files have no video in common, by path or by name; {some}")
     rows, no_score = [], []
     for name, left, right in pairs:
         if left.get(score) is None or right.get(score) is None:
@@ -66,6 +102,19 @@ def compare(a: dict, b: dict, score: str = "video_results", samples: int = 10_00
         "settings": _differing(old, new),
         "versions": _differing(_versions(a["videos"]), _versions(b["videos"])),
     }
+
+
+def format_csv(a: dict, b: dict, without: str | None = None) -> str:
+    """Return a line per pair as CSV, unrounded: names, and each score in A and in B."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = [f"{score}_{side}" for score in SCORES for side in "ab"]
+    writer.writerow(["video", "path_a", "path_b", *columns])
+    for name, left, right in pair_videos(a["videos"], b["videos"], without)[0]:
+        words = [name, left["video_path"], right["video_path"]]
+        words = [f"'{w}" if w.startswith(("=", "+", "-", "@", "\t")) else w for w in words]
+        writer.writerow([*words, *(row.get(score) for score in SCORES for row in (left, right))])
+    return out.getvalue()
 
 
 def _differing(a: dict, b: dict) -> dict[str, list]:
@@ -143,6 +192,14 @@ def format_table(result: dict, most: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"not a regular expression: {error}") from error
+    return text
+
+
 def main() -> int:
     parser = command_parser(__doc__, "tools.compare")
     parser.add_argument("a", type=Path, help="scores.json, or the folder that holds it")
@@ -151,11 +208,18 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=10_000, help="bootstrap samples")
     parser.add_argument("--most", type=int, help="print only this many videos")
     parser.add_argument("--output", type=Path, help="also write the comparison as JSON")
+    parser.add_argument("--csv", type=Path, help="also write a row per pair, with all scores")
+    text = "take out of the names what differs: '_seed[0-9]+' or '_(ours|base)'"
+    parser.add_argument("--pair", metavar="REGEX", type=_pattern, help=text)
     args = parser.parse_args()
     if args.samples < 1:
         raise UsageError(f"--samples: expected at least 1, got {args.samples}")
-    result = compare(read_scores(args.a), read_scores(args.b), args.score, args.samples)
+    a, b = read_scores(args.a), read_scores(args.b)
+    result = compare(a, b, args.score, args.samples, args.pair)
     print(format_table(result, args.most))
+    if args.csv:
+        with atomic_write(args.csv) as file:
+            file.write(format_csv(a, b, args.pair))
     if args.output:
         write_json(args.output, result)
     return 0

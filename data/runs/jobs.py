@@ -1,6 +1,7 @@
 """A folder of results: which inputs are finished, with which settings, and what a kill left."""
 
 import functools
+import hashlib
 import heapq
 import logging
 import os
@@ -56,6 +57,19 @@ def identity(source: Source) -> list[int]:
     except OSError as error:
         raise VideoError(error.strerror or "cannot be read") from error
     return [len(stats), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)]
+
+
+def content_digest(source: Source) -> str | None:
+    """Return the SHA-256 of a video's bytes, or of its images' in order; None if it is gone."""
+    digest = hashlib.sha256()
+    try:
+        for path in source.images or (source.path,):
+            with path.open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def where(source: Source) -> str:

@@ -27,7 +27,7 @@ GALLERY = 24  # worst crops on the first page, of each part
 ROWS_SUFFIX = ".frames.jsonl"
 
 
-def _environment():
+def environment():
     """Return jinja2's environment, which escapes every value unless it is marked safe."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -168,7 +168,7 @@ def build_report(folder: str | Path) -> Path:
     parts = list(evidence.thresholds)
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
-    env = _environment()
+    env = environment()
     videos, values = [], {part: [] for part in parts}
     for name, row in by_name(scores["videos"]).items():
         shown = _build_video(env, evidence, _stem(folder, row), name, row)

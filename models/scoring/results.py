@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +139,12 @@ def print_scores(scores: dict, path: Path, skipped: str = "") -> None:
         result = "no score: no video could be scored"
     lost = f", {count(len(failed), 'video')} failed" if failed else ""
     print(f"{result}{lost}; results in {path}")
+
+
+def is_below(mean: Mapping[str, float | None], least: float, score: str) -> bool:
+    """Return whether the mean of `score` is below `least`, or None; print so as the last line."""
+    found = mean[score]
+    if found is not None and found >= least:
+        return False
+    print(f"below --min-score {least}: mean {score} is {'null' if found is None else found}")
+    return True

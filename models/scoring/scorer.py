@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from human_anomaly.configs.defaults import thresholds
 from human_anomaly.configs.parts import used_parts
+from human_anomaly.data.clips import to_clips
 from human_anomaly.data.stream import batched, clip_frames, map_ahead, prefetch
 from human_anomaly.data.video import Frame, FrameReader, Source
 from human_anomaly.models.classifier import in_type, input_of, load_classifier
@@ -31,6 +32,7 @@ from human_anomaly.models.device import (
     set_matmul_precision,
     share_cores,
 )
+from human_anomaly.models.guest import StaysInProcess, leave_no_trace
 from human_anomaly.models.scoring.judge import CropJudge
 from human_anomaly.models.scoring.scores import Tally, VideoResult, frame_score, is_abnormal
 from human_anomaly.models.scoring.tracks import Tracker
@@ -39,7 +41,7 @@ from human_anomaly.utils import keep_to_one_core
 logger = logging.getLogger(__name__)
 
 
-class VideoScorer:
+class VideoScorer(StaysInProcess):
     """Scores videos with a detector and one classifier per part.
 
     `classifiers` maps parts ("human", ..) to modules from (B, 3, S, S) to (B,) logits; a
@@ -63,6 +65,7 @@ class VideoScorer:
         dtype: torch.dtype = torch.float32,
         mix_clips: bool = False,
     ):
+        super().__init__()
         self.detector, self.config = detector, config
         judging = {part: in_type(model, dtype) for part, model in classifiers.items()}
         # int8 has no gradients, which heatmaps need.
@@ -87,6 +90,7 @@ class VideoScorer:
         self._batches_ahead = ThreadPoolExecutor(self.in_flight, "frames", keep_to_one_core)
 
     @classmethod
+    @leave_no_trace()
     def from_files(
         cls,
         detector_config: str | Path,
@@ -150,6 +154,7 @@ class VideoScorer:
         `on_batch` got for them, with the same batch size. Raises VideoError where no frame can be
         decoded, or a GPU has too little memory.
         """
+        self.refuse_a_fork()
         start = time.perf_counter()
         if not isinstance(source, Source):
             source = Source(Path(source), Path(source).stem)
@@ -186,17 +191,16 @@ class VideoScorer:
         colours = self.config.VIDEO.COLOURS
         return FrameReader(source, stride=self.stride, fps=self.fps, colours=colours)
 
-    def score_frames(
-        self, clips: np.ndarray | Tensor | Sequence[np.ndarray | Tensor]
-    ) -> VideoResult | list[VideoResult]:
-        """Return the scores of a clip in memory, or a list of results for a list of clips.
+    def score_frames(self, clips, layout: str | None = None) -> VideoResult | list[VideoResult]:
+        """Return the scores of a clip in memory, or a list of results for a batch or a list.
 
-        A clip is (T, H, W, 3) uint8 RGB, an array or a tensor on any device. Batches of several
-        clips are computed at once. Without `mix_clips` no batch holds frames of two clips, so that
-        the rows are those of `score` to the last bit. Raises ValueError for another shape or type.
+        `data/clips.py` says what a clip may be; `layout` decides between THWC and TCHW where both
+        could be meant. Batches of several clips are computed at once. Without `mix_clips` no batch
+        holds frames of two clips, so that the rows are those of `score` to the last bit. Raises
+        ValueError for another shape, type or range.
         """
-        alone = not isinstance(clips, (list, tuple))
-        clips = [clips] if alone else clips
+        self.refuse_a_fork()
+        clips, alone = to_clips(clips, layout)
         found = [[] for _ in clips]
         frames = [
             zip(repeat(number), clip_frames(clip, self.fps, self.detector.on_device))
@@ -274,7 +278,7 @@ class VideoScorer:
         parts = [
             {
                 "part": box.part,
-                "bbox": list(box.bbox),
+                "bbox": [float(v) for v in box.bbox],
                 "detector_score": box.score,
                 "square": list(box.square),
                 "p_abnormal": judged[box.part][frame, box.square],
@@ -283,4 +287,4 @@ class VideoScorer:
             if box.part in judged
         ]
         abnormal = is_abnormal(parts, self.thresholds)
-        return {"abnormal": abnormal, "bbox": list(person.bbox), "parts": parts}
+        return {"abnormal": abnormal, "bbox": [float(v) for v in person.bbox], "parts": parts}

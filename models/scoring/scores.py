@@ -1,5 +1,6 @@
 """The scoring rules: from the rows of a video's frames to its scores."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -113,7 +114,7 @@ class Tally:
         return list(bootstrap(len(people), share, BOOTSTRAP_DRAWS))
 
 
-@dataclass
+@dataclass(repr=False)
 class VideoResult:
     """A video's row of scores.json, and its frames' rows of frames.jsonl where they are kept.
 
@@ -124,7 +125,18 @@ class VideoResult:
 
     summary: dict
     frames: list[dict] = field(default_factory=list)
-    thresholds: Mapping[str, float] = field(default_factory=dict, repr=False)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shown = ("video_results", "score_soft", "people", "tracks", "frames")
+        values = (f"{key}={self.summary[key]}" for key in shown if key in self.summary)
+        return f"VideoResult({', '.join(values)})"
+
+    def to_dict(self) -> dict:
+        """Return all of it, properties included, as plain data that needs no package of ours."""
+        names = ("micro", "macro", "soft", "people", "unreliable")
+        kept = {"summary": self.summary, "frames": self.frames, "thresholds": dict(self.thresholds)}
+        return copy.deepcopy({name: getattr(self, name) for name in names} | kept)
 
     @property
     def micro(self) -> float | None:

@@ -12,7 +12,7 @@ import PIL
 import torch
 from tqdm import tqdm
 
-from human_anomaly.data.runs.jobs import JobFolder, identity, my_items
+from human_anomaly.data.runs.jobs import JobFolder, content_digest, identity, my_items
 from human_anomaly.data.runs.on_ray import ray_actors
 from human_anomaly.data.runs.resume_log import ResumeLog
 from human_anomaly.data.video import Frame, Source, VideoError
@@ -81,7 +81,7 @@ class VideoWorker:
         except (VideoError, cv2.error) as error:
             return {"video_path": str(source.path), "error": " ".join(str(error).split())}
         row = {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
-        return row | {"versions": versions()}
+        return row | {"sha256": content_digest(source), "versions": versions()}
 
     def head(self, source: Source) -> dict:
         """Return what a video's batches depend on: the first line of the file that keeps them."""

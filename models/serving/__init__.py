@@ -1,0 +1,1 @@
+"""The scorer as a service: what serve.py runs."""
