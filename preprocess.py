@@ -118,10 +118,9 @@ def begin(args: argparse.Namespace, config, held: ExitStack) -> tuple:
 def load_detector(args: argparse.Namespace, config) -> tuple[Callable, int]:
     """Return `PartDetector.detect`, set up as for scoring, and how many threads should call it."""
     from human_anomaly.models.detector import PartDetector
-    from human_anomaly.models.device import choose_device, set_matmul_precision, share_cores
+    from human_anomaly.models.device import choose_device, share_cores
 
     device = choose_device(args.device)
-    set_matmul_precision("fp32")
     workers, threads = share_cores(device, args.actor_cores)
     detector = PartDetector(
         args.detector_config,

@@ -76,7 +76,7 @@ class Remembered:
     def __init__(self, detector: PartDetector):
         self.detector = detector
         self.predictor, self.device = detector.predictor, detector.device
-        self.on_device = detector.on_device
+        self.on_device, self.compiled = detector.on_device, False
         self._found: dict[bytes, FrameDetections] = {}
 
     def detect(self, frames: Sequence, run: Callable[..., Iterable] = map) -> list[FrameDetections]:
@@ -91,7 +91,7 @@ class Remembered:
 
 
 def _digest(frame) -> bytes:
-    pixels = frame if isinstance(frame, np.ndarray) else frame.cpu().numpy()
+    pixels = frame if isinstance(frame, np.ndarray) else frame.numpy()
     return hashlib.sha256(np.ascontiguousarray(pixels)).digest()
 
 
