@@ -136,10 +136,9 @@ def plan(args: argparse.Namespace, options: Options) -> tuple:
 def load_detector(options: Options) -> tuple[Callable, int]:
     """Return `PartDetector.detect`, set up as for scoring, and how many threads should call it."""
     from human_anomaly.models.detector import PartDetector
-    from human_anomaly.models.device import choose_device, set_matmul_precision, share_cores
+    from human_anomaly.models.device import choose_device, share_cores
 
     device = choose_device(options.device)
-    set_matmul_precision("fp32")
     workers, threads = share_cores(device, options.cores)
     detector = PartDetector(
         options.detector_config,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -37,13 +38,6 @@ class EvalTransform:
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Return (size, size, 3) uint8 of a PIL image, in its channel order."""
         return np.array(self._cut(image))
-
-    def pixels_on_device(self, image: Tensor) -> Tensor:
-        """Return (size, size, 3) uint8 of an image (h, w, 3) uint8, computed on the image's device.
-
-        torchvision rounds differently from Pillow: values are within two grey levels of `pixels`.
-        """
-        return self._cut(image.permute(2, 0, 1)).permute(1, 2, 0)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return (3, size, size) float32, normalised, of an RGB image."""
@@ -131,7 +125,17 @@ class Augment:
 
 
 def normalize(images: Tensor) -> Tensor:
-    """Return (B, H, W, 3) uint8 as (B, 3, H, W) float32, normalised, channels last in memory."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).mul_(255)
-    std = torch.tensor(IMAGENET_STD, device=images.device).mul_(255)
+    """Return (B, H, W, 3) in 0..255 as (B, 3, H, W) float32, normalised, channels last in memory.
+
+    Images that are float32 already are overwritten.
+    """
+    mean, std = _statistics(images.device)
     return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ImageNet's mean and standard deviation (3,) in grey levels: one copy per device."""
+    with torch.inference_mode(False):
+        mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD)).mul_(255).to(device)
+    return mean, std

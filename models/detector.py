@@ -9,6 +9,7 @@ import torch
 
 from human_anomaly.configs.parts import BASE_PARTS, TABLE
 from human_anomaly.data.crops import cut, square_box
+from human_anomaly.data.video import VideoError
 from human_anomaly.models.device import enough_memory
 from human_anomaly.models.yolo_world.letterbox import Image
 from human_anomaly.models.yolo_world.predictor import Detections, Predictor
@@ -85,6 +86,7 @@ class PartDetector:
         options = {"score_thr": 0.1, "batch_size": 4, "threads": 1} | options
         self.predictor = Predictor(config, weights, (*people, *others), device, **options)
         self.device, self.on_device = self.predictor.device, self.predictor.on_device
+        self.compiled = bool(options.get("compile"))
         self.people_texts = self.predictor.embeddings[: len(people)][None]
         self.part_texts = self.predictor.embeddings[len(people) :][None]
         if keep_padding_class:
@@ -92,15 +94,23 @@ class PartDetector:
         # By label, of which parts a box of the first and of the second pass is.
         self.people_parts, self.crop_parts = list(people.values()), list(others.values())
 
+    def compile_all(self) -> None:
+        """Compile the network for both passes, as `Predictor.compile_all` does."""
+        for texts in (self.people_texts, self.part_texts):
+            self.predictor.compile_all(texts)
+
     @enough_memory()
     def detect(
         self, frames: Sequence[Image], run: Callable[..., Iterable] = map
     ) -> list[FrameDetections]:
         """Return the people of each frame (H, W, 3) uint8 BGR, their parts and squares.
 
-        Frames are arrays, or tensors on the device where the detector is `on_device`. `run` is like
-        `map`, and may do several of the detector's batches at the same time.
+        Frames are arrays, or regions on the device where the detector is `on_device`. `run` is like
+        `map`, and may do several of the detector's batches at the same time. Raises VideoError
+        where a frame is too thin, the GPU's memory too small, or a result not a number.
         """
+        for height, width in {f.shape[:2] for f in frames if not self.predictor.letterbox.fits(f)}:
+            raise VideoError(f"frames of {width}x{height} pixels are too thin for the detector")
         results = [FrameDetections([]) for _ in frames]
         # The two texts often find the same box: its crop is searched once, for both people.
         people_of: dict[tuple[int, tuple[int, ...]], list[Person]] = {}

@@ -1,6 +1,7 @@
 """Which device, how many cores and which number type a run uses, and where its time goes."""
 
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -37,9 +38,11 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError("--device: no CUDA device is usable here")
+        count = torch.cuda.device_count()
         if device.index is None:
-            device = torch.device("cuda", local_rank() % torch.cuda.device_count())
-        torch.cuda.set_device(device)
+            device = torch.device("cuda", local_rank() % count)
+        if device.index >= count:
+            raise UsageError(f"--device: expected cuda:0 to cuda:{count - 1}, got {name}")
     return device
 
 
@@ -74,7 +77,10 @@ def enough_memory() -> Iterator[None]:
     """Raise VideoError where a GPU's memory is too small: this costs a video, not the run."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # cuDNN and cuBLAS raise no torch.OutOfMemoryError
+        short = isinstance(error, torch.OutOfMemoryError)
+        if not short and not re.search("ALLOC(ATION)?_FAILED", str(error)):
+            raise
         raise VideoError("the GPU has too little memory: give a smaller --batch-size") from error
 
 
@@ -82,6 +88,64 @@ def set_matmul_precision(precision: str) -> None:
     """Allow TF32 for everything but `fp32` (it changes nothing where there is no such unit)."""
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
+
+
+_lock = threading.Lock()
+_rounding: list[bool] = []  # of each `own_precision` under way: may cuDNN round?
+_host_flags: list = []
+
+
+@contextmanager
+def own_precision(device_type: str, dtype: torch.dtype = torch.float32) -> Iterator[None]:
+    """Compute as exactly as we mean to, whatever the host program allows; then restore its flags.
+
+    There is no autocast, and matrices are multiplied in float32. cuDNN may round to TF32 where the
+    networks compute in another `dtype`. torch's flags are the process's: they are set as long as
+    any thread is in here, and the strictest thread decides.
+    """
+    rounding = dtype != torch.float32
+    with _lock:
+        if not _rounding:
+            _host_flags[:] = _flags()
+        _rounding.append(rounding)
+        _set_flags(_own_flags())
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        with _lock:
+            _rounding.remove(rounding)
+            _set_flags(_own_flags() if _rounding else _host_flags)
+
+
+def _own_flags() -> list:
+    conv = "tf32" if all(_rounding) else "ieee"
+    return ["highest", all(_rounding), "ieee", conv, conv, "ieee", "ieee"]
+
+
+def _flags() -> list:
+    """Return torch's flags for products in float32: the two older ones, then those of the parts."""
+    try:
+        older = [torch.get_float32_matmul_precision()]
+    except RuntimeError:  # the host program sets the newer ones
+        older = ["highest"]
+    try:
+        older.append(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        older.append(True)
+    return [*older, *(part.fp32_precision for part in _parts())]
+
+
+def _set_flags(flags: Sequence) -> None:
+    torch.set_float32_matmul_precision(flags[0])
+    torch.backends.cudnn.allow_tf32 = flags[1]
+    for part, value in zip(_parts(), flags[2:], strict=True):
+        part.fp32_precision = value
+
+
+def _parts() -> tuple:
+    b = torch.backends
+    return b.cuda.matmul, b.cudnn.conv, b.cudnn.rnn, b.mkldnn.matmul, b.mkldnn.conv
 
 
 def fast_dtype(device: torch.device, *, int8: bool = True) -> torch.dtype:
@@ -92,7 +156,8 @@ def fast_dtype(device: torch.device, *, int8: bool = True) -> torch.dtype:
     Flags of a processor do not tell: bfloat16 was half as fast as float32 on one with such
     instructions, eight times as fast on another.
     """
-    with ThreadPoolExecutor(1, initializer=keep_to_one_core) as pool:
+    pool = ThreadPoolExecutor(1, initializer=keep_to_one_core)
+    with own_precision(device.type), pool:
         seconds = pool.submit(measure_types, device).result()
     if not int8:
         seconds.pop(torch.int8, None)
@@ -162,7 +227,7 @@ def _clock(device: torch.device) -> Callable[[], float]:
         return time.thread_time  # what other processes compute meanwhile does not count
 
     def clock() -> float:
-        torch.accelerator.synchronize()
+        torch.accelerator.synchronize(device)
         return time.perf_counter()
 
     return clock

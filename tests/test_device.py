@@ -13,7 +13,9 @@ from human_anomaly.data.video import VideoError
 from human_anomaly.demo.paths import DETECTOR_CONFIG, WEIGHTS
 from human_anomaly.models import device
 from human_anomaly.models.detector import PartDetector
+from human_anomaly.models.device import enough_memory
 from human_anomaly.models.yolo_world.predictor import Detections, Predictor
+from human_anomaly.utils import UsageError
 
 CPU = torch.device("cpu")
 FLOAT32, BFLOAT16, FLOAT16, INT8 = torch.float32, torch.bfloat16, torch.float16, torch.int8
@@ -124,6 +126,50 @@ def test_a_gpu_without_memory_fails_the_video_and_not_the_run(tmp_path, capsys):
     (failed,) = scores["failed"]
     assert failed["error"] == "the GPU has too little memory: give a smaller --batch-size"
     assert f"failed: {tmp_path / 'two'}: {failed['error']}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_the_video"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_which_errors_are_a_lack_of_memory(error, is_of_the_video):
+    with pytest.raises(VideoError if is_of_the_video else RuntimeError) as raised, enough_memory():
+        raise error
+    assert isinstance(raised.value, VideoError) == is_of_the_video
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.choose_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(UsageError, match="--device: expected cuda:0 to cuda:1, got cuda:7"):
+        device.choose_device("cuda:7")
+
+
+def test_the_probe_waits_for_the_gpu_that_it_measures(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    device._clock(torch.device("cuda", 1))()
+    assert waited == [torch.device("cuda", 1)]
+
+
+def test_the_probe_times_float32_and_not_tf32(monkeypatch):
+    """Otherwise float32 looks faster there than exact mode computes it."""
+    seen = []
+    monkeypatch.setattr(
+        device,
+        "measure_types",
+        lambda _: seen.append(torch.backends.cudnn.allow_tf32) or {FLOAT32: 1},
+    )
+    before = torch.backends.cudnn.allow_tf32
+    device.fast_dtype(CPU)
+    assert seen == [False] and torch.backends.cudnn.allow_tf32 == before
 
 
 @pytest.mark.usefixtures("short_of_memory")

@@ -116,7 +116,7 @@ def test_the_threshold_itself_is_normal():
 class _FakeDetector:
     """Finds in every frame the people it was given."""
 
-    device, on_device = torch.device("cpu"), False
+    device, on_device, compiled = torch.device("cpu"), False, False
 
     def __init__(self, people):
         self.people = people

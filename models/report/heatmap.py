@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from human_anomaly.data.stream import batched
 from human_anomaly.data.transforms import build_eval_transform, resize_size
+from human_anomaly.models.device import own_precision
 
 # Each step costs a forward and a backward pass, which is slow for the tokens of a ViT-B.
 TOKEN_STEPS, STEM_STEPS = 1, 4
@@ -42,7 +43,7 @@ def relevance(model: nn.Module, images: Tensor, *, steps: int | None = None) -> 
     meanwhile.
     """
     like = next(model.parameters())
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), own_precision(like.device.type, like.dtype):
         images = images.clone().to(like.device, like.dtype)
         layer = early_layer(model, images)
         if steps is None:

@@ -12,9 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, repeat
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from human_anomaly.configs.defaults import thresholds
 from human_anomaly.configs.parts import used_parts
@@ -29,10 +28,10 @@ from human_anomaly.models.device import (
     fast_dtype,
     frames_per_batch,
     name_of,
-    set_matmul_precision,
     share_cores,
 )
 from human_anomaly.models.guest import StaysInProcess, leave_no_trace
+from human_anomaly.models.on_device import place
 from human_anomaly.models.scoring.judge import CropJudge
 from human_anomaly.models.scoring.scores import Tally, VideoResult, frame_score, is_abnormal
 from human_anomaly.models.scoring.tracks import Tracker
@@ -86,6 +85,8 @@ class VideoScorer(StaysInProcess):
         # One pool runs the networks. The other has a thread per batch of frames, which waits for
         # them: twice as many, so that a frame with few people leaves no worker idle.
         self._networks = ThreadPoolExecutor(workers, "networks", keep_to_one_core)
+        if detector.compiled:  # in a thread that runs the networks, and before any other does
+            self._networks.submit(detector.compile_all).result()
         self.in_flight = 2 * workers
         self._batches_ahead = ThreadPoolExecutor(self.in_flight, "frames", keep_to_one_core)
 
@@ -122,7 +123,6 @@ class VideoScorer(StaysInProcess):
             "threads": threads,
             "dtype": fast_dtype(device) if fast else torch.float32,
         }
-        set_matmul_precision("fp32")
         classifiers = {p: load_classifier(path, config, device) for p, path in models.items()}
         detector = PartDetector(
             detector_config,
@@ -256,7 +256,9 @@ class VideoScorer(StaysInProcess):
     @enough_memory()
     def _score_batch(self, frames: Sequence[Frame]) -> dict:
         """Return the frames' "rows", and how many crops of each were "skipped"."""
-        images = [self._place(frame.image) for frame in frames]
+        images = [frame.image for frame in frames]
+        if self.detector.on_device:  # it cuts and resizes there
+            images = place(images, self.detector.device)
         found = self.detector.detect(images, self._networks.map)
         boxes = [[box for person in one.people for box in person.parts] for one in found]
         judged = self.judge.squares(images, boxes, self._networks.map)
@@ -266,13 +268,6 @@ class VideoScorer(StaysInProcess):
             row = {"frame": frame.index, "time": frame.time, "score": frame_score(people)}
             rows.append(row | {"people": people})
         return {"rows": rows, "skipped": [one.skipped for one in found]}
-
-    def _place(self, image: np.ndarray | Tensor) -> np.ndarray | Tensor:
-        """Return the frame where it is cut and resized: on the device, if the detector does so."""
-        if not self.detector.on_device:
-            return image
-        image = torch.from_numpy(image) if isinstance(image, np.ndarray) else image
-        return image.to(self.detector.device, non_blocking=True)
 
     def _person_row(self, person: Person, frame: int, judged: Mapping[str, dict]) -> dict:
         parts = [

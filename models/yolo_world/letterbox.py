@@ -1,13 +1,17 @@
 """Resizing an image into the detector's square, the rest padded with grey."""
 
-import numpy as np
-from torch import Tensor
-from torchvision.transforms.v2 import functional as F
+from collections.abc import Sequence
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from human_anomaly.models.on_device import Region, resize
 from human_anomaly.models.yolo_world.build import register
 
 GREY = 114  # the level of the padding
-Image = np.ndarray | Tensor
+FAR = -1e6  # is in no picture
+Image = np.ndarray | Region
 
 
 class Letterbox:
@@ -36,7 +40,7 @@ class Letterbox:
         """Return whether both sides of `image` are at least a pixel long after resizing."""
         return min(image.shape[:2]) > 0 and min(self.resized(image)) > 0
 
-    def __call__(self, image: np.ndarray) -> tuple[Image, dict]:
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict]:
         """Return the padded image (H, W, 3) uint8 BGR, and mmyolo's keys for mapping boxes back."""
         results = {"img": image, "img_shape": image.shape[:2]}
         results = self._pad(self._resize(results))
@@ -49,23 +53,29 @@ class Letterbox:
 
 
 class DeviceLetterbox(Letterbox):
-    """The same geometry for tensors (H, W, 3) uint8 BGR, resized on the device that holds them.
+    """The same for regions of frames that lie on a device, all at once; at most 1 level off."""
 
-    Pixels differ by a few grey levels: torchvision's resizing is antialiased bilinear, OpenCV's
-    averages areas.
-    """
-
-    def __call__(self, image: Tensor) -> tuple[Tensor, dict]:
-        width, height = self.resized(image)
-        pixels = F.resize(image.permute(2, 0, 1), [height, width], antialias=True)
-        full_width, full_height = self.size
-        left, top = (full_width - width) // 2, (full_height - height) // 2
-        bottom, right = full_height - height - top, full_width - width - left
-        padded = F.pad(pixels, [left, top, right, bottom], fill=GREY)
-        original_height, original_width = image.shape[:2]
-        meta = {
-            "ori_shape": (original_height, original_width),
-            "scale_factor": (width / original_width, height / original_height),
-            "pad_param": np.array((top, bottom, left, right), np.float32),
-        }
-        return padded.permute(1, 2, 0), meta
+    def batch(self, regions: Sequence[Region]) -> tuple[Tensor, list[dict]]:
+        """Return (B, 3, H, W) RGB in 0..1, and mmyolo's keys for mapping boxes back."""
+        side = max(self.size)
+        centres, scales = np.full((len(regions), 2, side), FAR), np.ones((len(regions), 2))
+        metas = []
+        for number, region in enumerate(regions):
+            shape, resized = region.shape[:2], self.resized(region)[::-1]
+            pads = [(full - new) // 2 for full, new in zip(self.size[::-1], resized, strict=True)]
+            for axis, (old, new, pad) in enumerate(zip(shape, resized, pads, strict=True)):
+                inside = (np.arange(new) + 0.5) * old / new - 0.5
+                centres[number, axis, pad : pad + new] = inside.clip(0, old - 1)
+                scales[number, axis] = old / new
+            (top, left), (height, width) = pads, resized
+            bottom, right = self.size[1] - height - top, self.size[0] - width - left
+            metas.append(
+                {
+                    "ori_shape": shape,
+                    "scale_factor": (width / shape[1], height / shape[0]),
+                    "pad_param": np.array((top, bottom, left, right), np.float32),
+                }
+            )
+        pixels = resize(regions, centres, scales, grey=GREY).permute(0, 2, 1, 3)
+        pixels = pixels[:, :, : self.size[1], : self.size[0]].div_(255)
+        return pixels.contiguous(memory_format=torch.channels_last), metas

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from human_anomaly.data.stream import batched
+from human_anomaly.data.video import VideoError
 from human_anomaly.models.cpu.int8 import Int8Conv2d
 from human_anomaly.models.cpu.layers import replace_layers
 from human_anomaly.models.cpu.winograd import faster
-from human_anomaly.models.device import Stopwatch
-from human_anomaly.models.yolo_world.boxes import find_boxes
+from human_anomaly.models.device import Stopwatch, own_precision
+from human_anomaly.models.yolo_world.boxes import NOT_FINITE, find_boxes
 from human_anomaly.models.yolo_world.build import load_detector
 from human_anomaly.models.yolo_world.letterbox import DeviceLetterbox, Image, Letterbox
 
@@ -47,8 +48,8 @@ class Predictor:
 
     `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. Boxes need a score
     above `score_thr`. `threads` resize images at the same time. With `on_device`, images are
-    tensors on the device and are resized there. `dtype` is the number type of backbone and neck;
-    float32 gives the reference values. `compile` takes about a minute at the start. Raises
+    regions of frames on the device and are resized there. `dtype` is the number type of backbone
+    and neck; float32 gives the reference values. With `compile`, call `compile_all` first. Raises
     CheckpointError where `config` or `weights` cannot be used.
     """
 
@@ -67,8 +68,9 @@ class Predictor:
         compile: bool = False,
         clock: Stopwatch | None = None,
     ):
-        model, model_config, self.embeddings = load_detector(config, weights, texts)
-        self.device = torch.device(device)
+        with own_precision("cpu"):
+            model, model_config, self.embeddings = load_detector(config, weights, texts)
+        self.device, self.dtype = torch.device(device), dtype
         self.clock = clock or Stopwatch()
         self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
         if dtype != torch.float32:
@@ -81,7 +83,8 @@ class Predictor:
         self.on_device = on_device
         kind = DeviceLetterbox if on_device else Letterbox
         self.letterbox = kind(model_config.img_scale)
-        self.batch_size, self.fill = batch_size, compile
+        self.batch_size = batch_size
+        self.compiled_sizes = (max(batch_size // 4, 1), batch_size) if compile else ()
         self._raw = _compiled(self.model.raw) if compile else self.model.raw
         in_threads = threads > 1 and not on_device
         self._map = ThreadPoolExecutor(threads, "letterbox").map if in_threads else map
@@ -100,46 +103,62 @@ class Predictor:
         """
 
         def find(batch: Sequence[Image]) -> list[Detections]:
-            with self.clock.stage("resize"):
-                prepared = list(self._map(self.letterbox, batch))
-            return self._boxes(prepared, texts, stage)
+            with torch.inference_mode(), own_precision(self.device.type, self.dtype):
+                return self._find(batch, texts, stage)
 
         return list(chain.from_iterable(run(find, batched(images, self.batch_size))))
 
-    @torch.inference_mode()
-    def _boxes(
-        self, prepared: Sequence[tuple[Image, dict]], texts: Tensor, stage: str
-    ) -> list[Detections]:
-        """Return the boxes of images that are letterboxed."""
-        with self.clock.stage("copy"):
-            batch = self.batch([image for image, _ in prepared])
+    def _find(self, images: Sequence[Image], texts: Tensor, stage: str) -> list[Detections]:
+        """Return the boxes of a batch."""
+        with self.clock.stage("resize"):
+            if self.on_device:
+                batch, metas = self.letterbox.batch(self._filled(images))
+            else:
+                prepared, metas = zip(*self._map(self.letterbox, images), strict=True)
+        if not self.on_device:
+            with self.clock.stage("copy"):
+                batch = self.batch(prepared)
         with self.clock.stage(stage):
             outs = self.raw(batch, texts)
-        outs = [[level[: len(prepared)] for level in levels] for levels in outs]
-        metas = [meta for _, meta in prepared]
+        outs = [[level[: len(images)] for level in levels] for levels in outs]
+        metas = metas[: len(images)]
         with self.clock.stage("nms"):
             if self.on_device:
                 found = find_boxes(self.model.bbox_head, *outs, metas)
                 return [Detections(x[:, :4], x[:, 4], x[:, 5].astype(np.int64)) for x in found]
+            if not all(bool(level.isfinite().all()) for level in chain(*outs)):
+                raise VideoError(NOT_FINITE)
             # The head stores the number of texts: each thread has its own head of the same tensors.
             head = copy.copy(self.model.bbox_head)
             head.num_classes = texts.shape[1]
             found = head.predict_by_feat(*outs, batch_img_metas=metas, rescale=True)
             return [_to_numpy(boxes) for boxes in found]
 
-    def batch(self, images: Sequence[Image]) -> Tensor:
-        """Return (B, 3, H, W) RGB in 0..1 of letterboxed images (H, W, 3) uint8 BGR.
-
-        With `compile` the batch is filled up to one of two sizes, since each is compiled anew.
-        """
-        if self.fill:
-            sizes = (self.batch_size // 4, self.batch_size)
-            size = next(size for size in sizes if size >= len(images))
-            images = [*images, *[images[-1]] * (size - len(images))]
-        batch = torch.stack(images) if self.on_device else torch.from_numpy(np.stack(images))
+    def batch(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Return (B, 3, H, W) RGB in 0..1 of letterboxed images (H, W, 3) uint8 BGR."""
+        batch = torch.from_numpy(np.stack(self._filled(images)))
         batch = batch.to(self.device, non_blocking=True)
         batch = batch.permute(0, 3, 1, 2).flip(1).float().div_(255)
         return batch.contiguous(memory_format=torch.channels_last)
+
+    def _filled(self, images: Sequence) -> Sequence:
+        """With `compile`, repeat the last image up to one of the compiled batch sizes."""
+        if not self.compiled_sizes:
+            return images
+        size = next(size for size in self.compiled_sizes if size >= len(images))
+        return [*images, *[images[-1]] * (size - len(images))]
+
+    @torch.inference_mode()
+    def compile_all(self, texts: Tensor) -> None:
+        """Compile for texts with embeddings (1, N, 512) and all batch sizes: about a minute each.
+
+        Call it in a thread that will run the network, before any thread does: each thread would
+        compile for itself, and torch compiles in one thread alone.
+        """
+        with own_precision(self.device.type, self.dtype):
+            for size in self.compiled_sizes:
+                width, height = self.letterbox.size
+                self.raw(self.batch([np.zeros((height, width, 3), np.uint8)] * size), texts)
 
     def raw(self, batch: Tensor, texts: Tensor) -> tuple[list[Tensor], ...]:
         """Return `YOLOWorldDetector.raw` of a `batch` and texts with embeddings (1, N, 512)."""
@@ -147,10 +166,8 @@ class Predictor:
 
 
 def _compiled(function):
-    import torch._inductor.config as inductor
-
-    inductor.freezing = True  # treats weights as constants and lays them out once
-    return torch.compile(function, dynamic=False)
+    # Freezing treats weights as constants and lays them out once.
+    return torch.compile(function, dynamic=False, options={"freezing": True})
 
 
 def _to_numpy(found) -> Detections:

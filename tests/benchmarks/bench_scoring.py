@@ -26,7 +26,7 @@ from human_anomaly.demo.paths import CONFIG as DEMO_CONFIG
 from human_anomaly.demo.paths import DETECTOR_CONFIG, WEIGHTS
 from human_anomaly.models.device import Stopwatch
 from human_anomaly.utils import cores_per_process, quiet_libraries
-from tests.benchmarks.clips import read_clip, shorten
+from tests.benchmarks.clips import shorten
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,6 +137,7 @@ class FixedPredictor:
     def __init__(self, predictor, fixed: FixedPeople):
         self.predictor, self.fixed = predictor, fixed
         self.clock, self.letterbox = predictor.clock, predictor.letterbox
+        self.compile_all = predictor.compile_all
 
     def __call__(self, images, texts, stage, run=map):
         from human_anomaly.models.yolo_world.predictor import Detections
@@ -164,9 +165,6 @@ def frames_of(args: argparse.Namespace) -> list[np.ndarray]:
 
 def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stopwatch):
     """Return a function that scores a video in `mode`."""
-    from human_anomaly.models.detector import PartDetector
-    from human_anomaly.models.device import fast_dtype, set_matmul_precision, share_cores
-    from human_anomaly.models.scoring.scorer import VideoScorer
     from tests.benchmarks.serial import SerialScorer
 
     config, files, models = config_of(args), detector_files(args), load_classifiers(args)
@@ -176,20 +174,28 @@ def build(mode: str, args: argparse.Namespace, device: torch.device, clock: Stop
         return lambda video: scorer.score(
             video, lambda frame, *_: fixed.boxes(frame), lambda crop, *_: fixed.parts(crop)
         )
+    scorer = build_scorer(mode, args, device, clock)
+    return lambda video: scorer.score(video, keep_frames=False)
+
+
+def build_scorer(mode: str, args: argparse.Namespace, device: torch.device, clock: Stopwatch):
+    """Return a VideoScorer in `mode` that finds the fixed people."""
+    from human_anomaly.models.detector import PartDetector
+    from human_anomaly.models.device import fast_dtype, share_cores
+    from human_anomaly.models.scoring.scorer import VideoScorer
+
+    config, files, models = config_of(args), detector_files(args), load_classifiers(args)
+    fixed = FixedPeople(args.people, frames_of(args) if len(args.people) > 1 else ())
     fast = mode.startswith("fast")
     dtype = fast_dtype(device) if fast else torch.float32
     options = {"dtype": dtype, "compile": "compile" in mode}
     options["on_device"] = fast and device.type == "cuda"  # as inference.py --fast
-    set_matmul_precision("fp32")
     workers, threads = share_cores(device)
     detector = PartDetector(*files, device, batch_size=args.batch_size, threads=threads, **options)
     detector.predictor.clock = clock
     detector.predictor = FixedPredictor(detector.predictor, fixed)
     batching = {"batch_size": args.batch_size, "workers": workers, "threads": threads}
-    scorer = VideoScorer(detector, models, config, dtype=dtype, **batching)
-    if getattr(args, "call", "score") == "score":
-        return lambda video: scorer.score(video, keep_frames=False)
-    return lambda video: scorer.score_frames(read_clip(video, device))
+    return VideoScorer(detector, models, config, dtype=dtype, mix_clips=fast, **batching)
 
 
 def run_one(args: argparse.Namespace) -> dict:
@@ -209,8 +215,6 @@ def run_one(args: argparse.Namespace) -> dict:
         start = time.perf_counter()
         score(short)  # warm up; compiles in compiled modes
         first = time.perf_counter() - start
-    if getattr(args, "call", "score") == "score_frames":
-        read_clip(args.video, device)
     clock.seconds.clear()
     start = time.perf_counter()
     for _ in range(args.loops):

@@ -1,20 +1,17 @@
-"""Clips that benchmarks score: a video's first frames, and its frames on a device."""
+"""Clips that benchmarks score: a video's first frames."""
 
-from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from human_anomaly.data.video import FrameReader, Source
 
 
-@cache
-def read_clip(video: Path, device: torch.device) -> torch.Tensor:
-    """Return the video's frames (T, H, W, 3) uint8 RGB on `device`, read only once."""
-    frames = [frame.image[:, :, ::-1] for frame in FrameReader(Source(video, "video"))]
-    return torch.from_numpy(np.stack(frames)).to(device)
+def first_frames(video: Path, count: int) -> list[np.ndarray]:
+    """Return the video's first frames (H, W, 3) uint8 BGR, at most `count`."""
+    return [frame.image for frame in islice(FrameReader(Source(video, "video")), count)]
 
 
 def shorten(video: Path, frames: int, folder: Path) -> Path:
