@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from timm.models.beit import Beit
 from torch import nn
 
 from human_anomaly.configs.defaults import ConfigError
+from human_anomaly.data.transforms import EvalTransform, build_eval_transform
 from human_anomaly.models.checkpoint import (
     CheckpointError,
     State,
@@ -93,14 +95,29 @@ def shape_of(config) -> dict:
     }
 
 
-def input_of(config) -> dict:
-    """Return the keywords that say how crops of video frames are fed to a classifier."""
-    return {
-        "size": config.DATA.IMG_SIZE,
-        "crop": config.TEST.CROP,
-        "interpolation": config.DATA.INTERPOLATION,
-        "channels": config.TEST.CHANNELS,
-    }
+@dataclass(frozen=True)
+class InputForm:
+    """How crops of video frames are fed to a classifier, (size, size) pixels large.
+
+    With `crop` the centre is cut after resizing. `channels` is their order, rgb or bgr.
+    """
+
+    size: int = 224
+    crop: bool = True
+    interpolation: str = "bicubic"
+    channels: str = "rgb"
+
+    def transform(self) -> EvalTransform:
+        """Return the transform of evaluation."""
+        return build_eval_transform(
+            size=self.size, crop=self.crop, interpolation=self.interpolation
+        )
+
+
+def input_of(config) -> InputForm:
+    """Return what the settings say about a classifier's input."""
+    data, test = config.DATA, config.TEST
+    return InputForm(data.IMG_SIZE, test.CROP, data.INTERPOLATION, test.CHANNELS)
 
 
 def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -12,7 +12,7 @@ from human_anomaly.data.crops import cut, square_box
 from human_anomaly.data.video import VideoError
 from human_anomaly.models.device import enough_memory
 from human_anomaly.models.yolo_world.letterbox import Image
-from human_anomaly.models.yolo_world.predictor import Detections, Predictor
+from human_anomaly.models.yolo_world.predictor import Detections, Options, Predictor
 
 PADDING = " "  # pads a prompt set, and is a class of its own
 
@@ -69,7 +69,7 @@ class PartDetector:
 
     `config` and `weights` are YOLO-World's config file and checkpoint. With `keep_padding_class`,
     boxes of the padding text count as people, as in the released code. The other options are
-    explained in `Predictor`. Raises CheckpointError where a file cannot be used.
+    those of the predictor's `Options`. Raises CheckpointError where a file cannot be used.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class PartDetector:
         **options,
     ):
         people, others = prompt_set(parts, "frame"), prompt_set(parts, "person")
-        options = {"score_thr": 0.1, "batch_size": 4, "threads": 1} | options
-        self.predictor = Predictor(config, weights, (*people, *others), device, **options)
-        self.device, self.on_device = self.predictor.device, self.predictor.on_device
-        self.compiled = bool(options.get("compile"))
+        chosen = Options(**options)
+        self.predictor = Predictor(config, weights, (*people, *others), device, chosen)
+        self.device, self.on_device = self.predictor.device, chosen.on_device
+        self.dtype, self.threads, self.compiled = chosen.dtype, chosen.threads, chosen.compile
         self.people_texts = self.predictor.embeddings[: len(people)][None]
         self.part_texts = self.predictor.embeddings[len(people) :][None]
         if keep_padding_class:

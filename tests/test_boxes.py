@@ -25,8 +25,8 @@ def test_boxes_of_a_batch_are_those_of_mmyolo(score_thr, at_least):
     reader.release()
     images = [frame, frame[:300, 100:257], np.ascontiguousarray(frame[64:0:-1, :200])]
     files = DETECTOR_CONFIG, WEIGHTS / "detector.pth"
-    options = {"score_thr": score_thr, "batch_size": 3, "threads": 1}
-    finder = predictor.Predictor(*files, ("human", " "), **options)
+    options = predictor.Options(score_thr=score_thr, batch_size=3)
+    finder = predictor.Predictor(*files, ("human", " "), options=options)
     prepared = [finder.letterbox(image) for image in images]
     batch, metas = finder.batch([x for x, _ in prepared]), [meta for _, meta in prepared]
     head = copy.copy(finder.model.bbox_head)
@@ -71,10 +71,10 @@ def test_compiled_networks_see_two_batch_sizes(monkeypatch):
     """Each size is compiled anew, which takes a minute; one alone computes much in vain."""
     monkeypatch.setattr(predictor, "_compiled", lambda function: lambda x, _: seen.append(len(x)))
     files = DETECTOR_CONFIG, WEIGHTS / "detector.pth", ["human"]
-    options = {"score_thr": 0.1, "threads": 1, "compile": True}
     for batch_size, expected in ((8, [2, 2, 8, 8]), (2, [1, 2])):
         seen = []
-        compiled = predictor.Predictor(*files, batch_size=batch_size, **options)
+        options = predictor.Options(batch_size=batch_size, compile=True)
+        compiled = predictor.Predictor(*files, options=options)
         for count in (1, 2, 3, 8)[: len(expected)]:
             batch = compiled.batch([np.full((320, 320, 3), i, np.uint8) for i in range(count)])
             compiled.raw(batch, compiled.embeddings[None])

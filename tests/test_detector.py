@@ -23,7 +23,7 @@ class _FakePredictor:
 
     people, parts = _found(), _found()
 
-    def __init__(self, config, weights, texts, device, **options):
+    def __init__(self, config, weights, texts, device, options):
         self.device, self.embeddings = device, torch.zeros(len(texts), 4)
         self.on_device, self.letterbox, self.crops = False, Letterbox((320, 320)), []
 

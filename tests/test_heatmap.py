@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from human_anomaly.configs.defaults import get_config
-from human_anomaly.models.classifier import AnomalyClassifier, shape_of
+from human_anomaly.models.classifier import AnomalyClassifier, InputForm, shape_of
 from human_anomaly.models.report.heatmap import (
     Explainer,
     early_layer,
@@ -136,14 +136,14 @@ def test_crops_are_fed_as_at_scoring():
     crop[:, :, 2] = 255  # red
     seen = {}
     for channels in ("rgb", "bgr"):
-        explain = Explainer({"hand": small_model()}, size=32, crop=False, channels=channels)
+        explain = Explainer({"hand": small_model()}, InputForm(32, False, channels=channels))
         seen[channels] = explain.prepare([crop])[0, :, 16, 16]
     assert seen["rgb"][0] > 2 and seen["rgb"][2] < -1.5
     assert seen["bgr"][2] > 2 and seen["bgr"][0] < -1.5
 
 
 def test_explainer_takes_crops_of_all_sizes():
-    explain = Explainer({"hand": small_model()}, size=32, crop=False, batch_size=2)
+    explain = Explainer({"hand": small_model()}, InputForm(32, False), batch_size=2)
     crops = [np.random.default_rng(i).integers(0, 255, (30 + i, 31, 3), np.uint8) for i in range(3)]
     heats = explain("hand", crops)
     assert [h.shape for h in heats] == [(30, 31), (31, 31), (32, 31)]

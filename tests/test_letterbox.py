@@ -10,7 +10,7 @@ from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.data.transforms import build_eval_transform
 from human_anomaly.data.video import FrameReader, Source, VideoError
 from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
-from human_anomaly.models.classifier import load_classifier
+from human_anomaly.models.classifier import InputForm, load_classifier
 from human_anomaly.models.detector import PartDetector
 from human_anomaly.models.on_device import place
 from human_anomaly.models.scoring.judge import CropJudge
@@ -89,7 +89,7 @@ def test_crops_are_resized_the_same_on_the_device(interpolation, crop):
     kind = {"size": 224, "crop": crop, "interpolation": interpolation}
     transform = build_eval_transform(**kind)
     images = [_photo(*shape) for shape in ((300, 300), (90, 91), (224, 224), (700, 699), (31, 30))]
-    judge = CropJudge({}, **kind, channels="rgb", device=CPU)
+    judge = CropJudge({}, InputForm(**kind), device=CPU)
     crops = judge._on_device({"face": [], "hand": place(images, CPU)})
     assert len(crops["face"]) == 0 and len(crops["hand"]) == 5
     for image, found in zip(images, crops["hand"], strict=True):

@@ -117,6 +117,7 @@ class _FakeDetector:
     """Finds in every frame the people it was given."""
 
     device, on_device, compiled = torch.device("cpu"), False, False
+    dtype, threads = torch.float32, 1
 
     def __init__(self, people):
         self.people = people

@@ -83,7 +83,7 @@ def test_other_convolutions_stay(conv):
 
 def build(**options) -> Predictor:
     files = (DETECTOR_CONFIG, WEIGHTS / "detector.pth", ["human"])
-    return Predictor(*files, score_thr=0.1, batch_size=1, threads=1, **options)
+    return Predictor(*files, options=predictor.Options(batch_size=1, **options))
 
 
 def test_the_detector_finds_the_same(monkeypatch):

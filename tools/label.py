@@ -60,7 +60,7 @@ def judge_crops(args: argparse.Namespace) -> None:
             raise UsageError(f"--{part}-model: no {part} crops in {args.folder}")
         classifiers = {part: load_classifier(model, config, device)}
         threads = cores_per_process()
-        judge = CropJudge(classifiers, **input_of(config), device=device, threads=threads)
+        judge = CropJudge(classifiers, input_of(config), device=device, threads=threads)
         files = [args.folder / part / place for place in places]
         judged = zip(files, score_files(judge, part, files, args.batch_size), strict=True)
         found = {f"{part}/{file.name}": round(p, 4) for file, p in judged if np.isfinite(p)}

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from human_anomaly.data.stream import batched
-from human_anomaly.data.transforms import build_eval_transform, resize_size
+from human_anomaly.data.transforms import resize_size
+from human_anomaly.models.classifier import InputForm
 from human_anomaly.models.device import own_precision
 
 # Each step costs a forward and a backward pass, which is slow for the tokens of a ViT-B.
@@ -142,16 +143,12 @@ class Explainer:
     def __init__(
         self,
         classifiers: Mapping[str, nn.Module],
-        *,
-        size: int = 224,
-        crop: bool = True,
-        interpolation: str = "bicubic",
-        channels: str = "rgb",
+        form: InputForm,
         batch_size: int = 8,
     ):
         self.classifiers, self.batch_size = classifiers, batch_size
-        self.size, self.crop, self.channels = size, crop, channels
-        self._transform = build_eval_transform(size=size, crop=crop, interpolation=interpolation)
+        self.size, self.crop, self.channels = form.size, form.crop, form.channels
+        self._transform = form.transform()
 
     def prepare(self, crops: Sequence[np.ndarray]) -> Tensor:
         """Return the crops (h, w, 3) uint8 BGR as the network sees them, (B, 3, S, S) float32."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from human_anomaly.data.crops import cut
 from human_anomaly.data.stream import batched
-from human_anomaly.data.transforms import build_eval_transform, normalize, resize_size
+from human_anomaly.data.transforms import normalize, resize_size
 from human_anomaly.data.video import VideoError
+from human_anomaly.models.classifier import InputForm
 from human_anomaly.models.detector import PartBox
 from human_anomaly.models.device import Stopwatch, own_precision
 from human_anomaly.models.on_device import Region, bicubic, bilinear, resize
@@ -26,20 +27,16 @@ CROPS_PER_CPU_BATCH = 8  # takes as long per crop, and keeps all cores busy to t
 class CropJudge:
     """Gives p(abnormal) of crops: `judge("hand", [crop, ...])` for (h, w, 3) uint8 BGR.
 
-    `classifiers` maps parts to modules from (B, 3, size, size) to (B,) logits on `device`. With
-    `crop` the centre is cut after resizing. `channels` is the order (rgb or bgr) in which the
-    classifiers get a crop. Crops may be regions of frames on the device; they are then resized
-    there, at most one grey level off.
+    `classifiers` maps parts to modules from (B, 3, size, size) to (B,) logits on `device`, and
+    `form` says how they get a crop. Crops may be regions of frames on the device; they are then
+    resized there, at most one grey level off.
     """
 
     def __init__(
         self,
         classifiers: Mapping[str, nn.Module],
+        form: InputForm,
         *,
-        size: int,
-        crop: bool,
-        interpolation: str,
-        channels: str,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         threads: int = 1,
@@ -47,11 +44,11 @@ class CropJudge:
     ):
         self.classifiers, self.device, self.dtype = classifiers, device, dtype
         self.batch_size = CROPS_PER_CPU_BATCH if device.type == "cpu" else CROPS_PER_BATCH
-        self.transform = build_eval_transform(size=size, crop=crop, interpolation=interpolation)
+        self.transform = form.transform()
         self.clock = clock or Stopwatch()
-        self._size, self._crop = size, crop
-        self._kernel = {"bicubic": bicubic, "bilinear": bilinear}[interpolation]
-        self._rgb = channels == "rgb"
+        self._size, self._crop = form.size, form.crop
+        self._kernel = {"bicubic": bicubic, "bilinear": bilinear}[form.interpolation]
+        self._rgb = form.channels == "rgb"
         self._map = ThreadPoolExecutor(threads, "crops").map if threads > 1 else map
 
     def __call__(self, part: str, crops: Sequence[np.ndarray]) -> list[float]:

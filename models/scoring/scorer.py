@@ -45,9 +45,10 @@ class VideoScorer(StaysInProcess):
 
     `classifiers` maps parts ("human", ..) to modules from (B, 3, S, S) to (B,) logits; a
     part without one is not judged. `config` comes from `get_config`. `workers` batches of the
-    networks are computed at once, on CPU each on one core; `threads` cut and resize the crops of a
-    batch. Neither changes the results, because the frames alone decide what is in a batch. With
-    `mix_clips`, `score_frames` fills batches with frames of several clips.
+    networks are computed at once, on CPU each on one core, and the detector's `threads` cut and
+    resize the crops of a batch. Neither changes the results, because the frames alone decide what
+    is in a batch. Where the detector does not compute in float32, neither do the classifiers, and
+    `score_frames` fills batches with frames of several clips.
     """
 
     def __init__(
@@ -60,12 +61,10 @@ class VideoScorer(StaysInProcess):
         stride: int = 1,
         fps: float = 25.0,
         workers: int = 2,
-        threads: int = 1,
-        dtype: torch.dtype = torch.float32,
-        mix_clips: bool = False,
     ):
         super().__init__()
         self.detector, self.config = detector, config
+        dtype = detector.dtype
         judging = {part: in_type(model, dtype) for part, model in classifiers.items()}
         # int8 has no gradients, which heatmaps need.
         self.classifiers = classifiers if dtype == torch.int8 else judging
@@ -75,13 +74,13 @@ class VideoScorer(StaysInProcess):
         self.thresholds = thresholds(config)
         self.judge = CropJudge(
             judging,
-            **input_of(config),
+            input_of(config),
             device=detector.device,
             dtype=torch.float32 if dtype == torch.int8 else dtype,
-            threads=1 if detector.on_device else threads,
+            threads=1 if detector.on_device else detector.threads,
             clock=self.clock,
         )
-        self.workers, self.mix_clips = workers, mix_clips
+        self.workers, self.mix_clips = workers, dtype != torch.float32
         # One pool runs the networks. The other has a thread per batch of frames, which waits for
         # them: twice as many, so that a frame with few people leaves no worker idle.
         self._networks = ThreadPoolExecutor(workers, "networks", keep_to_one_core)
@@ -135,8 +134,8 @@ class VideoScorer(StaysInProcess):
             compile=compile,
             **shared,
         )
-        options = {"stride": stride, "fps": fps, "workers": workers, "mix_clips": fast}
-        return cls(detector, classifiers, config, **shared, **options)
+        options = {"stride": stride, "fps": fps, "workers": workers}
+        return cls(detector, classifiers, config, batch_size=shared["batch_size"], **options)
 
     def score(
         self,
@@ -195,7 +194,7 @@ class VideoScorer(StaysInProcess):
         """Return the scores of a clip in memory, or a list of results for a batch or a list.
 
         `data/clips.py` says what a clip may be; `layout` decides between THWC and TCHW where both
-        could be meant. Batches of several clips are computed at once. Without `mix_clips` no batch
+        could be meant. Batches of several clips are computed at once. In float32 no batch
         holds frames of two clips, so that the rows are those of `score` to the last bit. Raises
         ValueError for another shape, type or range.
         """

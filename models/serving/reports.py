@@ -61,7 +61,7 @@ def score_with_report(
     with tempfile.TemporaryDirectory(dir=source.path.parent) as place:
         thresholds = dict(scorer.config.SCORE.THRESHOLDS)
         evidence = Evidence(place, scorer.thresholds, report=True)
-        evidence.explain = Explainer(scorer.classifiers, **input_of(scorer.config))
+        evidence.explain = Explainer(scorer.classifiers, input_of(scorer.config))
         with evidence.watch(source) as watch, atomic_write(evidence.rows(source.stem)) as lines:
 
             def on_both(frame: Frame, row: dict) -> None:

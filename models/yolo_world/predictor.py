@@ -43,14 +43,23 @@ class Detections:
             )
 
 
+@dataclass(frozen=True)
+class Options:
+    """How boxes are found."""
+
+    score_thr: float = 0.1  # boxes need a higher score
+    batch_size: int = 4  # images
+    threads: int = 1  # that resize images at the same time
+    dtype: torch.dtype = torch.float32  # of backbone and neck; float32 gives the reference values
+    on_device: bool = False  # images are regions of frames on the device, and are resized there
+    compile: bool = False  # then call `compile_all` first
+
+
 class Predictor:
     """Finds boxes with a YOLO-World checkpoint; several threads may call it.
 
-    `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. Boxes need a score
-    above `score_thr`. `threads` resize images at the same time. With `on_device`, images are
-    regions of frames on the device and are resized there. `dtype` is the number type of backbone
-    and neck; float32 gives the reference values. With `compile`, call `compile_all` first. Raises
-    CheckpointError where `config` or `weights` cannot be used.
+    `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. `clock` measures
+    the stages. Raises CheckpointError where `config` or `weights` cannot be used.
     """
 
     def __init__(
@@ -59,35 +68,29 @@ class Predictor:
         weights: str | Path,
         texts: Sequence[str],
         device: str | torch.device = "cpu",
-        *,
-        score_thr: float,
-        batch_size: int,
-        threads: int,
-        dtype: torch.dtype = torch.float32,
-        on_device: bool = False,
-        compile: bool = False,
+        options: Options = Options(),
         clock: Stopwatch | None = None,
     ):
         with own_precision("cpu"):
             model, model_config, self.embeddings = load_detector(config, weights, texts)
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = torch.device(device), options.dtype
         self.clock = clock or Stopwatch()
         self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
-        if dtype != torch.float32:
-            _compute_in(dtype, self.model)
+        if self.dtype != torch.float32:
+            _compute_in(self.dtype, self.model)
         if self.device.type == "cpu":  # what is in float32; a GPU chooses the method itself
             replace_layers(self.model, nn.Conv2d, faster)
         self.embeddings = self.embeddings.to(self.device)
         # The threshold can be applied before NMS: a weaker box never suppresses a stronger one.
-        self.model.bbox_head.test_cfg.score_thr = score_thr
-        self.on_device = on_device
-        kind = DeviceLetterbox if on_device else Letterbox
+        self.model.bbox_head.test_cfg.score_thr = options.score_thr
+        self.on_device, self.batch_size = options.on_device, options.batch_size
+        kind = DeviceLetterbox if self.on_device else Letterbox
         self.letterbox = kind(model_config.img_scale)
-        self.batch_size = batch_size
-        self.compiled_sizes = (max(batch_size // 4, 1), batch_size) if compile else ()
-        self._raw = _compiled(self.model.raw) if compile else self.model.raw
-        in_threads = threads > 1 and not on_device
-        self._map = ThreadPoolExecutor(threads, "letterbox").map if in_threads else map
+        sizes = (max(self.batch_size // 4, 1), self.batch_size)
+        self.compiled_sizes = sizes if options.compile else ()
+        self._raw = _compiled(self.model.raw) if options.compile else self.model.raw
+        in_threads = options.threads > 1 and not self.on_device
+        self._map = ThreadPoolExecutor(options.threads, "letterbox").map if in_threads else map
 
     def __call__(
         self,

@@ -194,8 +194,7 @@ def build_scorer(mode: str, args: argparse.Namespace, device: torch.device, cloc
     detector = PartDetector(*files, device, batch_size=args.batch_size, threads=threads, **options)
     detector.predictor.clock = clock
     detector.predictor = FixedPredictor(detector.predictor, fixed)
-    batching = {"batch_size": args.batch_size, "workers": workers, "threads": threads}
-    return VideoScorer(detector, models, config, dtype=dtype, mix_clips=fast, **batching)
+    return VideoScorer(detector, models, config, batch_size=args.batch_size, workers=workers)
 
 
 def run_one(args: argparse.Namespace) -> dict:

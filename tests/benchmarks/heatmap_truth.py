@@ -114,7 +114,7 @@ def measure(folders: Sequence[Path], weights: Path, cfg: Path, stride: int) -> l
 
     config = get_config(cfg)
     models = {part: load_classifier(weights / f"{part}.pth", config, "cpu") for part in PARTS}
-    explainer = Explainer(models, **input_of(config))
+    explainer = Explainer(models, input_of(config))
     limits = thresholds(config)
     cases = [case for folder in folders for case in read_cases(folder, stride)]
     rows = []

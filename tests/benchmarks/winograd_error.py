@@ -18,7 +18,7 @@ from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models.cpu import winograd
 from human_anomaly.models.detector import prompt_set
-from human_anomaly.models.yolo_world.predictor import Predictor
+from human_anomaly.models.yolo_world.predictor import Options, Predictor
 from human_anomaly.utils import quiet_libraries
 from tests.benchmarks.bench_scoring import ROOT, detector_files, write_weights
 
@@ -39,8 +39,8 @@ def parse_args() -> argparse.Namespace:
 def build(args: argparse.Namespace, least_channels: int) -> Predictor:
     """Return the detector, whose layers of at least `least_channels` use Winograd's method."""
     with patch.object(winograd, "LEAST_CHANNELS", least_channels):
-        options = {"score_thr": 0.1, "batch_size": 1, "threads": 1}
-        return Predictor(*detector_files(args), tuple(prompt_set(BASE_PARTS, "frame")), **options)
+        texts = tuple(prompt_set(BASE_PARTS, "frame"))
+        return Predictor(*detector_files(args), texts, options=Options(batch_size=1))
 
 
 @torch.inference_mode()
