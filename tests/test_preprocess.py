@@ -18,8 +18,9 @@ from human_anomaly import preprocess
 from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.data.crops import cut
 from human_anomaly.data.runs.jobs import JobFolder
+from human_anomaly.data.sources import Source, find_sources
 from human_anomaly.data.transforms import build_eval_transform
-from human_anomaly.data.video import FrameReader, Source, find_sources
+from human_anomaly.data.video import FrameReader
 from human_anomaly.tools import label
 from human_anomaly.utils import UsageError
 
@@ -32,7 +33,7 @@ def test_rows_files_and_lists_agree(videos, crop, tmp_path):
     assert {tuple(row) for row in rows} == {tuple(keys)}
     assert rows == sorted(rows, key=lambda r: (r["source"], r["frame"], r["person"]))
     assert {row["source"] for row in rows} == {"v0", "v2", "v4", "sub__v1", "sub__v3", "sub__v5"}
-    sources, _ = find_sources([videos])
+    sources = find_sources([videos]).sources
     frames = {
         (source.stem, frame.index): frame.image
         for source in sources
