@@ -13,16 +13,25 @@ from torch import Tensor
 from human_anomaly.data.clips import frames_of
 from human_anomaly.data.video import Frame
 
+MOST_BYTES = 2**28  # of frames that wait: two of 8K, but 43 of 1080p
+
 T, R = TypeVar("T"), TypeVar("R")
 
 
-def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Yield `items`, which a thread makes up to `depth` ahead; their errors are raised here."""
+def prefetch(items: Iterable[T], depth: int, most_bytes: int = MOST_BYTES) -> Iterator[T]:
+    """Yield `items`, which a thread makes up to `depth` ahead; their errors are raised here.
+
+    Frames of more than `most_bytes` in all wait only one at a time.
+    """
     waiting: queue.Queue = queue.Queue(max(1, depth))
     stop, end = threading.Event(), object()
 
     def put(value) -> bool:
+        size = getattr(getattr(value[0], "image", None), "nbytes", 0)
         while not stop.is_set():
+            if waiting.qsize() * size >= most_bytes:
+                stop.wait(0.01)
+                continue
             try:
                 waiting.put(value, timeout=0.1)
                 return True

@@ -22,7 +22,7 @@ from preprocess_runs import (
 from human_anomaly import preprocess
 from human_anomaly.data.cropping.crop_lists import source_of
 from human_anomaly.data.runs.jobs import my_items
-from human_anomaly.data.video import find_sources
+from human_anomaly.data.sources import find_sources
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_three_processes_give_the_output_of_one(videos, weights, whole, tmp_path
 
 
 def test_the_longest_videos_are_assigned_first(videos, monkeypatch):
-    sources, _ = find_sources([videos])
+    sources = find_sources([videos]).sources
     frames = {source: int(source.path.stem[1:]) * 2 + 3 for source in sources}
     monkeypatch.setenv("WORLD_SIZE", "3")
     shares = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -27,17 +28,18 @@ def encode(
 
     The picture begins after `delay` seconds. `options` are the codec's.
     """
-    images = list(images)
+    images = iter(images)
+    first = next(images)
     flags = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=flags) as container:
         picture = container.add_stream(codec, rate=10, options=options)
-        picture.height, picture.width = images[0].shape[:2]
+        picture.height, picture.width = first.shape[:2]
         picture.pix_fmt, picture.codec_context.time_base = pix_fmt, Fraction(1, 1000)
         if path.suffix == ".avi":
             picture.codec_context.time_base = Fraction(1, 10)
         if sound:
             _silence(container, sound)
-        for number, image in enumerate(images):
+        for number, image in enumerate(chain([first], images)):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
             seconds = delay + (times[number] if times else number / 10)
             frame.time_base = picture.codec_context.time_base
