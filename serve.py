@@ -48,7 +48,7 @@ def parse_args(argv: Sequence[str] | None = None):
     add("--port", type=at_least(0), default=8000, help="port; 0: any that is free (8000)")
     add(
         "--token",
-        default=os.environ.get("HUMAN_ANOMALY_TOKEN"),
+        default=os.environ.get("HUMAN_ANOMALY_TOKEN", ""),
         help="what clients must send as 'Authorization: Bearer TOKEN' ($HUMAN_ANOMALY_TOKEN)",
     )
     add("--release", action="store_true", help="use the released weights and their settings")
@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None):
     return p.parse_args(argv)
 
 
-def listen(host: str, port: int, token: str | None) -> socket.socket:
+def listen(host: str, port: int, token: str) -> socket.socket:
     """Return a socket at the address; raises UsageError where it is taken, or needs a token."""
     try:
         here = host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         scorer, about = load(args)
         reports = Reports(folder / "reports", args.report_hours * 3600, args.report_mb * 2**20)
         line = Line(scorer, limits, reports)
-        app = create_app(Service(line, folder, args.token, about))
+        app = create_app(Service(line, folder, args.token or None, about))
         quiet = {"log_config": None, "log_level": "warning", "access_log": False}
         config = uvicorn.Config(app, http="h11", headers=HEADERS, **quiet)
         server = uvicorn.Server(config)

@@ -186,7 +186,7 @@ def begin(service, path: str, body: bytes, kind: str) -> socket.socket:
 
 
 def test_places_are_limited_and_who_leaves_frees_one(service, clip, folder):
-    long = npy(np.repeat(clip, 100, 0)[:, ::4, ::4])
+    long = npy(np.repeat(clip, 30, 0)[:, ::4, ::4])
     open_ones = [begin(service, "/score", long, "application/x-npy") for _ in range(4)]
     until(lambda: service.ask("/health")[1]["queue"] == 4)
     status, said = service.ask("/score", npy(clip), **NPY)

@@ -171,7 +171,7 @@ def request(head: str, body: bytes = b"") -> bytes:
         (request("Transfer-Encoding: chunked", b"zz\r\n"), 400),
         (request("Content-Length: x"), 400),
         (request("Content-Encoding: gzip\r\nContent-Length: 9", gzip.compress(CLIP)[:9]), 415),
-        (b"POST /score HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 400),
+        (b"POST /score HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 401),
         (b"\x16\x03\x01 no HTTP\r\n\r\n", 400),
         (b"GET /score HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405),
         (b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),

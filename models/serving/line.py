@@ -102,25 +102,31 @@ class Line:
             while len(batch) < CLIPS_AT_ONCE and not self._tasks.empty():
                 batch.append(self._tasks.get())
             batch = [task for task in batch if task.future.set_running_or_notify_cancel()]
-            try:
-                self._score(batch)
-            except Exception as error:
-                if not isinstance(error, Refused):
-                    logger.exception("a batch failed")
-                for task in batch:
-                    if not task.future.done():
-                        task.future.set_exception(error)
-            del batch  # it must not be kept until the next one comes
+            self._score([task for task in batch if task.clip is not None])
+            for task in batch:
+                if task.clip is None:
+                    self._score([task])
+            batch = task = None  # they must not be kept until the next ones come
 
-    def _score(self, batch: list[Task]) -> None:
-        if self.closing:
-            raise Refused(503, "the service is shutting down")
-        clips = [task for task in batch if task.clip is not None]
-        found = score_each(self.scorer, [task.clip for task in clips], lambda result: result)
-        for task, result in zip(clips, found, strict=True):
-            task.future.set_result(self._row(task, result))
-        for task in (task for task in batch if task.clip is None):
-            task.future.set_result(self._row(task, attempt(self._score_file, task)))
+    def _score(self, tasks: list[Task]) -> None:
+        """Score clips together, or one video."""
+        try:
+            if self.closing:
+                raise Refused(503, "the service is shutting down")
+            if tasks and tasks[0].clip is None:
+                found = [attempt(self._score_file, tasks[0])]
+            else:
+                clips = [task.clip for task in tasks]
+                found = score_each(self.scorer, clips, lambda result: result)
+            for task, result in zip(tasks, found, strict=True):
+                task.future.set_result(self._row(task, result))
+        except Exception as error:
+            gone = any(task.stop for task in tasks)  # with the folder of its file
+            if not isinstance(error, Refused) and not gone:
+                logger.exception("a batch failed")
+            for task in tasks:
+                if not task.future.done():
+                    task.future.set_exception(error)
 
     def _score_file(self, task: Task) -> VideoResult:
         source, watch = Source(task.path, "video"), self._watch(task)
