@@ -155,7 +155,7 @@ def install() -> None:
 
     torch.tensor, threading.Thread.run = new_tensor, run_counting
     torch.inference_mode = lambda mode=True: torch.no_grad() if mode else torch.enable_grad()
-    optimizer = torch.optim.optimizer.Optimizer
+    optimizer = torch.optim.Optimizer
     optimizer._accelerator_graph_capture_health_check = lambda self: None
     optimizer._cuda_graph_capture_health_check = lambda self: None
     torch.__future__.set_overwrite_module_params_on_conversion(True)
