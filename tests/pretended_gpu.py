@@ -68,6 +68,9 @@ class OnGPU(torch.Tensor):
     def __deepcopy__(self, memo):
         return OnGPU(self.data_.clone())
 
+    def __reduce_ex__(self, protocol):  # files hold plain tensors
+        return self.data_.__reduce_ex__(protocol)
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return dispatch(func, args, kwargs or {})
