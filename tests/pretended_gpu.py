@@ -68,6 +68,9 @@ class OnGPU(torch.Tensor):
     def __deepcopy__(self, memo):
         return OnGPU(self.data_.clone())
 
+    def __reduce_ex__(self, protocol):  # files hold plain tensors
+        return self.data_.__reduce_ex__(protocol)
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return dispatch(func, args, kwargs or {})
@@ -155,7 +158,7 @@ def install() -> None:
 
     torch.tensor, threading.Thread.run = new_tensor, run_counting
     torch.inference_mode = lambda mode=True: torch.no_grad() if mode else torch.enable_grad()
-    optimizer = torch.optim.optimizer.Optimizer
+    optimizer = torch.optim.Optimizer
     optimizer._accelerator_graph_capture_health_check = lambda self: None
     optimizer._cuda_graph_capture_health_check = lambda self: None
     torch.__future__.set_overwrite_module_params_on_conversion(True)
