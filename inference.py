@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from human_anomaly.configs.defaults import differences, get_config, thresholds
-from human_anomaly.configs.flags import add_model_flags, add_shared_flags, at_least, given_models
+from human_anomaly.configs.flags import add_shared_flags, add_weight_flags, at_least, given_files
 from human_anomaly.configs.parts import PARTS, other_texts, used_parts
 from human_anomaly.configs.places import ROOT
 from human_anomaly.configs.values import DECODER
@@ -46,11 +46,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = p.add_argument
     add("--video", nargs="+", metavar="PATH", help="files, folders, globs (the demo's videos)")
     add("--output", metavar="DIR", help="folder for results (results/<name of the input>)")
-    add("--cfg", metavar="FILE", help="YAML with the classifiers' shape and the scoring rules")
-    add("--detector-config", "--detector_config", metavar="FILE", help="YOLO-World's config")
-    add("--detector-weights", "--detector_weights", metavar="FILE", help="YOLO-World's checkpoint")
-    add_model_flags(add)
-    add("--release", action="store_true", help="use the released weights and their settings")
+    add_weight_flags(add)
     add("--parts", nargs="+", choices=PARTS, help="judge these only (all)")
     text = "frames per batch (2 on CPU; on a GPU 8, with --fast 32)"
     add("--batch-size", type=at_least(1), metavar="N", help=text)
@@ -194,14 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         be_the_only_process()
     setup_logging()
     quiet_libraries()
-    files = choose_weights(
-        parts=args.parts,
-        cfg=args.cfg,
-        detector_config=args.detector_config,
-        detector_weights=args.detector_weights,
-        models=given_models(args),
-        release=args.release,
-    )
+    files = choose_weights(parts=args.parts, **given_files(args))
     if args.video is None:
         logger.info("no --video given: scoring the demo's videos")
         args.video, args.output = [str(ROOT / "demo/videos")], args.output or "results/demo"

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from human_anomaly.configs.defaults import PARTS, get_config
-from human_anomaly.configs.flags import at_least
+from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.flags import add_weight_flags, at_least, given_files
 from human_anomaly.utils import UsageError, command_parser, quiet_libraries, run_main, setup_logging
 
 logger = logging.getLogger("serve")
@@ -51,13 +51,7 @@ def parse_args(argv: Sequence[str] | None = None):
         default=os.environ.get("HUMAN_ANOMALY_TOKEN", ""),
         help="what clients must send as 'Authorization: Bearer TOKEN' ($HUMAN_ANOMALY_TOKEN)",
     )
-    add("--release", action="store_true", help="use the released weights and their settings")
-    add("--cfg", metavar="FILE", help="YAML with the classifiers' shape and the scoring rules")
-    add("--detector-config", "--detector_config", metavar="FILE", help="YOLO-World's config")
-    add("--detector-weights", "--detector_weights", metavar="FILE", help="YOLO-World's checkpoint")
-    for part in PARTS:
-        text = f"checkpoint that judges the part {part}"
-        add(f"--{part}-model", f"--{part}_model", metavar="FILE", help=text)
+    add_weight_flags(add)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--cores", type=at_least(1), metavar="N", help="CPU cores to use (all)")
     add("--batch-size", type=at_least(1), metavar="N", help="frames per batch")
@@ -109,14 +103,7 @@ def load(args):
     from human_anomaly.models.scoring.scorer import VideoScorer
     from human_anomaly.models.weights import choose_weights
 
-    weights = choose_weights(
-        parts=PARTS,
-        cfg=args.cfg,
-        detector_config=args.detector_config,
-        detector_weights=args.detector_weights,
-        models={part: getattr(args, f"{part}_model") for part in PARTS},
-        release=args.release,
-    )
+    weights = choose_weights(**given_files(args))
     scorer = VideoScorer.from_files(
         weights.detector_config,
         weights.detector_weights,

@@ -116,17 +116,6 @@ def cores_per_process() -> int:
     return max(1, cores // processes_here())
 
 
-def keep_to_one_core() -> None:
-    """Have torch compute on one core in the calling thread, and only there.
-
-    With another number of threads, convolutions add up in another order, which changes the last
-    bits of a result and, rarely, a square.
-    """
-    import torch
-
-    torch.set_num_threads(1)
-
-
 @contextmanager
 def process_group(backend: str = "gloo", **options) -> Iterator[None]:
     """Join the processes that torchrun started, if there are several.

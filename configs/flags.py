@@ -23,6 +23,21 @@ def _frame_rate(text: str) -> float:
     return float(text)
 
 
+def add_weight_flags(add: Callable) -> None:
+    """Add the flags by a parser's `add_argument` that say with which files to score."""
+    add("--cfg", metavar="FILE", help="YAML with the classifiers' shape and the scoring rules")
+    add("--detector-config", "--detector_config", metavar="FILE", help="YOLO-World's config")
+    add("--detector-weights", "--detector_weights", metavar="FILE", help="YOLO-World's checkpoint")
+    add_model_flags(add)
+    add("--release", action="store_true", help="use the released weights and their settings")
+
+
+def given_files(args: argparse.Namespace) -> dict:
+    """Return what `add_weight_flags` was given, as arguments of `choose_weights`."""
+    names = ("cfg", "detector_config", "detector_weights", "release")
+    return {name: getattr(args, name) for name in names} | {"models": given_models(args)}
+
+
 def add_model_flags(add: Callable) -> None:
     """Add the flags by a parser's `add_argument` that name each part's checkpoint."""
     for part in PARTS:

@@ -106,3 +106,14 @@ def clip_frames(clip: np.ndarray | Tensor, fps: float, as_tensors: bool) -> Iter
         return np.ascontiguousarray(image[:, :, ::-1])
 
     return (Frame(index, index / fps, bgr(image)) for index, image in enumerate(frames_of(clip)))
+
+
+def keep_to_one_core() -> None:
+    """Have torch compute on one core in the calling thread, and only there.
+
+    With another number of threads, convolutions add up in another order, which changes the last
+    bits of a result and, rarely, a square.
+    """
+    import torch
+
+    torch.set_num_threads(1)

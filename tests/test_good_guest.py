@@ -25,7 +25,6 @@ def test_a_program_keeps_what_is_its_own():
     assert run_program() == "as before\n"
 
 
-@pytest.mark.xfail(reason="the flags are not yet set around the networks' calls alone")
 def test_a_program_keeps_its_precision():
     """TF32 and autocast."""
     assert run_program("kept") == "as before\n"

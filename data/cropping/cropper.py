@@ -12,9 +12,9 @@ import numpy as np
 from human_anomaly.configs.defaults import PARTS
 from human_anomaly.data.crops import cut
 from human_anomaly.data.sources import Source
-from human_anomaly.data.stream import batched, map_ahead, prefetch
+from human_anomaly.data.stream import batched, keep_to_one_core, map_ahead, prefetch
 from human_anomaly.data.video import Frame, FrameReader
-from human_anomaly.utils import atomic_write, keep_to_one_core
+from human_anomaly.utils import atomic_write
 
 JPEG_QUALITY = 95
 MOST_WAITING = 64  # crops to be encoded and written; more would only fill the memory

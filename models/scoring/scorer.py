@@ -18,7 +18,7 @@ from torch import nn
 from human_anomaly.configs.defaults import thresholds
 from human_anomaly.configs.parts import used_parts
 from human_anomaly.data.clips import to_clips
-from human_anomaly.data.stream import batched, clip_frames, map_ahead, prefetch
+from human_anomaly.data.stream import batched, clip_frames, keep_to_one_core, map_ahead, prefetch
 from human_anomaly.data.video import Frame, FrameReader, Source
 from human_anomaly.models.classifier import in_type, input_of, load_classifier
 from human_anomaly.models.detector import PartDetector, Person
@@ -35,7 +35,6 @@ from human_anomaly.models.on_device import place
 from human_anomaly.models.scoring.judge import CropJudge
 from human_anomaly.models.scoring.scores import Tally, VideoResult, frame_score, is_abnormal
 from human_anomaly.models.scoring.tracks import Tracker
-from human_anomaly.utils import keep_to_one_core
 
 logger = logging.getLogger(__name__)
 

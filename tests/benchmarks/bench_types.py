@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from human_anomaly.configs.parts import BASE_PARTS
+from human_anomaly.data.stream import keep_to_one_core
 from human_anomaly.models.classifier import in_type
 from human_anomaly.models.cpu.int8 import Int8Conv2d, is_exact
 from human_anomaly.models.cpu.layers import replace_layers
@@ -24,7 +25,7 @@ from human_anomaly.models.detector import prompt_set
 from human_anomaly.models.device import name_of
 from human_anomaly.models.yolo_world.build import load_detector, read_config
 from human_anomaly.models.yolo_world.predictor import _compute_in, _fold
-from human_anomaly.utils import keep_to_one_core, quiet_libraries
+from human_anomaly.utils import quiet_libraries
 from tests.benchmarks.bench_scoring import (
     ROOT,
     config_of,
