@@ -2,9 +2,9 @@
 
 As a script, in a process of its own because it replaces functions of torch:
 
-    python pretended_gpu.py count exact|fast VIDEO     prints JSON: per frame, what is outside the
-                                                       networks; and the rows
-    python pretended_gpu.py train FLAGS...             runs main_finetune.py
+    python pretended_gpu.py count VIDEO     scores it in fast mode; prints JSON: the rows, and what
+                                            was counted outside the networks
+    python pretended_gpu.py train FLAGS...  runs main_finetune.py
 """
 
 import json
@@ -60,6 +60,9 @@ class OnGPU(torch.Tensor):
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
     __array__ = numpy
+
+    def new_tensor(self, data, dtype=None, **_):
+        return torch.tensor(data, dtype=dtype or self.dtype, device=GPU)
 
     def tolist(self):
         count("waits", "tolist")
@@ -176,8 +179,8 @@ def install() -> None:
     Counting().__enter__()
 
 
-def score(mode: str, video: str) -> dict:
-    """Return the counts per frame of scoring `video` a second time, and the rows."""
+def score(video: str) -> dict:
+    """Return the rows and the counts of scoring `video` a second time."""
     from human_anomaly.configs.defaults import PARTS, get_config
     from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
     from human_anomaly.models.scoring import scorer
@@ -185,7 +188,7 @@ def score(mode: str, video: str) -> dict:
     scorer.fast_dtype = lambda _: torch.float32  # the type changes no count
     models = {part: WEIGHTS / f"{part}.pth" for part in PARTS}
     files = DETECTOR_CONFIG, WEIGHTS / "detector.pth"
-    settings = {"device": "cuda", "fast": mode == "fast", "stride": 5}
+    settings = {"device": "cuda", "fast": True, "stride": 5}
     made = scorer.VideoScorer.from_files(*files, models, get_config(CONFIG), **settings)
     made.score(video)  # what is copied once per device
     for counter in counts.values():
@@ -203,7 +206,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     install()
     if sys.argv[1] == "count":
-        print(json.dumps(score(*sys.argv[2:4])))
+        print(json.dumps(score(sys.argv[2])))
     else:
         from human_anomaly import main_finetune
 
