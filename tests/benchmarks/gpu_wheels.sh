@@ -13,12 +13,11 @@ python=.venv/bin/python
 [ -x "$python" ] || python=python3
 folder=${1:-build/gpu_wheels}
 mkdir -p "$folder"
-grep -v "^av==" requirements.lock > "$folder/constraints.txt" # the oldest wheel of av is the smallest
 "${PYTHON:-$python}" -m pip download --quiet --no-deps --dest "$folder" \
   --only-binary :all: --python-version 3.12 --implementation cp --abi cp312 --abi none --abi abi3 \
   --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
-  --platform manylinux2014_x86_64 --platform any --constraint "$folder/constraints.txt" \
+  --platform manylinux2014_x86_64 --platform any --constraint requirements.lock \
   mmdet==3.3.0 mmcv-lite==2.0.1 mmyolo==0.6.0 mmengine==0.10.7 setuptools==80.10.2 \
-  addict av==13.1.0 ftfy iniconfig natsort open_clip_torch markdown-it-py mdurl platformdirs pluggy prettytable pycocotools \
+  addict av ftfy iniconfig natsort open_clip_torch markdown-it-py mdurl platformdirs pluggy prettytable pycocotools \
   pytest rich shapely six termcolor terminaltables timm wcwidth yacs yapf
 du -cb "$folder"/*.whl | tail -1
