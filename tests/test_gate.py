@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from human_anomaly import inference
-from human_anomaly.data.runs.marks import content_digest
+from human_anomaly.data.runs.jobs import content_digest
 from human_anomaly.data.video import Source
 from human_anomaly.models.scoring.results import is_below
 
