@@ -213,7 +213,9 @@ def test_a_report_comes_with_its_progress(service, folder):
     with begin(service, "/report", body, kind) as connection:
         answer = b""
         while b'"page"' not in answer or not answer.endswith(b"0\r\n\r\n"):
-            answer += connection.recv(65536)
+            more = connection.recv(65536)
+            assert more, answer
+            answer += more
     lines = [json.loads(line) for line in re.findall(r"^\{.*\}$", answer.decode(), re.M)]
     seen = [line["frames"] for line in lines[:-1]]
     assert len(seen) > 2 and seen == sorted(seen) and lines[-2]["expected"] == 38

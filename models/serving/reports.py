@@ -60,7 +60,8 @@ def score_with_report(
     """
     with tempfile.TemporaryDirectory(dir=source.path.parent) as place:
         thresholds = dict(scorer.config.SCORE.THRESHOLDS)
-        evidence = Evidence(place, scorer.thresholds, report=True)
+        colours = scorer.config.VIDEO.COLOURS
+        evidence = Evidence(Path(place), scorer.thresholds, report=True, colours=colours)
         evidence.explain = Explainer(scorer.classifiers, input_of(scorer.config))
         with evidence.watch(source) as watch, atomic_write(evidence.rows(source.stem)) as lines:
 
