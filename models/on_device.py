@@ -88,9 +88,8 @@ def resize(
     boxes = np.array([(*r.xyxy[1::-1], *r.xyxy[:1:-1], r.number) for r in regions])  # y before x
     sizes = boxes[:, 2:4] - boxes[:, :2]
     height, width = sizes.max(0).tolist()
-    table = np.concatenate(
-        (centres, scales.clip(1)[..., None], sizes[..., None]), 2, dtype=np.float32
-    )
+    table = (centres, scales.clip(1)[..., None], sizes[..., None])
+    table = np.concatenate(table, 2, dtype=np.float32)
     if (boxes[:, :4] == boxes[0, :4]).all():  # whole frames
         table = table[:1]
     where = torch.from_numpy(boxes - (0, 0, 1, 1, 0)).to(device, non_blocking=True)
@@ -113,8 +112,7 @@ def resize(
         weights = kernel(distance.div_(scale)).mul_(pixels < table[:, :, -1:])
         weights = weights.div_(weights.sum(3, keepdim=True))  # (N, 2, n, pixels)
     x = x @ weights[:, 1, :, :width].mT
-    if kernel is not None:  # Pillow has bytes between the axes
-        x = x.round_().clamp_(0, 255)
+    x = x if kernel is None else x.round_().clamp_(0, 255)  # Pillow has bytes between the axes
     x = weights[:, 0, :, :height] @ x.unflatten(1, (height, 3)).flatten(2)
     half = 1e-3 if (scales == 2).all() else 0.0  # OpenCV rounds halves up at this scale alone
     x = x.add_(grey + half).round_() if kernel is None else x.round_().clamp_(0, 255)
