@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from fastapi import Request
@@ -19,7 +20,8 @@ from human_anomaly.models.serving.line import Limits, Refused, Task
 from human_anomaly.utils import plain
 
 MOST_CLIPS = 64  # in a request
-BAD = (ValueError, TypeError, EOFError, RecursionError, MemoryError)  # by what clients send
+# What reading the bytes of clients raises; the last two come from odd headers of .npy files.
+BAD = (ValueError, TypeError, EOFError, RecursionError, MemoryError, SyntaxError, TokenError)
 NPY = b"\x93NUMPY"
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
