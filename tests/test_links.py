@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.parametrize("name", ["README.md", "demo/README.md", "tests/benchmarks/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "demo/README.md", "benchmarks/README.md"])
 def test_links_lead_to_files(name):
     page = ROOT / name
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))

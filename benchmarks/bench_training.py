@@ -1,6 +1,6 @@
 """Speed of one training step and of the data loader.
 
-    python -m tests.benchmarks.bench_training
+    python -m benchmarks.bench_training
 
 A row per setting of main_finetune.py, each in a process of its own: images/s, peak memory, and
 the share of the machine's measured matrix rate (operations counted by torch's flop counter, as
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.machine import describe, matrix_rate, peak_memory
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.data.dataset import read_manifest
 from human_anomaly.models.classifier import AnomalyClassifier, shape_of
@@ -28,9 +29,8 @@ from human_anomaly.models.device import fast_dtype, set_matmul_precision
 from human_anomaly.models.training import recipe
 from human_anomaly.models.training.engine import train_step
 from human_anomaly.utils import cores_per_process
-from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 YAML = "configs/vit_base__800ep/simmim_finetune__vit_base__img224__800ep.yaml"
 MODES = {
     "fp32": ("--precision", "fp32"),
@@ -157,7 +157,7 @@ def profile(step: Callable[[int], float], device: torch.device, most: int = 6) -
 def start(args, mode: str) -> dict | None:
     """Run one mode in a process of its own; None if it fails."""
     command = [
-        *(sys.executable, "-m", "tests.benchmarks.bench_training", "--one", mode),
+        *(sys.executable, "-m", "benchmarks.bench_training", "--one", mode),
         *("--cfg", args.cfg, "--batch-size", str(args.batch_size), "--steps", str(args.steps)),
         *("--threads", str(args.threads), *(["--profile"] if args.profile else [])),
         *(["--cpu-seconds"] if args.cpu_seconds else []),
