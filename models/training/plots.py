@@ -5,7 +5,6 @@ The page writes names and ticks as text beside the box, so they keep their size 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,15 +13,7 @@ from human_anomaly.models.training.metrics import calibration_error, reliability
 
 SHARES = np.linspace(0, 1, 6)
 MOST = 400  # points of a line
-
-
-class Line(NamedTuple):
-    """One line of a figure; `style` is its class in page.css."""
-
-    name: str
-    style: str
-    xs: Sequence[float]
-    ys: Sequence[float]
+Line = tuple[str, str, Sequence[float], Sequence[float]]  # name, class in page.css, xs, ys
 
 
 def _figure(
@@ -37,25 +28,23 @@ def _figure(
 
     Each line has a path and a dot for each of its points; the template draws one or both.
     """
-
-    def along(values, ticks) -> np.ndarray:
-        return 100 * (np.asarray(values, float) - ticks[0]) / (ticks[-1] - ticks[0])
-
-    def named(ticks) -> list[tuple[float, str]]:
-        places = along(ticks, ticks).tolist()
-        return [(at, f"{tick:.4g}") for at, tick in zip(places, ticks, strict=True)]
-
     drawn = []
-    for line in lines:
-        kept = np.unique(np.linspace(0, len(line.xs) - 1, MOST).astype(int))
-        xs, ys = along(line.xs, x_ticks)[kept], 100 - along(line.ys, y_ticks)[kept]
-        places = [f"{x:.2f} {y:.2f}" for x, y in zip(xs, ys, strict=True)]
+    for name, style, xs, ys in lines:
+        kept = np.linspace(0, len(xs) - 1, min(len(xs), MOST)).astype(int)
+        points = _along(xs, x_ticks)[kept], 100 - _along(ys, y_ticks)[kept]
+        places = [f"{x:.2f} {y:.2f}" for x, y in zip(*points, strict=True)]
         dots = "".join(f"M{place}h0" for place in places)
-        drawn.append(
-            {"name": line.name, "style": line.style, "path": "M" + "L".join(places), "dots": dots}
-        )
-    ticks = {"x_ticks": named(x_ticks), "y_ticks": named(y_ticks)}
+        drawn.append({"name": name, "style": style, "path": f"M{'L'.join(places)}", "dots": dots})
+    ticks = {
+        name: list(zip(_along(at, at).tolist(), [f"{tick:.4g}" for tick in at], strict=True))
+        for name, at in (("x_ticks", x_ticks), ("y_ticks", y_ticks))
+    }
     return {"title": title, "x": x, "y": y, "lines": drawn, **ticks}
+
+
+def _along(values: Sequence[float], ticks: Sequence[float]) -> np.ndarray:
+    """Return where the values lie on an axis from the first to the last tick, in percent."""
+    return 100 * (np.asarray(values, float) - ticks[0]) / (ticks[-1] - ticks[0])
 
 
 def _ticks(low: float, high: float, least: float = 0.0) -> np.ndarray:
@@ -82,11 +71,11 @@ def plot_epochs(epochs: Sequence[Mapping]) -> list[dict]:
     names = ("AUROC", "average precision", "F1", "balanced accuracy")
     shares = {n: [row["val"][n.lower().replace(" ", "_")] for row in epochs] for n in names}
     y_ticks = _ticks(min(0.9, *(v for values in shares.values() for v in values)), 1)
-    mark = Line(f"best AUROC: epoch {best}", "rule", [best, best], [y_ticks[0], y_ticks[-1]])
+    mark = (f"best AUROC: epoch {best}", "rule", [best, best], [y_ticks[0], y_ticks[-1]])
 
     def lines(found: Mapping[str, list]) -> list[Line]:
         styles = ("a dotted", "b dotted", "c dotted", "d dotted dashed")
-        return [Line(n, s, x, found[n]) for n, s in zip(found, styles, strict=False)]
+        return [(n, s, x, found[n]) for n, s in zip(found, styles, strict=False)]
 
     axis = "epoch, numbered as in ckptN.pth"
     return [
@@ -105,16 +94,16 @@ def plot_ranking(targets: np.ndarray, p: np.ndarray, metrics: Mapping) -> list[d
     false_rate, true_rate, _ = roc_curve(targets, p)
     precision, recall, _ = precision_recall_curve(targets, p, drop_intermediate=True)
     share = float(targets.mean())
-    roc = [Line("", "a", false_rate, true_rate), Line("chance", "rule", [0, 1], [0, 1])]
-    pr = [Line("", "a", recall, precision), Line("chance", "rule", [0, 1], [share, share])]
+    roc = [("", "a", false_rate, true_rate), ("chance", "rule", [0, 1], [0, 1])]
+    pr = [("", "a", recall, precision), ("chance", "rule", [0, 1], [share, share])]
     marks = (("in use", metrics["threshold"], "b"), ("best F1", metrics["best_f1_threshold"], "c"))
     for name, threshold, style in marks:
         flagged, positive = p > threshold, targets == 1
         found, alarms = flagged[positive].mean(), flagged[~positive].mean()
         name = f"{name}: p > {threshold:.3g}"
-        roc.append(Line(name, f"{style} mark", [alarms], [found]))
+        roc.append((name, f"{style} mark", [alarms], [found]))
         if flagged.any():
-            pr.append(Line(name, f"{style} mark", [found], [positive[flagged].mean()]))
+            pr.append((name, f"{style} mark", [found], [positive[flagged].mean()]))
     found = "abnormal crops found"
     return [
         _figure(f"ROC, area {metrics['auroc']:.3f}", "normal crops flagged", found, roc),
@@ -135,17 +124,17 @@ def plot_calibration(
     `curves` maps names to p (N,): one, or those before and after calibration.
     """
     cuts = np.linspace(0, 1, 201)
-    bins, flags = [Line("as it should be", "rule", [0, 1], [0, 1])], []
+    bins, flags = [("as it should be", "rule", [0, 1], [0, 1])], []
     for name, p in curves.items():
         dashed = " dashed" if name.startswith("before") else ""
         rows = reliability(targets, p)
         words = f"{name}calibration error {calibration_error(targets, p):.3f}"
         xs, ys = [row["p"] for row in rows], [row["abnormal"] for row in rows]
-        bins.append(Line(words, f"a dotted{dashed}", xs, ys))
+        bins.append((words, f"a dotted{dashed}", xs, ys))
         for target, words, style in ((0, "normal crops flagged", "a"), (1, "abnormal found", "b")):
             shares = [(p[targets == target] > cut).mean() for cut in cuts]
-            flags.append(Line(f"{name}{words}", f"{style}{dashed}", cuts, shares))
-    flags.append(Line(f"threshold {threshold:.4g}", "rule", [threshold] * 2, [0, 1]))
+            flags.append((f"{name}{words}", f"{style}{dashed}", cuts, shares))
+    flags.append((f"threshold {threshold:.4g}", "rule", [threshold] * 2, [0, 1]))
     return [
         _figure("Reliability", "p(abnormal), mean of a bin", "share of abnormal crops", bins),
         _figure("False flags and hits", "threshold", "share of crops", flags),
