@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 from human_anomaly import preprocess
 from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.data.cropping.crop_folder import CropFolder
 from human_anomaly.data.cropping.cropper import Cropper, CropWriter
 from human_anomaly.data.crops import cut
@@ -24,7 +25,7 @@ from human_anomaly.data.stream import batched
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models import detector as detection
 from human_anomaly.models.device import choose_device
-from human_anomaly.utils import cores_per_process, quiet_libraries
+from human_anomaly.utils import quiet_libraries
 from tests.benchmarks.bench_scoring import CONFIG, FixedPeople, FixedPredictor, write_weights
 from tests.benchmarks.machine import describe
 

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.demo.paths import CONFIG as DEMO_CONFIG
 from human_anomaly.demo.paths import DETECTOR_CONFIG, WEIGHTS
 from human_anomaly.models.device import Stopwatch
-from human_anomaly.utils import cores_per_process, quiet_libraries
+from human_anomaly.utils import quiet_libraries
 from tests.benchmarks.clips import shorten
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.models.device import fast_dtype, name_of, own_precision
-from human_anomaly.utils import cores_per_process, quiet_libraries
+from human_anomaly.utils import quiet_libraries
 from tests.benchmarks import bench_scoring
 from tests.benchmarks.clips import first_frames
 from tests.benchmarks.machine import describe, matrix_rate, peak_memory
