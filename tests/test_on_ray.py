@@ -1,12 +1,10 @@
 """The same run in a Ray cluster's actors: the same files, whatever dies, and one line if it cannot.
 
-All tests share a cluster of two cores, which a process of its own holds.
+All tests share a cluster of two cores. It and Ray's drivers are in processes of their own.
 """
 
 import json
-import logging
-import os
-import signal
+import re
 import subprocess
 import sys
 import threading
@@ -18,12 +16,18 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from ray_cluster import Cluster, start_cluster, wait_for
+from ray_drivers import (
+    a_job_that_waits,
+    actors_that_cannot_start,
+    in_a_process,
+    items_of_which_one_kills,
+    reach,
+)
 
 from human_anomaly import inference, preprocess
 from human_anomaly.data.runs import on_ray
 from human_anomaly.data.runs.jobs import JobFolder
-from human_anomaly.data.runs.on_ray import Actors, ray_actors
-from human_anomaly.data.video import Source
+from human_anomaly.data.runs.on_ray import Actors
 from human_anomaly.utils import UsageError, read_jsonl
 
 VIDEOS = ROOT / "demo" / "videos"
@@ -69,9 +73,10 @@ def words(script: str, inputs: Path, output: Path, *flags: str) -> list[str]:
 
 
 def run(script: str, inputs: Path, output: Path, *flags: str) -> dict[str, bytes]:
-    """Run a script here to its end; return its files, without what depends on time."""
-    main = {"inference": inference.main, "preprocess": preprocess.main}[script]
-    assert main(words(script, inputs, output, *flags)) == 1  # some inputs fail
+    """Run a script to its end in another process; return its files, without what is a time."""
+    command = [sys.executable, ROOT / f"{script}.py", *words(script, inputs, output, *flags)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr[-2000:]  # some inputs fail
     return files(output)
 
 
@@ -151,25 +156,10 @@ def jobs(tmp_path) -> JobFolder:
     return JobFolder(tmp_path, {})
 
 
-SOURCES = [Source(Path(name), name) for name in ("light", "heavy", "odd", "other")]
-
-
 def test_an_item_that_kills_its_actors_fails_alone(cluster, jobs):
     """SIGKILL is how a machine without memory ends a process."""
-
-    def make():
-        def work(source: Source) -> str:
-            if source.stem == "heavy":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if source.stem == "odd":
-                raise ValueError("two\nlines")
-            return source.stem.upper()
-
-        return work
-
-    with ray_actors(cluster.address, device="auto", cores=1) as actors:
-        assert actors == Actors(2, 1, "cpu")
-        done = {source.stem: found for source, *found in actors.map(make, SOURCES, jobs)}
+    actors, done = in_a_process(items_of_which_one_kills, cluster.address, jobs)
+    assert actors == Actors(2, 1, "cpu")
     assert done == {
         "light": ["LIGHT", None],
         "heavy": [None, "its process died 3 times; out of memory?"],
@@ -179,41 +169,19 @@ def test_an_item_that_kills_its_actors_fails_alone(cluster, jobs):
 
 
 def test_actors_that_cannot_start_are_one_line(cluster, jobs):
-    def refuse():
-        raise UsageError("hand.pth: no such file")
-
-    def die():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with ray_actors(cluster.address, device="cpu", cores=1) as actors:
-        for make, why in ((refuse, "hand.pth: no such file"), (die, "its process died 3 times")):
-            with pytest.raises(UsageError, match=f"--ray: an actor cannot start: {why}"):
-                list(actors.map(make, SOURCES, jobs))
+    errors = in_a_process(actors_that_cannot_start, cluster.address, jobs)
+    assert errors == [
+        "--ray: an actor cannot start: hand.pth: no such file",
+        "--ray: an actor cannot start: its process died 3 times; out of memory?",
+    ]
 
 
-def test_a_job_without_progress_says_why(cluster, jobs, monkeypatch, caplog):
+def test_a_job_without_progress_says_why(cluster, jobs):
     """Another job holds all cores, until the line is there."""
-    import ray
-
-    class Holder:
-        def holds(self) -> bool:
-            return True
-
-    class LetGo(logging.Handler):
-        def emit(self, _record) -> None:
-            ray.kill(holder)
-
-    monkeypatch.setattr(on_ray, "SILENT_SECONDS", 1)
-    handler = LetGo()
-    on_ray.logger.addHandler(handler)
-    with ray_actors(cluster.address, device="cpu", cores=2) as actors:
-        holder = ray.remote(num_cpus=2)(Holder).remote()
-        assert ray.get(holder.holds.remote())
-        found = actors.map(lambda: str, SOURCES[:1], jobs)
-        assert [error for _, _, error in found] == [None]
-    on_ray.logger.removeHandler(handler)
+    errors, lines = in_a_process(a_job_that_waits, cluster.address, jobs)
+    assert errors == [None]
     expected = "no result for 1 s: an actor needs {'num_cpus': 1.8, 'num_gpus': 0}, the cluster has"
-    assert expected in caplog.text
+    assert lines[0].startswith(expected)
 
 
 # The machines' cores and GPUs, --device, --actor-cores, what is taken.
@@ -253,9 +221,19 @@ def test_ray_absent_or_under_torchrun(main, tmp_path, monkeypatch):
         main(flags)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
-def test_a_cluster_that_cannot_be_reached_is_one_line(address):
+def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path):
+    """Also by `auto`, which takes an address that Ray was told or wrote down earlier."""
     pytest.importorskip("ray")
-    expected = f"--ray: cannot reach a cluster at {address}"
-    with pytest.raises(UsageError, match=expected), ray_actors(address, device="cpu", cores=1):
-        pass
+    addresses = ["127.0.0.1:1", "127.0.0.1:port", "ray://127.0.0.1:1"]
+    for address, error in zip(addresses, in_a_process(reach, addresses, {}, True), strict=True):
+        assert error.startswith(f"--ray: cannot reach a cluster at {address}: ")
+    (tmp_path / "ray").mkdir()
+    stale, nothing = {"RAY_TMPDIR": str(tmp_path)}, {"RAY_TMPDIR": str(tmp_path / "none")}
+    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1\n")
+    for environment, why in (
+        ({"RAY_ADDRESS": "127.0.0.1:1"}, r"127\.0\.0\.1:1: .*refused"),
+        (stale, r".*:1: .*refused"),
+        (nothing, "Could not find any running Ray instance"),
+    ):
+        (error,) = in_a_process(reach, ["auto"], environment, False)
+        assert re.match(f"--ray: cannot reach a cluster at auto: {why}", error)
