@@ -4,6 +4,7 @@ All tests share a cluster of two cores. It and Ray's drivers are in processes of
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -146,6 +147,43 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(script, inputs, request, t
     assert subprocess.run(command, **options).returncode == 1  # some inputs fail
     expected = request.getfixturevalue({"inference": "scored", "preprocess": "cropped"}[script])
     assert files(output) == expected
+    kept = {p: t for p, t in finished.items() if "error" not in json.loads(p.read_text())["row"]}
+    assert kept and {p: p.stat().st_mtime_ns for p in kept} == kept  # not scored again
+
+
+LAST_WORD = "error: --ray: Ray ended the run, perhaps because it lost its cluster; "
+LAST_WORD += "the same command goes on from here\n"
+
+
+@pytest.mark.parametrize(("end", "said"), [("os._exit(1)", LAST_WORD), ("sys.exit(1)", "")])
+def test_a_process_that_ray_ends_has_a_last_word(end, said):
+    code = "import os, sys; from human_anomaly.data.runs.on_ray import _last_word\n"
+    code += f"with _last_word():\n    {end}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.slow
+def test_a_run_whose_cluster_is_gone_goes_on_where_it_was(inputs, scored, tmp_path):
+    """Ray gives up after a minute, here after two seconds, and ends the process by itself."""
+    pytest.importorskip("ray")
+    output = tmp_path / "out"
+    with start_cluster(cores=2) as lost:
+        flags = words("inference", inputs, output, "--ray", lost.address)
+        driver = subprocess.Popen(
+            [sys.executable, ROOT / "inference.py", *flags],
+            cwd=ROOT,
+            env=os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "2"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: len(list(output.glob(".state/item.*.json"))) > 3)
+        lost.kill_the_head()
+        said = driver.communicate()[1]
+    assert (driver.returncode, said.endswith(LAST_WORD)) == (1, True)
+    assert "Traceback" not in said
+    finished = {path: path.stat().st_mtime_ns for path in output.glob(".state/item.*.json")}
+    assert run("inference", inputs, output) == scored
     kept = {p: t for p, t in finished.items() if "error" not in json.loads(p.read_text())["row"]}
     assert kept and {p: p.stat().st_mtime_ns for p in kept} == kept  # not scored again
 
