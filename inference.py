@@ -25,7 +25,6 @@ from human_anomaly.data.runs.marks import file_stamp
 from human_anomaly.models.scoring.results import SCORES, is_below, merge, print_scores
 from human_anomaly.models.weights import choose_weights
 from human_anomaly.utils import (
-    be_the_only_process,
     command_parser,
     decide_in_first,
     gather_objects,
@@ -177,19 +176,22 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
         if rank() != 0:
             return 0
         scores = merge(jobs, sources, inputs, settings, args.add)
+        page = build_report(jobs.folder) if args.report else None
         print_scores(scores, jobs.folder / "scores.json", inputs.said())
-        if args.report:
-            print(f"report: {build_report(jobs.folder)}")
+        if page:
+            print(f"report: {page}")
     below = args.min_score is not None and is_below(scores["mean"], *args.min_score)
     return 1 if scores["failed"] or any(lost) else 3 if below else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    quiet_libraries()
     if args.ray:
+        from human_anomaly.data.runs.on_ray import be_the_only_process
+
         be_the_only_process()
     setup_logging()
-    quiet_libraries()
     files = choose_weights(parts=args.parts, **given_files(args))
     if args.video is None:
         logger.info("no --video given: scoring the demo's videos")

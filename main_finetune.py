@@ -13,20 +13,20 @@ The same command again continues a run that broke off.
 import argparse
 import json
 import logging
-import os
 from pathlib import Path
 
 import torch
 from timm.utils import random_seed
 
 from human_anomaly.configs.defaults import PARTS, differences, get_config, thresholds
+from human_anomaly.configs.machine import cores_per_process, number_in
 from human_anomaly.data.checks import (
     check_images,
     read_data,
     save_label_sheet,
     warn_of_shared_images,
 )
-from human_anomaly.data.dataset import Manifest, read_batches
+from human_anomaly.data.dataset import Manifest, read_batches, worker_errors
 from human_anomaly.models.checkpoint import read_checkpoint
 from human_anomaly.models.classifier import load_classifier
 from human_anomaly.models.device import set_matmul_precision
@@ -37,7 +37,6 @@ from human_anomaly.models.training.report import check_report, save_report
 from human_anomaly.utils import (
     UsageError,
     command_parser,
-    cores_per_process,
     distributed,
     gather_objects,
     rank,
@@ -278,8 +277,8 @@ def evaluate_checkpoint(config, args: argparse.Namespace, device: torch.device) 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores_per_process())))
-    with distributed() as device:
+    torch.set_num_threads(number_in("OMP_NUM_THREADS") or cores_per_process())
+    with distributed() as device, worker_errors():
         with shared_errors():
             config = read_settings(args)
         set_matmul_precision(config.TRAIN.PRECISION)

@@ -23,15 +23,14 @@ from yacs.config import CfgNode
 
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.flags import add_shared_flags, at_least
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.configs.parts import PARTS, other_texts
 from human_anomaly.configs.places import tool
 from human_anomaly.configs.values import DECODER
 from human_anomaly.data.runs.marks import mark
 from human_anomaly.utils import (
     UsageError,
-    be_the_only_process,
     command_parser,
-    cores_per_process,
     decide_in_first,
     gather_objects,
     plain,
@@ -270,10 +269,12 @@ def run(args: argparse.Namespace, options: Options) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    quiet_libraries()
     if args.ray:
+        from human_anomaly.data.runs.on_ray import be_the_only_process
+
         be_the_only_process()
     setup_logging()
-    quiet_libraries()
     _, *names = [field.name for field in fields(Options)]
     flags = {name: getattr(args, name) for name in names}
     options = Options(get_config(args.cfg, args.opts), **flags)

@@ -1,17 +1,22 @@
 """Atomic files, JSON lines, processes and logging: what every script needs."""
 
 import argparse
+import csv
+import io
 import json
 import logging
 import os
 import secrets
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from human_anomaly.configs.machine import local_rank, rank, world_size
 
 if TYPE_CHECKING:
     import torch
@@ -67,53 +72,28 @@ def stream_jsonl(path: str | Path) -> Iterator[tuple[int, object]]:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    reason = getattr(error, "msg", error)
-                    raise UsageError(f"{path}:{number}: not JSON: {reason}") from error
-                yield number, row
+                yield number, parse_json(line, f"{path}:{number}")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read: {error}") from error
 
 
-def rank() -> int:
-    """Return this process's number among all of torchrun's or srun's processes (0 if alone)."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+def parse_json(text: str, place: str):
+    """Return the JSON value in `text`; raises UsageError that begins with `place`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place}: not JSON: {getattr(error, 'msg', error)}") from error
 
 
-def world_size() -> int:
-    """Return how many processes torchrun or srun started (1 if alone)."""
-    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
-
-
-def local_rank() -> int:
-    """Return this process's number among those on this machine."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
-
-
-def processes_here() -> int:
-    """Return how many of the processes run on this machine."""
-    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0].split(",")[0]
-    return int(os.environ.get("LOCAL_WORLD_SIZE", tasks))
-
-
-def be_the_only_process() -> None:
-    """Forget srun's other processes: with `ray symmetric-run`, one of them runs the script.
-
-    Raises UsageError under torchrun, where each process would do the whole work.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UsageError("--ray: start one process, without torchrun: Ray starts the others")
-    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"):
-        os.environ.pop(name, None)
-
-
-def cores_per_process() -> int:
-    """Return the CPU cores that each process on this machine may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // processes_here())
+def parse_csv(text: str, place: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of each row; raises UsageError that begins with `place`."""
+    reader, first = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise UsageError(f"{place}:{first}: {error}; is a quote not closed?") from error
 
 
 @contextmanager
@@ -133,8 +113,9 @@ def process_group(backend: str = "gloo", **options) -> Iterator[None]:
     try:
         # A short timeout, because nobody answers if torchrun was killed meanwhile.
         store, *_ = next(dist.rendezvous("env://", rank(), world_size(), timeout=TO_MEET))
-    except dist.DistError as error:
-        raise UsageError("several processes: they do not find each other") from error
+    except (dist.DistError, ValueError) as error:
+        reason = one_line(error)
+        raise UsageError(f"several processes: they do not find each other ({reason})") from error
     store.set_timeout(wait := timedelta(days=365))
     place = {"store": store, "rank": rank(), "world_size": world_size()}
     dist.init_process_group(backend, timeout=wait, **place, **options)
@@ -235,6 +216,11 @@ def setup_logging(log_file: str | Path | None = None) -> None:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
 
 
+def one_line(error: Exception) -> str:
+    """Return the class and message of a library's error."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def plain(text: str) -> str:
     """Return `text` without what could steer a terminal: control characters are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -277,18 +263,26 @@ def quiet_libraries() -> None:
 
 
 def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:
-    """Run `main()` and exit with its status; a UsageError becomes one line and status 2."""
+    """Run `main()` and exit with its status; any error becomes one line.
+
+    The status is 2 for UsageError and `error_types`, else 1. HUMAN_ANOMALY_DEBUG shows tracebacks.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # None, or no file
+            stream.reconfigure(errors="backslashreplace")  # it may be ASCII, in a container
     try:
         status = main()
-    except ImportError as error:
-        if error.name != "cv2" and "libGL" not in str(error):
-            raise
-        how = "apt-get install libgl1, or pip uninstall opencv-python && pip install"
-        print(f"error: OpenCV: {error}: {how} opencv-python-headless", file=sys.stderr)
-        status = 2
-    except (UsageError, *error_types) as error:
-        print(f"error: {plain(str(error))}", file=sys.stderr)
-        status = 2
+    except Exception as error:
+        status, text = 2, str(error)
+        if isinstance(error, ImportError) and (error.name == "cv2" or "libGL" in text):
+            how = "apt-get install libgl1, or pip uninstall opencv-python && pip install"
+            text = f"OpenCV: {text}: {how} opencv-python-headless"
+        elif not isinstance(error, (UsageError, *error_types)):
+            status = 1
+            text = f"{one_line(error)} (HUMAN_ANOMALY_DEBUG=1 shows where)"
+        if os.environ.get("HUMAN_ANOMALY_DEBUG"):
+            traceback.print_exc()
+        print(f"error: {plain(text)}", file=sys.stderr)
     except KeyboardInterrupt:
         # Without cleaning up: threads and other processes would each print a traceback.
         if rank() == 0:

@@ -19,6 +19,7 @@ from benchmarks.bench_scoring import CONFIG, FixedPeople, FixedPredictor, write_
 from benchmarks.machine import describe
 from human_anomaly import preprocess
 from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.data.cropping.crop_folder import CropFolder
 from human_anomaly.data.cropping.cropper import Cropper, CropWriter
 from human_anomaly.data.crops import cut
@@ -26,7 +27,7 @@ from human_anomaly.data.stream import batched
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models import detector as detection
 from human_anomaly.models.device import choose_device
-from human_anomaly.utils import cores_per_process, quiet_libraries
+from human_anomaly.utils import quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
 

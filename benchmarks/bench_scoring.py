@@ -24,10 +24,11 @@ import torch
 from benchmarks.clips import shorten
 from benchmarks.machine import describe, matrix_rate, peak_memory
 from human_anomaly.configs.defaults import PARTS, get_config
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.demo.paths import CONFIG as DEMO_CONFIG
 from human_anomaly.demo.paths import DETECTOR_CONFIG, WEIGHTS
 from human_anomaly.models.device import Stopwatch
-from human_anomaly.utils import cores_per_process, quiet_libraries
+from human_anomaly.utils import quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
 MODES = ("serial", "exact", "compile", "fast", "fast+compile")

@@ -23,12 +23,12 @@ from PIL import Image
 
 from benchmarks.machine import describe, matrix_rate, peak_memory
 from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.data.dataset import read_manifest
 from human_anomaly.models.classifier import AnomalyClassifier, shape_of
 from human_anomaly.models.device import fast_dtype, set_matmul_precision
 from human_anomaly.models.training import recipe
 from human_anomaly.models.training.engine import train_step
-from human_anomaly.utils import cores_per_process
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = "configs/vit_base__800ep/simmim_finetune__vit_base__img224__800ep.yaml"

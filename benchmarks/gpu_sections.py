@@ -15,8 +15,9 @@ import torch
 from benchmarks import bench_scoring
 from benchmarks.clips import first_frames
 from benchmarks.machine import describe, matrix_rate, peak_memory
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.models.device import fast_dtype, name_of, own_precision
-from human_anomaly.utils import cores_per_process, quiet_libraries
+from human_anomaly.utils import quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO = ROOT / "demo/videos/hand_fused.mp4"  # 720p

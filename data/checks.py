@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.data.cropping.crop_lists import view_of
 from human_anomaly.data.dataset import Manifest, read_image, read_manifest
 from human_anomaly.data.pictures import is_turned
 from human_anomaly.utils import (
     UsageError,
     atomic_write,
-    cores_per_process,
     gather_objects,
     rank,
     world_size,

@@ -8,12 +8,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from human_anomaly.data.clips import as_bytes
+from human_anomaly.utils import one_line
 
 WAITS = (1, 2, 4, 8, 15, 30, 30, 30, 60, 60)  # seconds, while the service has no place for a clip
 AT_ONCE = 8  # requests, so that the service can score clips together
@@ -71,9 +73,13 @@ class Client:
                     return {"error": problem}
                 if error.code != 503:
                     break
-                wait = wait and max(1, int(error.headers.get("Retry-After") or wait))
-            except OSError as error:  # it may be starting again
-                problem = str(error)
+                asked = error.headers.get("Retry-After", "")  # seconds, or a date
+                wait = wait and max(1, int(asked) if asked.isdecimal() else wait)
+            except (ValueError, LookupError, TypeError, InvalidURL) as error:
+                problem = f"expected serve.py to answer there ({one_line(error)})"
+                break
+            except (OSError, HTTPException) as error:  # it may be starting again
+                problem = one_line(error)
             if wait:
                 time.sleep(wait)
         raise ConnectionError(f"{self.url}: {problem}")

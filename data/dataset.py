@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.configs.values import short
 from human_anomaly.data.pictures import PictureError, as_rgb, open_picture
 from human_anomaly.data.sources import printable
-from human_anomaly.utils import UsageError, cores_per_process, stream_jsonl
+from human_anomaly.utils import UsageError, stream_jsonl
 
 PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # its label 0 means abnormal
 
@@ -63,7 +65,7 @@ def find_abnormal_label(path: Path, setting: str = "auto") -> tuple[int, str]:
         if note.is_file():
             try:
                 label = json.loads(note.read_text(encoding="utf-8"))["abnormal_label"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
                 raise UsageError(f"{note}: expected {{'abnormal_label': 0 or 1}}") from error
             if label not in (0, 1):
                 raise UsageError(f"{note}: abnormal_label: expected 0 or 1, got {label!r}")
@@ -238,9 +240,35 @@ def build_loader(dataset: CropDataset, workers: int, pin_memory: bool, **order) 
 
 
 def read_batches(loader) -> Iterator:
-    """Yield the loader's batches; reduce a worker's UsageError to its own line."""
-    try:
+    """Yield the loader's batches; its errors are those of `worker_errors`."""
+    with worker_errors():
         yield from loader
-    except UsageError as error:
-        message = str(error).strip()  # torch puts the worker's traceback before it
-        raise UsageError(message.rsplit("UsageError: ", 1)[-1]) from None
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Reduce what torch raises for a loader's worker to one line.
+
+    A worker's death is raised wherever the main process is at that time.
+    """
+    try:
+        yield
+    except (UsageError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, UsageError):
+            if "\n" not in text:
+                raise
+            # torch puts the worker's traceback before the message.
+            raise UsageError(text.strip().rsplit("UsageError: ", 1)[-1]) from None
+        text = f"{error.__cause__}\n{text}"  # the cause knows the signal
+        if re.search("shared memory|Bus error|shm", text):
+            raise UsageError(
+                "data workers: /dev/shm is full; start the container with `--shm-size 8g`, or give "
+                "`--opts DATA.NUM_WORKERS 0`, which needs none"
+            ) from error
+        if death := re.search(r"DataLoader worker \(pid(?:\(s\))? [0-9, ]+\) (.*)", text):
+            raise UsageError(
+                f"a data worker {death[1].strip(' .')}; out of memory? `--opts DATA.NUM_WORKERS 0` "
+                "needs less"
+            ) from error
+        raise

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from human_anomaly.configs.defaults import get_config
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.configs.places import home
 from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, ROOT, WEIGHTS
@@ -22,7 +23,6 @@ from human_anomaly.utils import (
     UsageError,
     atomic_write,
     command_parser,
-    cores_per_process,
     read_jsonl,
     run_main,
     write_jsonl,

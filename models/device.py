@@ -12,11 +12,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.data.stream import keep_to_one_core
 from human_anomaly.data.video import VideoError
 from human_anomaly.models.cpu.int8 import Int8Conv2d, Int8Linear, is_exact
 from human_anomaly.models.cpu.winograd import faster
-from human_anomaly.utils import UsageError, cores_per_process, local_rank
+from human_anomaly.utils import UsageError, local_rank
 
 logger = logging.getLogger(__name__)
 

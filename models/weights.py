@@ -171,11 +171,11 @@ def read_lock(root: Path) -> dict[str, list]:
     """Return the marks of the files that were good, by name."""
     path = root / LOCK
     try:
-        lock = json.loads(path.read_text()) if path.is_file() else {}
-    except (OSError, json.JSONDecodeError) as error:
+        lock = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        # Earlier versions wrote {"bytes": .., "sha256": ..}.
+        old = {k: [v["bytes"], None, v["sha256"]] for k, v in lock.items() if "sha256" in v}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: cannot read the lock file: {error}; delete it") from error
-    # Earlier versions wrote {"bytes": .., "sha256": ..}.
-    old = {k: [v["bytes"], None, v["sha256"]] for k, v in lock.items() if "sha256" in v}
     return {name: found for name, found in (lock | old).items() if name in WEIGHTS}
 
 

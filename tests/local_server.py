@@ -50,6 +50,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if server.mood == "down":
             return self.send_error(503)
+        if server.mood == "portal":
+            self.send_response(200)
+            self.end_headers()
+            return self.wfile.write(b"<!doctype html><p>please log in")
         if re.fullmatch(r"/api/datasets/[^/]+/[^/]+(/revision/[^/]+)?", path):
             siblings = [{"rfilename": name} for name in server.files]
             info = {"id": "x/y", "sha": REVISION, "siblings": siblings}

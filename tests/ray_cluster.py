@@ -30,6 +30,11 @@ class Cluster:
     def kill_an_actor(self) -> None:
         os.kill(wait_for(lambda: self.processes(b"ray::MapWorker"))[0], signal.SIGKILL)
 
+    def kill_the_head(self) -> None:
+        """Kill what every process of the cluster, and every driver, needs."""
+        (name,) = (p for p in self.processes() if b"/gcs_server" in command_of(p))
+        os.kill(name, signal.SIGKILL)
+
 
 @contextlib.contextmanager
 def start_cluster(cores: int) -> Iterator[Cluster]:
@@ -41,7 +46,10 @@ def start_cluster(cores: int) -> Iterator[Cluster]:
     size = [f"--num-cpus={cores}", "--num-gpus=0", f"--object-store-memory={100 << 20}"]
     held = subprocess.Popen(
         [Path(sys.executable).parent / "ray", "start", "--head", "--block", *place, *size],
-        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+        env=os.environ
+        | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+        # On a busy machine Ray takes its own node for dead after a minute, and ends the cluster.
+        | {"RAY_health_check_failure_threshold": "100"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -55,6 +63,12 @@ def start_cluster(cores: int) -> Iterator[Cluster]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         held.wait()
+
+
+def command_of(process: int) -> bytes:
+    with contextlib.suppress(OSError):  # ended meanwhile
+        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0]
+    return b""
 
 
 def can_connect(port: int) -> bool:

@@ -7,6 +7,8 @@ import torch
 
 from human_anomaly.demo.paths import DETECTOR_CONFIG, VIDEOS, WEIGHTS
 from human_anomaly.models import detector
+from human_anomaly.models.checkpoint import CheckpointError
+from human_anomaly.models.yolo_world.build import load_detector
 from human_anomaly.models.yolo_world.letterbox import Letterbox
 from human_anomaly.models.yolo_world.predictor import Detections
 
@@ -95,3 +97,26 @@ def test_sixteen_bits_leave_the_outermost_layers_exact():
             np.abs(np.subtract(p.bbox, q.bbox)).max() for p, q in zip(a.parts, b.parts, strict=True)
         ]
     assert 0 < max(moved) < 2  # pixels: other numbers, nearly the same boxes
+
+
+# What an edited config says, and what is wrong with it.
+CONFIGS = [
+    ("model = dict(mm_neck=True)", "TypeError: .*mm_neck"),
+    ("model = dict(neck=dict(num_heads=None))", "TypeError: "),
+    ("model = dict(neck=dict(type='CSPNeXt'))", "Error: "),
+    ("model = dict(test_cfg=dict(_delete_=True))", "AttributeError: .*multi_label"),
+    ("model = dict(test_cfg=None)", "AttributeError: .*multi_label"),
+    ("img_scale = None\nmodel = dict(bbox_head=None)", "Error: "),
+    ("model = None", "AttributeError: .*type"),
+    ("model = dict(type=1 / 0)", "ZeroDivisionError: "),
+    ("model = dict(", "SyntaxError: "),
+]
+
+
+@pytest.mark.parametrize(("text", "wrong"), CONFIGS)
+def test_an_incomplete_config_is_one_line(tmp_path, text, wrong):
+    path = tmp_path / "edited.py"
+    path.write_text(f"_base_ = {str(DETECTOR_CONFIG)!r}\n{text}\n")
+    with pytest.raises(CheckpointError, match=rf"^--detector_config: {path}: .*{wrong}") as error:
+        load_detector(path, WEIGHTS / "detector.pth", ["human"])
+    assert "\n" not in str(error.value)

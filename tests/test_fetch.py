@@ -83,6 +83,42 @@ def test_absent_files_and_servers_are_one_line(server, tmp_path, kind, mood, nam
     assert not (tmp_path / name).exists()
 
 
+# Variables of the environment, and what the library makes of them.
+ODD = [
+    ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "ImportError: Using SOCKS proxy"),
+    ({"ALL_PROXY": "socks://127.0.0.1:9/"}, "ValueError: "),  # as GNOME sets it
+    ({"HTTP_PROXY": "127.0.0.1:odd"}, ""),
+    ({"HF_TOKEN": "hf_\u00e9"}, "UnicodeEncodeError: "),
+]
+
+
+@pytest.mark.parametrize(("variables", "kind"), ODD)
+def test_odd_proxies_and_tokens_are_one_line(server, tmp_path, monkeypatch, variables, kind):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name.lower(), value)
+    huggingface_hub.close_session()  # it keeps the proxies that it began with
+    try:
+        for get in (fetch.from_hub, fetch.data_set_from_hub):
+            with pytest.raises(
+                FetchError, match=rf"^{server.url}/(datasets/)?owner/x: {kind}"
+            ) as e:
+                get("owner/x", tmp_path / "a.bin")
+            assert "\n" not in str(e.value)
+    finally:
+        huggingface_hub.close_session()
+
+
+def test_a_portal_that_answers_a_page_is_one_line(server, tmp_path):
+    server.mood = "portal"
+    for get in (fetch.from_hub, fetch.data_set_from_hub):
+        with pytest.raises(
+            FetchError, match=rf"^{server.url}/(datasets/)?owner/x: \w+: ."
+        ) as error:
+            get("owner/x", tmp_path / "a.bin")
+        assert "\n" not in str(error.value)
+
+
 def test_no_server_at_all_is_one_line(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FetchError, match=r"^http://127\.0\.0\.1:9/owner/repo: "):
@@ -178,3 +214,12 @@ def test_two_fetches_at_once_do_not_mix(tmp_path):
     ):
         fetch.fetch_checked([write(CONTENT)], tmp_path / "a.bin", good)
     fetch.fetch_checked([write(CONTENT)], tmp_path / "a.bin", good)
+
+
+def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path, monkeypatch):
+    def old(*_, **__):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", old)
+    with pytest.raises(FetchError, match=r"\.download/a: NotImplementedError: FileSystem does not"):
+        fetch.fetch_checked([write(CONTENT)], tmp_path / "a.bin", good)

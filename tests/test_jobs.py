@@ -1,5 +1,7 @@
 """The folder that a run fills and a later run continues."""
 
+import errno
+import fcntl
 import json
 import os
 
@@ -180,3 +182,22 @@ def test_batches_behind_a_damaged_one_are_dropped(tmp_path):
     path.write_bytes(b"\n".join(lines))
     with ResumeLog(path, {}) as resume_log:
         assert list(resume_log.kept()) == [{"rows": 0}]
+
+
+def test_a_file_system_without_locks_is_no_traceback(tmp_path, monkeypatch):
+    """Older versions of filelock raise NotImplementedError; newer ones lock in another way."""
+
+    def no_lock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    with JobFolder(tmp_path / "new", {"a": 1}).open():
+        assert (tmp_path / "new/.state/settings.json").is_file()
+
+    def old(*_, **__):
+        raise NotImplementedError("FileSystem does not appear to support flock; use SoftFileLock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", old)
+    expected = f"^--output: cannot write {tmp_path}/old: its file system cannot lock files$"
+    with pytest.raises(UsageError, match=expected), JobFolder(tmp_path / "old", {}).open():
+        pass

@@ -1,12 +1,11 @@
 """The same run in a Ray cluster's actors: the same files, whatever dies, and one line if it cannot.
 
-All tests share a cluster of two cores, which a process of its own holds.
+All tests share a cluster of two cores. It and Ray's drivers are in processes of their own.
 """
 
 import json
-import logging
 import os
-import signal
+import re
 import subprocess
 import sys
 import threading
@@ -18,12 +17,18 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from ray_cluster import Cluster, start_cluster, wait_for
+from ray_drivers import (
+    a_job_that_waits,
+    actors_that_cannot_start,
+    in_a_process,
+    items_of_which_one_kills,
+    reach,
+)
 
 from human_anomaly import inference, preprocess
 from human_anomaly.data.runs import on_ray
 from human_anomaly.data.runs.jobs import JobFolder
-from human_anomaly.data.runs.on_ray import Actors, ray_actors
-from human_anomaly.data.video import Source
+from human_anomaly.data.runs.on_ray import Actors
 from human_anomaly.utils import UsageError, read_jsonl
 
 VIDEOS = ROOT / "demo" / "videos"
@@ -69,9 +74,10 @@ def words(script: str, inputs: Path, output: Path, *flags: str) -> list[str]:
 
 
 def run(script: str, inputs: Path, output: Path, *flags: str) -> dict[str, bytes]:
-    """Run a script here to its end; return its files, without what depends on time."""
-    main = {"inference": inference.main, "preprocess": preprocess.main}[script]
-    assert main(words(script, inputs, output, *flags)) == 1  # some inputs fail
+    """Run a script to its end in another process; return its files, without what is a time."""
+    command = [sys.executable, ROOT / f"{script}.py", *words(script, inputs, output, *flags)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr[-2000:]  # some inputs fail
     return files(output)
 
 
@@ -145,31 +151,53 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(script, inputs, request, t
     assert kept and {p: p.stat().st_mtime_ns for p in kept} == kept  # not scored again
 
 
+LAST_WORD = "error: --ray: Ray ended the run, perhaps because it lost its cluster; "
+LAST_WORD += "the same command goes on from here\n"
+
+
+@pytest.mark.parametrize(("end", "said"), [("os._exit(1)", LAST_WORD), ("sys.exit(1)", "")])
+def test_a_process_that_ray_ends_has_a_last_word(end, said):
+    code = "import os, sys; from human_anomaly.data.runs.on_ray import _last_word\n"
+    code += f"with _last_word():\n    {end}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.slow
+def test_a_run_whose_cluster_is_gone_goes_on_where_it_was(inputs, scored, tmp_path):
+    """Ray gives up after a minute, here after two seconds, and ends the process by itself."""
+    pytest.importorskip("ray")
+    output = tmp_path / "out"
+    with start_cluster(cores=2) as lost:
+        flags = words("inference", inputs, output, "--ray", lost.address)
+        driver = subprocess.Popen(
+            [sys.executable, ROOT / "inference.py", *flags],
+            cwd=ROOT,
+            env=os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "2"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: len(list(output.glob(".state/item.*.json"))) > 3)
+        lost.kill_the_head()
+        said = driver.communicate()[1]
+    assert (driver.returncode, said.endswith(LAST_WORD)) == (1, True)
+    assert "Traceback" not in said
+    finished = {path: path.stat().st_mtime_ns for path in output.glob(".state/item.*.json")}
+    assert run("inference", inputs, output) == scored
+    kept = {p: t for p, t in finished.items() if "error" not in json.loads(p.read_text())["row"]}
+    assert kept and {p: p.stat().st_mtime_ns for p in kept} == kept  # not scored again
+
+
 @pytest.fixture
 def jobs(tmp_path) -> JobFolder:
     (tmp_path / ".state").mkdir()
     return JobFolder(tmp_path, {})
 
 
-SOURCES = [Source(Path(name), name) for name in ("light", "heavy", "odd", "other")]
-
-
 def test_an_item_that_kills_its_actors_fails_alone(cluster, jobs):
     """SIGKILL is how a machine without memory ends a process."""
-
-    def make():
-        def work(source: Source) -> str:
-            if source.stem == "heavy":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if source.stem == "odd":
-                raise ValueError("two\nlines")
-            return source.stem.upper()
-
-        return work
-
-    with ray_actors(cluster.address, device="auto", cores=1) as actors:
-        assert actors == Actors(2, 1, "cpu")
-        done = {source.stem: found for source, *found in actors.map(make, SOURCES, jobs)}
+    actors, done = in_a_process(items_of_which_one_kills, cluster.address, jobs)
+    assert actors == Actors(2, 1, "cpu")
     assert done == {
         "light": ["LIGHT", None],
         "heavy": [None, "its process died 3 times; out of memory?"],
@@ -179,41 +207,19 @@ def test_an_item_that_kills_its_actors_fails_alone(cluster, jobs):
 
 
 def test_actors_that_cannot_start_are_one_line(cluster, jobs):
-    def refuse():
-        raise UsageError("hand.pth: no such file")
-
-    def die():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with ray_actors(cluster.address, device="cpu", cores=1) as actors:
-        for make, why in ((refuse, "hand.pth: no such file"), (die, "its process died 3 times")):
-            with pytest.raises(UsageError, match=f"--ray: an actor cannot start: {why}"):
-                list(actors.map(make, SOURCES, jobs))
+    errors = in_a_process(actors_that_cannot_start, cluster.address, jobs)
+    assert errors == [
+        "--ray: an actor cannot start: hand.pth: no such file",
+        "--ray: an actor cannot start: its process died 3 times; out of memory?",
+    ]
 
 
-def test_a_job_without_progress_says_why(cluster, jobs, monkeypatch, caplog):
+def test_a_job_without_progress_says_why(cluster, jobs):
     """Another job holds all cores, until the line is there."""
-    import ray
-
-    class Holder:
-        def holds(self) -> bool:
-            return True
-
-    class LetGo(logging.Handler):
-        def emit(self, _record) -> None:
-            ray.kill(holder)
-
-    monkeypatch.setattr(on_ray, "SILENT_SECONDS", 1)
-    handler = LetGo()
-    on_ray.logger.addHandler(handler)
-    with ray_actors(cluster.address, device="cpu", cores=2) as actors:
-        holder = ray.remote(num_cpus=2)(Holder).remote()
-        assert ray.get(holder.holds.remote())
-        found = actors.map(lambda: str, SOURCES[:1], jobs)
-        assert [error for _, _, error in found] == [None]
-    on_ray.logger.removeHandler(handler)
+    errors, lines = in_a_process(a_job_that_waits, cluster.address, jobs)
+    assert errors == [None]
     expected = "no result for 1 s: an actor needs {'num_cpus': 1.8, 'num_gpus': 0}, the cluster has"
-    assert expected in caplog.text
+    assert lines[0].startswith(expected)
 
 
 # The machines' cores and GPUs, --device, --actor-cores, what is taken.
@@ -253,9 +259,19 @@ def test_ray_absent_or_under_torchrun(main, tmp_path, monkeypatch):
         main(flags)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
-def test_a_cluster_that_cannot_be_reached_is_one_line(address):
+def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path):
+    """Also by `auto`, which takes an address that Ray was told or wrote down earlier."""
     pytest.importorskip("ray")
-    expected = f"--ray: cannot reach a cluster at {address}"
-    with pytest.raises(UsageError, match=expected), ray_actors(address, device="cpu", cores=1):
-        pass
+    addresses = ["127.0.0.1:1", "127.0.0.1:port", "ray://127.0.0.1:1"]
+    for address, error in zip(addresses, in_a_process(reach, addresses, {}, True), strict=True):
+        assert error.startswith(f"--ray: cannot reach a cluster at {address}: ")
+    (tmp_path / "ray").mkdir()
+    stale, nothing = {"RAY_TMPDIR": str(tmp_path)}, {"RAY_TMPDIR": str(tmp_path / "none")}
+    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1\n")
+    for environment, why in (
+        ({"RAY_ADDRESS": "127.0.0.1:1"}, r"127\.0\.0\.1:1: .*refused"),
+        (stale, r".*:1: .*refused"),
+        (nothing, "Could not find any running Ray instance"),
+    ):
+        (error,) = in_a_process(reach, ["auto"], environment, False)
+        assert re.match(f"--ray: cannot reach a cluster at auto: {why}", error)

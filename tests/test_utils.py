@@ -10,7 +10,14 @@ import pytest
 from conftest import ROOT
 
 from human_anomaly.data.dataset import read_manifest
-from human_anomaly.utils import UsageError, plain, read_jsonl, setup_logging, write_jsonl
+from human_anomaly.utils import (
+    UsageError,
+    parse_csv,
+    plain,
+    read_jsonl,
+    setup_logging,
+    write_jsonl,
+)
 
 
 def test_a_line_ends_at_its_newline_alone(tmp_path):
@@ -94,3 +101,42 @@ def test_opencv_without_its_libraries_is_one_line(tmp_path, missing):
     assert "Traceback" not in done.stderr
     assert line.startswith(f"error: OpenCV: {missing}: cannot open")
     assert "apt-get install libgl1" in line and "opencv-python-headless" in line
+
+
+def ended(main: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run the function that the text `main` describes as a script does."""
+    code = f"from human_anomaly.utils import *; run_main({main})"
+    words, environment = [sys.executable, "-c", code], os.environ | environment
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_an_error_that_nobody_expected_is_one_line_too():
+    """Libraries raise kinds that they do not document."""
+    done = ended("lambda: int('two\\n' + 'lines')")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: ValueError: invalid literal for int() with base 10: 'two\\nlines' "
+        "(HUMAN_ANOMALY_DEBUG=1 shows where)\n"
+    )
+    done = ended("lambda: int('two')", HUMAN_ANOMALY_DEBUG="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ValueError: ")
+
+
+def test_what_a_terminal_cannot_show_is_printed_escaped():
+    done = ended("lambda: print('\u00e9 \U0001f642')", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xe9 \\U0001f642\n", "")
+
+
+def test_csv_with_an_open_quote_is_one_line_that_says_where_it_begins():
+    rows = "".join(f"a{number}.jpg,1\n" for number in range(3000))
+    assert len(list(parse_csv(rows, "labels.csv"))) == 3000
+    for broken in (rows.replace("a41.", '"a41.'), rows.replace("a2999.", '"a2999.')):
+        line = 42 if '"a41' in broken else 3000
+        with pytest.raises(UsageError, match=rf"^labels\.csv:{line}: .*a quote not closed\?$"):
+            list(parse_csv(broken, "labels.csv"))
+    quoted = 'file,label\n"a, b.jpg",1\n"two\nlines.jpg",0\n'
+    assert [cells for _, cells in parse_csv(quoted, "x")][1:] == [
+        ["a, b.jpg", "1"],
+        ["two\nlines.jpg", "0"],
+    ]

@@ -8,8 +8,6 @@ list of such objects or of lists of three. A video is named by its path, or by t
 if only one path ends in them. If the names have a folder, it is the model, and models are ranked.
 """
 
-import csv
-import io
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,7 +18,14 @@ import numpy as np
 
 from human_anomaly.models.scoring.results import SCORES, first_five, mean_interval, read_scores
 from human_anomaly.models.scoring.scores import bootstrap
-from human_anomaly.utils import UsageError, command_parser, run_main, write_json
+from human_anomaly.utils import (
+    UsageError,
+    command_parser,
+    parse_csv,
+    parse_json,
+    run_main,
+    write_json,
+)
 
 COLUMNS = ("video_a", "video_b", "winner")
 SIGN = {"a": 1, "tie": 0, "b": -1}
@@ -52,18 +57,16 @@ def read_preferences(path: Path) -> list[Preference]:
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[str, dict]]:
-    reader = csv.DictReader(io.StringIO(text))
-    found = reader.fieldnames or []
+    rows = parse_csv(text, f"--preferences: {path}")
+    _, found = next(rows, (1, []))
     if not set(COLUMNS) <= set(found):
         raise UsageError(f"--preferences: {path}: {EXPECTED} as columns, found {', '.join(found)}")
-    return [(f"line {reader.line_num}", row) for row in reader]
+    rows = ((line, dict(zip(found, cells, strict=False))) for line, cells in rows if cells)
+    return [(f"line {line}", row) for line, row in rows]
 
 
 def _json_rows(path: Path, text: str) -> list[tuple[str, object]]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--preferences: {path}: not JSON: {error}") from error
+    content = parse_json(text, f"--preferences: {path}")
     if not isinstance(content, list):
         keys = f" with {', '.join(list(content)[:5])}" if isinstance(content, dict) else ""
         found = type(content).__name__ + keys

@@ -25,6 +25,7 @@ import numpy as np
 
 from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.configs.flags import add_model_flags, at_least, given_models
+from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.configs.places import tool
 from human_anomaly.data.cropping.crop_lists import LABELS, Crop, list_crops, write_lists
 from human_anomaly.data.cropping.label_page import (
@@ -37,7 +38,6 @@ from human_anomaly.utils import (
     UsageError,
     atomic_write,
     command_parser,
-    cores_per_process,
     run_main,
     setup_logging,
     write_json,

@@ -159,7 +159,7 @@ def read_split(folder: Path) -> float:
         return float(json.loads(path.read_text(encoding="utf-8"))["train_test_split"])
     except FileNotFoundError:
         return 0.0
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: cannot read train_test_split: {error!r}") from error
 
 

@@ -21,7 +21,7 @@ def read_probabilities(folder: Path) -> dict[str, float]:
         return {str(file): float(p) for file, p in found.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f'{path}: expected {{"hand/NAME.jpg": p, ..}}: {error}') from error
 
 

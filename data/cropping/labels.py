@@ -1,13 +1,10 @@
 """The labels that a person gave to crops: from folders, CSV files and the label page's JSON."""
 
-import csv
-import io
-import json
 from pathlib import Path
 
 from human_anomaly.configs.defaults import PARTS
 from human_anomaly.data.cropping.crop_lists import LABELS, LABELS_FILE, Crop, find_crops
-from human_anomaly.utils import UsageError
+from human_anomaly.utils import UsageError, parse_csv, parse_json
 
 WORDS = {"": None, "0": 0, "1": 1, **LABELS}  # what a cell may say
 
@@ -27,12 +24,11 @@ def read_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
     """
     text = read_text(path)
     first = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     columns, rows = ["file", "label"], []
-    for cells in reader:
+    for line, cells in parse_csv(text, str(path), max(",;\t", key=first.count)):
         words = [cell.strip() for cell in cells]
-        place = f"{path}:{reader.line_num}"
-        if reader.line_num == 1 and {"file", "label"} <= {word.lower() for word in words}:
+        place = f"{path}:{line}"
+        if line == 1 and {"file", "label"} <= {word.lower() for word in words}:
             columns = [word.lower() for word in words]
         elif any(words):
             if len(words) < 2:
@@ -43,10 +39,7 @@ def read_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
 
 def read_json(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Return (place, {"file", "label"}) of the label page's file: {"hand/NAME.jpg": 0 or 1}."""
-    try:
-        labels = json.loads(read_text(path))
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON: {error}") from error
+    labels = parse_json(read_text(path), str(path))
     if not isinstance(labels, dict):
         raise UsageError(f'{path}: expected {{"hand/NAME.jpg": 0 or 1, ..}}')
     return [(str(path), {"file": file, "label": str(label)}) for file, label in labels.items()]

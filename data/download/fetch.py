@@ -3,7 +3,6 @@
 Libraries do the work; here, each of their errors becomes a FetchError of one line.
 """
 
-import http.client
 import logging
 import os
 import shutil
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
+
+from human_anomaly.utils import one_line
 
 T = TypeVar("T")
 
@@ -23,13 +24,18 @@ class FetchError(Exception):
 
 
 @contextmanager
-def _as_fetch_error(source: str, *types: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of `types`, and those of files and sockets, into a FetchError."""
+def _as_fetch_error(source: str) -> Iterator[None]:
+    """Turn every error into a FetchError.
+
+    For a proxy, a token or a portal, the libraries raise ImportError, ValueError, RuntimeError and
+    more kinds, and name them nowhere.
+    """
     try:
         yield
-    except (*types, OSError, http.client.HTTPException) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise FetchError(f"{source}: {type(error).__name__}: {reason}") from error
+    except FetchError:
+        raise
+    except Exception as error:
+        raise FetchError(f"{source}: {one_line(error)}") from error
 
 
 def fetch_checked(
@@ -44,37 +50,36 @@ def fetch_checked(
     from filelock import FileLock, Timeout
 
     folder = target.parent / ".download" / target.stem
-    folder.mkdir(parents=True, exist_ok=True)
     path, failures = folder / target.name, []
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            for source in sources:
-                try:
-                    source(path)
-                    found = check(path)
-                except FetchError as error:
-                    path.unlink(missing_ok=True)  # the next source must not continue this file
-                    failures.append(str(error))
-                    logger.warning(f"{target.name}: {error}")
-                else:
-                    path.replace(target)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    return found
-    except Timeout as error:
-        raise FetchError(f"another process is fetching into {folder}") from error
-    raise FetchError("; ".join(failures))
+    with _as_fetch_error(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / ".lock", timeout=0):
+                for source in sources:
+                    try:
+                        source(path)
+                        found = check(path)
+                    except FetchError as error:
+                        path.unlink(missing_ok=True)  # the next source must not continue this file
+                        failures.append(str(error))
+                        logger.warning(f"{target.name}: {error}")
+                    else:
+                        path.replace(target)
+                        shutil.rmtree(folder, ignore_errors=True)
+                        return found
+        except Timeout as error:
+            raise FetchError(f"another process is fetching into {folder}") from error
+        raise FetchError("; ".join(failures))
 
 
 @contextmanager
 def _hub(place: str) -> Iterator:
     """Yield the API of Hugging Face, or of the mirror HF_ENDPOINT, to fetch from `place` there."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    with _as_fetch_error(f"{endpoint}/{place}"):
+        from huggingface_hub import HfApi
 
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    # hf_xet, which the hub's library uses for large files, raises RuntimeError.
-    with _as_fetch_error(f"{api.endpoint}/{place}", HTTPError, RuntimeError):
-        yield api
+        yield HfApi(endpoint=endpoint)
 
 
 def from_hub(repo: str, path: Path) -> None:
@@ -106,7 +111,7 @@ def from_drive(file_id: str, path: Path) -> None:
         raise FetchError(
             "Google Drive: gdown is not installed; run pip install 'gdown>=6.3,<7'"
         ) from error
-    with _as_fetch_error("Google Drive", gdown.DownloadError):
+    with _as_fetch_error("Google Drive"):
         gdown.download(
             id=file_id, output=str(path), resume=True, use_cookies=False, timeout=60, retries=3
         )

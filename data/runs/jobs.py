@@ -128,9 +128,10 @@ class JobFolder:
             write_json(self.state / "settings.json", self.settings)
         except Timeout as error:
             raise UsageError(f"--output: another run is writing into {self.folder}") from error
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter where nothing can be locked
             lock.release()
-            raise UsageError(f"--output: cannot write {self.folder}: {error.strerror}") from error
+            why = getattr(error, "strerror", "its file system cannot lock files")
+            raise UsageError(f"--output: cannot write {self.folder}: {why}") from error
         return lock
 
     def items(self, *, any_settings: bool = False) -> dict[str, dict]:

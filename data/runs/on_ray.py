@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from human_anomaly.configs.machine import cores_per_process, number_in
 from human_anomaly.configs.places import ROOT, is_clone
 from human_anomaly.data.runs.jobs import JobFolder
 from human_anomaly.data.video import VideoError
-from human_anomaly.utils import UsageError, cores_per_process
+from human_anomaly.utils import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,17 @@ def _in_a_line(error: Exception) -> str:
     is_known = isinstance(error, (VideoError, UsageError))
     text = " ".join(str(error).split())
     return text if is_known else f"{type(error).__name__}: {text}"
+
+
+def be_the_only_process() -> None:
+    """Forget srun's other processes: with `ray symmetric-run`, one of them runs the script.
+
+    Raises UsageError under torchrun, where each process would do the whole work.
+    """
+    if number_in("WORLD_SIZE", least=1) > 1:
+        raise UsageError("--ray: start one process, without torchrun: Ray starts the others")
+    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"):
+        os.environ.pop(name, None)
 
 
 @dataclass(frozen=True)
@@ -146,24 +159,57 @@ def ray_actors(address: str, *, device: str, cores: int | None = None) -> Iterat
         raise UsageError(f"--ray: Ray is not installed; run {wanted}") from error
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # our own lines tell the user enough
     local = {"num_cpus": cores_per_process(), "include_dashboard": False}
+    options = local if address == LOCAL else {}
+    options |= {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _last_word():
+        try:
+            if address != LOCAL:
+                _knock(address)
+            ray.init(address, runtime_env=_environment(), **options)
+        except Exception as error:  # Ray names no kinds for this
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"--ray: cannot reach a cluster at {address}: {reason}") from error
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        try:
+            machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            yield _choose(machines, device, cores)
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _last_word() -> Iterator[None]:
+    """Have another process speak where Ray ends this one: it does so at once, without a word."""
+    text = "error: --ray: Ray ended the run, perhaps because it lost its cluster"
+    text += "; the same command goes on from here"
+    words = ["sh", "-c", 'read -r _ || echo "$0" >&2', text]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True) as speaker:
+        try:
+            yield
+        finally:
+            speaker.communicate(b"\n")
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError unless something listens at the address of a cluster.
+
+    Ray itself would wait ten minutes for an answer. For `auto` it takes RAY_ADDRESS, a cluster on
+    this machine, or the one that its file of the current cluster names, which may be dead.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    place = (os.environ.get("RAY_ADDRESS") if address == "auto" else None) or address
+    if place == "auto":
+        place = canonicalize_bootstrap_address(place)
+    if place == LOCAL:
+        return
+    parts = urlsplit(place if "://" in place else f"//{place}")
     try:
-        if address not in (LOCAL, "auto"):  # Ray itself would wait ten minutes for an answer
-            parts = urlsplit(address if "://" in address else f"//{address}")
-            socket.create_connection((parts.hostname, parts.port or 6379), timeout=10).close()
-        options = local if address == LOCAL else {}
-        options |= {"log_to_driver": False, "logging_level": logging.ERROR}
-        ray.init(address, runtime_env=_environment(), **options)
-    except (ValueError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--ray: cannot reach a cluster at {address}: {reason}") from error
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    try:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield _choose(machines, device, cores)
-    finally:
-        ray.shutdown()
+        socket.create_connection((parts.hostname, parts.port or 6379), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(f"{parts.netloc}: {error}") from error
 
 
 def _environment() -> dict:

@@ -1,6 +1,5 @@
 """Writes and reads scores.json, averages its scores and prints them."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from human_anomaly.models.scoring.scores import bootstrap
-from human_anomaly.utils import UsageError, plain, write_json
+from human_anomaly.utils import UsageError, parse_json, plain, write_json
 
 SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft", "score_people")
 
@@ -47,10 +46,10 @@ def read_scores(path: str | Path) -> dict:
     if path.is_dir():
         path = path / "scores.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot read: {error.strerror}") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a scores.json with a list 'videos'")

@@ -1,6 +1,7 @@
 """Building YOLO-World from a config file, and loading every kind of detector file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from human_anomaly.models.checkpoint import (
     read_checkpoint,
 )
 from human_anomaly.third_party import mmcv_ext
+from human_anomaly.utils import one_line
 
 TEXT_PREFIX = "backbone.text_model.model."
 
@@ -34,16 +36,26 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"--detector_config: no such file: {path}")
-    try:
+    with _errors_of(path):
         config = Config.fromfile(path)
         kind = config.model.type
-    except (OSError, ImportError, SyntaxError, AttributeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"--detector_config: {path}: {error}") from error
     if kind != "YOLOWorldDetector":
         raise CheckpointError(
             f"--detector_config: {path}: expected a YOLOWorldDetector, got {kind}"
         )
     return config
+
+
+@contextmanager
+def _errors_of(path: str | Path) -> Iterator[None]:
+    """Turn every error of mmengine and of the classes that a config names into a CheckpointError.
+
+    They name no kinds: a config is a program, and its words are arguments of functions.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(f"--detector_config: {path}: {one_line(error)}") from error
 
 
 def build_model(config: Config) -> nn.Module:
@@ -117,8 +129,13 @@ def load_detector(
     content = read_checkpoint(weights)
     state, text_state = split_state(pick_state(content, ("state_dict",), weights))
     embeddings = embed(texts, content, text_state, weights)
-    model = build_model(config)
-    width = model.bbox_head.head_module.embed_channels
+    with _errors_of(config_path):
+        model = build_model(config)
+        width = model.bbox_head.head_module.embed_channels
+        rules = model.bbox_head.test_cfg
+        needed = {"img_scale": config, "multi_label": rules, "nms": rules, "max_per_img": rules}
+        for name, place in needed.items():  # else the first frame would miss it
+            getattr(place, name)
     if embeddings.shape[1] != width:
         raise CheckpointError(f"{weights}: expected embeddings of {width} numbers for its texts")
     assign_state(model, state, weights)

@@ -46,7 +46,7 @@ def _prompts_in_json(path: Path, text: str) -> list[str]:
     )
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise wrong from error
     if isinstance(content, dict):
         entries = list(content.items())
