@@ -144,6 +144,7 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
 
     # Find the inputs and the folder.
     inputs = find_sources(args.video)
+    decide_in_first(lambda: inputs.refuse_none("--video"))
     files = map(file_stamp, (options["detector_weights"], *options["models"].values()))
     jobs = JobFolder(args.output, settings | {"files": list(files)})
     conflict = {"add": args.add, "overwrite": args.overwrite}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.data.cropping.crop_lists import view_of
-from human_anomaly.data.dataset import Manifest, read_image, read_manifest
+from human_anomaly.data.dataset import GUESSED, Manifest, read_image, read_manifest
 from human_anomaly.data.pictures import is_turned
 from human_anomaly.utils import (
     UsageError,
@@ -64,6 +64,19 @@ def check_images(*manifests: Manifest) -> None:
                 f"{manifest.path}: EXIF rotation of {len(turned)} images is not applied, as in the "
                 f"original (first: {manifest.names[turned[0]]})"
             )
+
+
+def check_labels(train: Manifest, val: Manifest) -> None:
+    """Refuse two lists with different abnormal labels if one is a guess; else log a warning."""
+    if train.abnormal_label == val.abnormal_label:
+        return
+    said = "; ".join(
+        f"in {one.path} label {one.abnormal_label} is abnormal ({one.label_source})"
+        for one in (train, val)
+    )
+    if GUESSED in (train.label_source, val.label_source):
+        raise UsageError(f"--abnormal-label: expected 0 or 1, for the lists differ: {said}")
+    logger.warning(f"the lists differ: {said}")
 
 
 def check_rows(

@@ -222,6 +222,7 @@ def test_a_report_comes_with_its_progress(service, folder):
     with urllib.request.urlopen(page) as answer:
         text = answer.read().decode()
         assert "&lt;b&gt;mine" in text and "<b>mine" not in text
+        assert "demo weights" not in text  # which score a video of the demo here
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     part = urllib.request.Request(page.replace("index.html", "video.webm"))
     part.add_header("Range", "bytes=0-99")
