@@ -128,7 +128,7 @@ def test_pages_hold_what_they_must(results):
     assert "&lt;b&gt;bad&lt;/b&gt;.mp4" in text
     assert "{{ 7*7 }}" in text and ">49<" not in text
     assert text.count("<tr data-name=") == len(HOSTILE)
-    assert f"within {MARGIN} of a threshold" in text
+    assert f'within {MARGIN}">of the views close to a threshold' in text
 
 
 def test_failures_come_first_and_videos_without_people_last(results):
