@@ -133,8 +133,8 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     return out.getvalue()
 
 
-def print_scores(scores: dict, path: Path, skipped: str = "") -> None:
-    """Print a line per video of a scores.json, what was skipped, and the mean as the last line."""
+def print_scores(scores: dict, path: Path, skipped: str = "", page: Path | None = None) -> None:
+    """Print a line per video of a scores.json, what was skipped, the mean, and where the page is."""
     videos, failed = scores["videos"], scores["failed"]
     if videos:
         words = ("score", "95% interval", "people", "views", "abnormal")
@@ -160,6 +160,8 @@ def print_scores(scores: dict, path: Path, skipped: str = "") -> None:
         result = "no score: no video could be scored"
     lost = f", {count(len(failed), 'video')} failed" if failed else ""
     print("; ".join([f"{result}{lost}", f"results in {path}", *scores["warnings"]]))
+    if page:
+        print(f"report: {page}")
 
 
 def is_below(mean: Mapping[str, float | None], least: float, score: str) -> bool:
