@@ -134,7 +134,7 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def print_scores(scores: dict, path: Path, skipped: str = "", page: Path | None = None) -> None:
-    """Print a line per video of a scores.json, what was skipped, the mean, and where the page is."""
+    """Print a row per video of a scores.json, what was skipped, the mean, and the page's place."""
     videos, failed = scores["videos"], scores["failed"]
     if videos:
         words = ("score", "95% interval", "people", "views", "abnormal")
