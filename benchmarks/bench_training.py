@@ -84,6 +84,13 @@ def count_operations(config) -> float:
     return counter.get_total_flops() / 2
 
 
+def random_batch(count: int, size: int, pinned: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return random images (count, size, size, 3) uint8 and their targets, 0 and 1 in turn."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
+    return images.pin_memory() if pinned else images, torch.arange(count) % 2
+
+
 def run_one(args) -> dict:
     """Time the steps of one mode in this process."""
     cuda = torch.cuda.is_available()
@@ -93,13 +100,7 @@ def run_one(args) -> dict:
     set_matmul_precision(config.TRAIN.PRECISION)
     crops = 1000 * args.batch_size  # so that an epoch has 1000 steps
     state = recipe.build_state(config, crops, device)
-    generator = torch.Generator().manual_seed(0)
-    size = config.DATA.IMG_SIZE
-    images = torch.randint(
-        0, 256, (args.batch_size, size, size, 3), dtype=torch.uint8, generator=generator
-    )
-    images = images.pin_memory() if cuda else images
-    batch = [(images, torch.arange(args.batch_size) % 2)]
+    batch = [random_batch(args.batch_size, config.DATA.IMG_SIZE, cuda)]
     criterion, augment = torch.nn.BCEWithLogitsLoss(), recipe.build_augment(config, device)
     state.model.train()
 
