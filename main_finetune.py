@@ -186,9 +186,9 @@ def train_epochs(
     take_step = recipe.build_step(config, network, state)
     batches = read_batches(recipe.load_train(config, train_crops, epochs_left))
     val_loader = recipe.load_val(config, val_crops)
-    place = (folder, state.steps_per_epoch, state.next_epoch)
-    history = History(*place, tensorboard=tensorboard)
-    step_log = engine.StepLog(history, train_crops.names, epochs, config.PRINT_FREQ)
+    steps = state.steps_per_epoch
+    history = History(folder, steps, state.next_epoch, tensorboard=tensorboard)
+    step_log = engine.StepLog(history, train_crops.names, epochs, steps, config.PRINT_FREQ)
     measured = None
     for epoch in epochs_left:
         train_loss = engine.train_one_epoch(

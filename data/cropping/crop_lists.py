@@ -164,12 +164,12 @@ def write_lists(folder: Path, crops: dict[str, list[Crop]], keep_unlabelled: boo
     tested = choose_tested(_groups(kept), share) if share else set()
     for part, found in kept.items():
         if share:
-            sides = {"train": [], "test": []}
-            for crop in found:
-                sides["test" if crop.source in tested else "train"].append(crop)
-            for name, listed in sides.items():
-                _write_list(folder / f"{part}_{name}.jsonl", listed)
-            _tell_split(folder, part, share, sides)
+            videos = len({crop.source for crop in found})
+            for side, is_test in (("train", False), ("test", True)):
+                listed = [crop for crop in found if (crop.source in tested) == is_test]
+                _write_list(path := folder / f"{part}_{side}.jsonl", listed)
+                if videos:
+                    _warn_of_list(path, listed, f"--train-test-split {share:g}", videos)
         _write_list(folder / f"{part}.jsonl", found)
 
 
@@ -184,22 +184,19 @@ def _groups(crops: dict[str, list[Crop]]) -> Iterator[set[str]]:
         yield from (abnormal, normal - abnormal, {crop.source for crop in found})
 
 
-def _tell_split(folder: Path, part: str, share: float, sides: dict[str, list[Crop]]) -> None:
-    """Log how many crops the lists of a part hold; warn of a list that training would refuse."""
-    videos = len({crop.source for crops in sides.values() for crop in crops})
-    for name, crops in sides.items() if videos else ():
-        path, labels = folder / f"{part}_{name}.jsonl", {crop.verdict() for crop in crops}
-        if not crops:
-            logger.warning(
-                f"{path} is empty: --train-test-split {share:g} assigns whole videos, and none of "
-                f"the {videos} with {part} crops fell to this list; add videos or change the share"
-            )
-        elif labels in ({0}, {1}):
-            logger.warning(
-                f"{path}: all {len(crops)} crops have label {min(labels)}: training "
-                "needs both; add videos or labels"
-            )
-        logger.info(f"{path.name}: {len(crops)} crops of {len({c.source for c in crops})} videos")
+def _warn_of_list(path: Path, crops: Sequence[Crop], split: str, videos: int) -> None:
+    """Log a warning of a train or test list that training would refuse."""
+    labels = {crop.verdict() for crop in crops}
+    if not crops:
+        logger.warning(
+            f"{path} is empty: {split} assigns whole videos, and none of the {videos} that have "
+            "such crops fell to this list; add videos or change the share"
+        )
+    elif labels in ({0}, {1}):
+        logger.warning(
+            f"{path}: all {len(crops)} crops have label {min(labels)}, and training needs both; "
+            "add videos or labels"
+        )
 
 
 def read_split(folder: Path) -> float:

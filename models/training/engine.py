@@ -110,12 +110,8 @@ class StepLog:
     history: History
     names: Sequence[str]
     epochs: int
+    steps: int  # of an epoch
     print_freq: int
-
-    @property
-    def steps(self) -> int:
-        """The steps of an epoch."""
-        return self.history.steps
 
     def begin(self, epoch: int) -> None:
         """Start a new epoch."""
