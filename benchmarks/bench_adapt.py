@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.machine import describe
 from human_anomaly import main_finetune
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.places import home
@@ -32,8 +33,6 @@ from human_anomaly.demo.world.video import draw_still
 from human_anomaly.models.classifier import load_classifier
 from human_anomaly.models.training import recipe
 from human_anomaly.models.training.metrics import predict
-
-from .machine import describe
 
 WIDER = 2.5  # lines
 SEEDS = {"train": 700_000, "val": 720_000, "test": 740_000}  # no training of the demo draws these
