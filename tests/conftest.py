@@ -148,3 +148,42 @@ def wheel(tmp_path_factory) -> Path:
         tar.extractall(folder / "tree", filter="data")
     pip("wheel", folder / "tree", "--no-deps", "--no-build-isolation", "-w", folder)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> Path:
+    """A folder with the first frames of two of the demo's videos, of different length."""
+    import cv2
+    from inference_runs import VIDEOS
+
+    folder = tmp_path_factory.mktemp("short")
+    for name, count in (("normal_1", 3), ("hand_fused", 5)):
+        reader = cv2.VideoCapture(str(VIDEOS / f"{name}.mp4"))
+        (folder / name).mkdir()
+        for i in range(count):
+            cv2.imwrite(str(folder / name / f"{i}.png"), reader.read()[1])
+        reader.release()
+    return folder
+
+
+@pytest.fixture
+def crop_folder(tmp_path) -> Path:
+    """Return what preprocess.py leaves: eight crops of hands and eight of faces, unlabelled."""
+    import numpy as np
+    from label_runs import NAMES
+    from PIL import Image
+
+    from human_anomaly.utils import write_jsonl
+
+    boxes = []
+    for part in ("human", "face", "hand"):
+        (tmp_path / part).mkdir()
+    for part in ("face", "hand"):
+        for i, name in enumerate(NAMES):
+            tone = np.full((20, 30, 3), 30 * i, np.uint8)
+            Image.fromarray(tone).save(tmp_path / part / name)
+            row = {"source": name[0], "score": i / 8, "label": None, "file": f"{part}/{name}"}
+            boxes.append(row)
+    boxes.append({"source": "a", "score": 0.2, "label": None, "file": None})  # under --min-size
+    write_jsonl(tmp_path / "boxes.jsonl", boxes)
+    return tmp_path

@@ -1,6 +1,5 @@
 """inference.py as users call it, with the embedded weights."""
 
-import errno
 import json
 import os
 import shutil
@@ -13,35 +12,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from filelock import FileLock
+from inference_runs import VIDEOS, run, without_seconds
 
-from human_anomaly import inference
 from human_anomaly.data.runs.jobs import JobFolder
 from human_anomaly.models.checkpoint import CheckpointError
-from human_anomaly.models.detector import PartDetector
-from human_anomaly.models.scoring.scorer import VideoScorer
-from human_anomaly.utils import UsageError, read_jsonl, write_json
-
-VIDEOS = ROOT / "demo" / "videos"
-
-
-def run(output: Path, *flags) -> tuple[int, dict]:
-    """Score into `output`; return the exit status and scores.json."""
-    status = inference.main(["--device", "cpu", *map(str, flags), "--output", str(output)])
-    path = output / "scores.json"
-    return status, json.loads(path.read_text()) if path.is_file() else {}
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory) -> Path:
-    """A folder with the first frames of two of the demo's videos, of different length."""
-    folder = tmp_path_factory.mktemp("short")
-    for name, count in (("normal_1", 3), ("hand_fused", 5)):
-        reader = cv2.VideoCapture(str(VIDEOS / f"{name}.mp4"))
-        (folder / name).mkdir()
-        for i in range(count):
-            cv2.imwrite(str(folder / name / f"{i}.png"), reader.read()[1])
-        reader.release()
-    return folder
+from human_anomaly.utils import UsageError, write_json
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +106,6 @@ def torchrun(output: Path, *flags, processes: int = 2) -> subprocess.CompletedPr
     )
 
 
-def without_seconds(scores: dict) -> dict:
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in scores["videos"]]
-    return {**scores, "videos": rows}
-
-
 def test_two_processes_give_what_one_gives(scored, short, tmp_path):
     videos = ("--video", short / "normal_1", short / "hand_fused", tmp_path / "gone.mp4")
     (tmp_path / "empty.mp4").touch()
@@ -168,75 +138,6 @@ def test_a_second_run_into_the_folder_is_refused(scored, short):
         pytest.raises(UsageError, match="another run is writing into"),
     ):
         run(output, "--video", short / "normal_1", short / "hand_fused")
-
-
-@pytest.fixture
-def same_name(short, tmp_path) -> Path:
-    """A folder of another model's video with the name of one that is scored already."""
-    shutil.copytree(short / "hand_fused", tmp_path / "other" / "normal_1")
-    return tmp_path / "other" / "normal_1"
-
-
-@pytest.fixture
-def one_scored(short, tmp_path) -> Path:
-    assert run(tmp_path / "one", "--video", short / "normal_1")[0] == 0
-    return tmp_path / "one"
-
-
-def test_results_of_other_inputs_are_not_replaced(one_scored, short, same_name):
-    before = (one_scored / "scores.json").read_bytes()
-    with pytest.raises(UsageError, match="other inputs") as error:
-        run(one_scored, "--video", same_name)
-    assert str(short / "normal_1") in str(error.value) and str(same_name) in str(error.value)
-    assert (one_scored / "scores.json").read_bytes() == before
-    status, scores = run(one_scored, "--video", short / "normal_1", short / "hand_fused")
-    assert status == 0 and len(scores["videos"]) == 2  # more inputs replace nothing
-
-
-def test_other_inputs_can_be_added(one_scored, short, same_name):
-    first = (one_scored / "normal_1.frames.jsonl").read_bytes()
-    status, scores = run(one_scored, "--video", same_name, "--add")
-    assert status == 0
-    rows = {row["video_path"]: row for row in scores["videos"]}
-    assert set(rows) == {str(short / "normal_1"), str(same_name)}
-    files = [row["frames_file"] for row in scores["videos"]]
-    assert len(set(files)) == 2 and files[0] == "normal_1.frames.jsonl"
-    assert (one_scored / files[0]).read_bytes() == first
-    counts = [len(read_jsonl(one_scored / row["frames_file"])) for row in scores["videos"]]
-    assert counts == [3, 5] == [row["frames"] for row in scores["videos"]]
-    stamp = (one_scored / files[1]).stat().st_mtime_ns
-    status, again = run(one_scored, "--video", same_name, "--add")  # known again by its path
-    assert again == scores and (one_scored / files[1]).stat().st_mtime_ns == stamp
-
-
-def test_overwriting_deletes_the_results_of_others(one_scored, short, same_name):
-    status, scores = run(one_scored, "--video", short / "hand_fused", "--overwrite")
-    assert status == 0 and len(scores["videos"]) == 1
-    assert not (one_scored / "normal_1.frames.jsonl").exists()
-
-
-def test_a_start_that_fails_pins_no_settings(short, tmp_path):
-    opts = ("--opts", "MODEL.VIT.DEPTH", "4")  # not the shape of the weights
-    with pytest.raises(CheckpointError):
-        run(tmp_path / "out", "--video", short / "normal_1", *opts)
-    assert not (tmp_path / "out").exists()
-    assert run(tmp_path / "out", "--video", short / "normal_1")[0] == 0
-
-
-DEFAULT_FOLDERS = [
-    (["clips"], "results/clips"),
-    (["clips/"], "results/clips"),
-    (["clips/a.mp4"], "results/a"),
-    (["clips/*.mp4"], "results/clips"),
-    (["clips/a.mp4", "b.mp4"], "results/a_and_1_more"),
-]
-
-
-@pytest.mark.parametrize(("inputs", "folder"), DEFAULT_FOLDERS)
-def test_results_go_to_a_folder_named_like_the_input(inputs, folder, tmp_path, monkeypatch):
-    (tmp_path / "clips").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert inference.default_output(inputs) == Path(folder)
 
 
 def test_bad_inputs_fail_alone(short, tmp_path):
@@ -305,85 +206,3 @@ def test_a_missing_weight_file_is_named(short, tmp_path):
     models += ["--human_model", tmp_path / "gone.pth"]
     with pytest.raises(CheckpointError, match=r"gone\.pth: no such weight file"):
         run(tmp_path, "--video", short / "normal_1", "--parts", "human", *models)
-
-
-def test_a_run_killed_in_a_video_leaves_no_half_result(short, tmp_path):
-    output = tmp_path / "out"
-    run(output, "--video", short / "normal_1")
-    (output / "scores.json").unlink()
-    state = output / ".state" / "item.normal_1.json"
-    before = json.loads(state.read_text())
-    state.unlink()  # as if killed before the video was finished
-    write_json(output / ".normal_1.frames.jsonl.1.part", {})
-    status, scores = run(output, "--video", short / "normal_1")
-    assert status == 0
-    assert scores["videos"][0]["people"] == before["row"]["people"]
-    assert not list(output.glob(".*.part"))
-
-
-@pytest.mark.parametrize("flags", [[], ["--annotate"]])
-def test_a_run_killed_in_a_video_goes_on_where_it_was(flags, short, tmp_path, monkeypatch):
-    """The frames of whole batches are not computed again, and the results are the same."""
-    detect, calls = PartDetector.detect, []
-
-    def counted(self, frames, *run):
-        if len(calls) == stop:
-            raise KeyboardInterrupt
-        calls.append(len(frames))
-        return detect(self, frames, *run)
-
-    monkeypatch.setattr(PartDetector, "detect", counted)
-    words = ["--video", short / "hand_fused", "--batch-size", "1", *flags]
-    monkeypatch.setattr("human_anomaly.models.scoring.scorer.share_cores", lambda *_: (1, 1))
-    stop = None
-    _, whole = run(tmp_path / "whole", *words)
-    calls.clear()
-    stop, output = 4, tmp_path / "cut"
-    with pytest.raises(KeyboardInterrupt):
-        run(output, *words)
-    part = output / ".state" / "part.hand_fused.jsonl"
-    kept = len(part.read_text().splitlines()) - 1
-    assert 0 < kept <= 4
-    with part.open("a") as file:
-        file.write('{"rows": [')  # what a kill may cut off
-    stop = None
-    calls.clear()
-    status, scores = run(output, *words)
-    assert status == 0 and len(calls) == 5 - kept
-    rows, expected = (f / "hand_fused.frames.jsonl" for f in (output, tmp_path / "whole"))
-    assert rows.read_text() == expected.read_text()
-    assert without_seconds(scores) == without_seconds(whole)
-    assert (output / "hand_fused.annotated.webm").exists() == bool(flags)
-    assert not part.exists()
-
-
-def test_a_video_that_vanishes_fails_alone(short, tmp_path, monkeypatch):
-    shutil.copytree(short, tmp_path / "videos")
-    score = VideoScorer.score
-
-    def vanishing(self, source, **options):
-        if source.stem == "normal_1":
-            shutil.rmtree(tmp_path / "videos" / "hand_fused")
-        return score(self, source, **options)
-
-    monkeypatch.setattr(VideoScorer, "score", vanishing)
-    videos = (tmp_path / "videos" / name for name in ("normal_1", "hand_fused"))
-    status, scores = run(tmp_path / "out", "--video", *videos)
-    assert status == 1 and len(scores["videos"]) == 1
-    assert "No such file" in scores["failed"][0]["error"]
-
-
-def test_a_full_disk_is_one_line_and_a_rerun_continues(short, tmp_path, monkeypatch, capsys):
-    words = ("--video", short / "normal_1", short / "hand_fused")
-    finish = JobFolder.finish
-
-    def full(self, source, row, files):
-        if source.stem == "hand_fused":
-            raise OSError(errno.ENOSPC, "No space left on device", "results")
-        finish(self, source, row, files)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(JobFolder, "finish", full)
-        assert run(tmp_path / "out", *words) == (1, {})
-    assert "results: No space left on device; what is finished is kept" in capsys.readouterr().err
-    assert run(tmp_path / "out", *words)[0] == 0

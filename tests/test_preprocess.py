@@ -9,19 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from conftest import RELEASE_YAML, detector_config, golden
-from PIL import Image
 from preprocess_runs import flags, rows_of, tree, write_video
 
 from human_anomaly import preprocess
-from human_anomaly.configs.defaults import PARTS, get_config
-from human_anomaly.data.crops import cut
+from human_anomaly.configs.defaults import PARTS
 from human_anomaly.data.runs.jobs import JobFolder
-from human_anomaly.data.sources import Source, find_sources
-from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.sources import find_sources
 from human_anomaly.data.video import FrameReader
-from human_anomaly.tools import label
 from human_anomaly.utils import UsageError
 
 
@@ -204,60 +198,6 @@ def test_another_video_of_the_same_name_is_refused(videos, crop, tmp_path):
     assert tree(output) == tree(tmp_path / "fresh")
 
 
-def test_real_and_generated_videos_in_one_folder(videos, crop, tmp_path):
-    output = tmp_path / "crops"
-    crop(videos / "v4.mp4", output, "--label", "0")
-    crop(videos / "sub", output)
-    labels = {(r["source"], r["label"]) for r in rows_of(output / "boxes.jsonl")}
-    assert labels == {("v4", 0), ("v1", None), ("v3", None), ("v5", None)}
-    with pytest.raises(UsageError, match="crops of 'v4' made with --label 0, now None"):
-        crop(videos / "v4.mp4", output)
-
-
-def test_labels_outlive_a_rerun_and_more_videos(videos, crop, tmp_path):
-    output = tmp_path / "crops"
-    crop(videos / "v4.mp4", output)
-    names = [path.name for path in sorted((output / "hand").iterdir())][:2]
-    for name, word in zip(names, ("normal", "abnormal"), strict=True):
-        (output / "hand" / word).mkdir()
-        (output / "hand" / name).rename(output / "hand" / word / name)
-    label.main([str(output)])
-    labelled = (output / "hand.jsonl").read_bytes()
-    assert [row[1] for row in rows_of(output / "hand.jsonl")] == [0, 1]
-    crop(videos / "v4.mp4", output)
-    assert (output / "hand.jsonl").read_bytes() == labelled  # nothing to add: left as it is
-    crop(videos / "sub", output)
-    rows = {Path(row[0]).name: row[:2] for row in rows_of(output / "hand.jsonl")}
-    assert [rows[name] for name in names] == [
-        [f"normal/{names[0]}", 0],
-        [f"abnormal/{names[1]}", 1],
-    ]
-    assert sum(row[1] is None for row in rows.values()) == len(rows) - 2
-
-
-def test_lists_are_split_by_video(videos, crop, tmp_path):
-    output = tmp_path / "crops"
-    crop(videos, output, "--train-test-split", "0.4")
-    rows = {row["file"]: row["source"] for row in rows_of(output / "boxes.jsonl")}
-    sides = [
-        {
-            rows[f"{part}/{row[0]}"]
-            for part in PARTS
-            for row in rows_of(output / f"{part}_{side}.jsonl")
-        }
-        for side in ("train", "test")
-    ]
-    assert all(sides)
-    assert not sides[0] & sides[1]
-    for part in PARTS:
-        both = [r for s in ("train", "test") for r in rows_of(output / f"{part}_{s}.jsonl")]
-        assert sorted(both) == rows_of(output / f"{part}.jsonl")
-    crop(videos, output)  # the split is remembered
-    assert (output / "hand_test.jsonl").exists()
-    crop(videos, output, "--train-test-split", "0")
-    assert not (output / "hand_test.jsonl").exists()
-
-
 def test_names_that_are_not_utf8_are_left_out(crop, tmp_path):
     shots = tmp_path / "in" / "shots"
     shots.mkdir(parents=True)
@@ -279,13 +219,6 @@ def test_the_next_command_is_printed(videos, crop, tmp_path, capsys):
     assert f"python -m tools.label '{output}' --page" in capsys.readouterr().err
     crop(videos / "v2.mp4", tmp_path / "real", "--label", "0")
     assert "data.label" not in capsys.readouterr().err  # nothing is left to be labelled
-
-
-def test_a_split_without_test_videos_warns(videos, crop, tmp_path, capsys):
-    crop(videos / "v4.mp4", tmp_path / "crops", "--train-test-split", "0.0001")
-    said = capsys.readouterr().err
-    assert "hand_test.jsonl is empty: --train-test-split 0.0001" in said
-    assert "none of the 1 that have such crops fell to this list" in said
 
 
 @pytest.mark.parametrize(
@@ -312,67 +245,3 @@ def test_missing_inputs_and_weights(crop, videos, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--output"):
         crop(videos, tmp_path / "file")
-
-
-@pytest.fixture(scope="module")
-def golden_crops(clip, golden_weights, tmp_path_factory) -> Path:
-    """Return the real clip's crops as PNG, with the golden detector of size S."""
-    output = tmp_path_factory.mktemp("golden") / "crops"
-    detector = golden_weights("pipeline_clip.expected.json") / "detector.pth"
-    arguments = flags(clip, output, detector, "--format", "png", "--device", "cpu")
-    arguments[arguments.index("s.py")] = str(detector_config("s"))
-    assert preprocess.main(arguments) == 0
-    return output
-
-
-def test_the_real_clip_gives_the_golden_squares(golden_crops):
-    from test_goldens import _near_whole
-
-    expected, loose = Counter(), set()
-    for frame in golden("pipeline_clip.expected.json")["frames"]:
-        for person in frame["persons"]:
-            for part in person["parts"]:
-                key = (frame["frame"], part["part"], *part["square"])
-                expected[key] += 1
-                if _near_whole(part):
-                    loose.add(key)
-    found = Counter(
-        (row["frame"], row["part"], *row["square"]) for row in rows_of(golden_crops / "boxes.jsonl")
-    )
-    assert found.total() == expected.total() == 69
-    assert set(expected - found) <= loose
-
-
-def test_crops_are_the_pixels_that_scoring_judges(golden_crops, golden_weights, clip):
-    from human_anomaly.models.detector import PartDetector
-    from human_anomaly.models.scoring.scorer import VideoScorer
-
-    class Spy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.seen: list[torch.Tensor] = []
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.seen += list(x)
-            return torch.zeros(len(x))
-
-    weights = golden_weights("pipeline_clip.expected.json") / "detector.pth"
-    detector = PartDetector(detector_config("s"), weights)
-    spies = {part: Spy() for part in PARTS}
-    result = VideoScorer(detector, spies, get_config(RELEASE_YAML), stride=4).score(clip)
-    rows = [row for row in rows_of(golden_crops / "boxes.jsonl") if row["frame"] % 4 == 0]
-    scored = [
-        (frame["frame"], number, part["part"], part["square"])
-        for frame in result.frames
-        for number, person in enumerate(frame["people"])
-        for part in person["parts"]
-    ]
-    assert [(r["frame"], r["person"], r["part"], r["square"]) for r in rows] == scored
-    frames = {frame.index: frame.image for frame in FrameReader(Source(clip, "clip"))}
-    transform = build_eval_transform()
-    for file, row in {row["file"]: row for row in rows}.items():
-        crop = cv2.imread(str(golden_crops / file))
-        assert np.array_equal(crop, cut(frames[row["frame"]], row["square"]))
-        judged = transform(Image.fromarray(crop))  # the release feeds BGR
-        difference = min((judged - x).abs().max().item() for x in spies[row["part"]].seen)
-        assert difference < 1e-3, file
