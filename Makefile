@@ -58,8 +58,9 @@ lint: $(TESTS)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
+# A file of tests stays in one process, because its tests share what is slow to make.
 test: $(TESTS) lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(TESTS)
 	$(PY) -m pytest -m slow

@@ -144,6 +144,7 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
 
     # Find the inputs and the folder.
     inputs = find_sources(args.video)
+    decide_in_first(lambda: inputs.refuse_none("--video"))
     files = map(file_stamp, (options["detector_weights"], *options["models"].values()))
     jobs = JobFolder(args.output, settings | {"files": list(files)})
     conflict = {"add": args.add, "overwrite": args.overwrite}
@@ -177,9 +178,7 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
             return 0
         scores = merge(jobs, sources, inputs, settings, args.add)
         page = build_report(jobs.folder) if args.report else None
-        print_scores(scores, jobs.folder / "scores.json", inputs.said())
-        if page:
-            print(f"report: {page}")
+        print_scores(scores, jobs.folder / "scores.json", inputs.said(), page)
     below = args.min_score is not None and is_below(scores["mean"], *args.min_score)
     return 1 if scores["failed"] or any(lost) else 3 if below else 0
 

@@ -22,6 +22,7 @@ from human_anomaly.configs.defaults import PARTS, differences, get_config, thres
 from human_anomaly.configs.machine import cores_per_process, number_in
 from human_anomaly.data.checks import (
     check_images,
+    check_labels,
     read_data,
     save_label_sheet,
     warn_of_shared_images,
@@ -146,6 +147,7 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
     with shared_errors():
         train_crops = read_crops(config, config.DATA.TRAIN_PATH)
         val_crops = read_crops(config, config.DATA.VAL_PATH)
+        check_labels(train_crops, val_crops)
         warn_of_shared_images(train_crops, val_crops)
         state = recipe.build_state(config, len(train_crops), device)
         random_seed(config.SEED, rank())  # other crops, so other random numbers

@@ -120,9 +120,8 @@ def plan(args: argparse.Namespace, options: Options) -> tuple:
     from human_anomaly.data.sources import find_sources
 
     found = find_sources(args.input)
+    found.refuse_none("--input")
     sources, unusable = found.sources, found.failed
-    if not sources:
-        raise UsageError(f"--input: {unusable[0][0]!r}: {unusable[0][1]}")
     if found.skipped:
         logger.info(f"skipped below the inputs: {found.said()}")
     folder = CropFolder(args.output, describe(options))
@@ -220,7 +219,7 @@ def finish(folder, failed: Sequence[dict], split: float | None) -> int:
     counts = folder.merge(failed, split)
     logger.info(
         f"{folder.folder}: {counts['videos']} videos, {counts['frames']} frames, "
-        f"{counts['people']} people, {counts['crops']} crops"
+        f"{counts['people']} views of people, {counts['crops']} crops"
         + (f"; {counts['skipped_crops']} boxes without a square" if counts["skipped_crops"] else "")
         + (f"; {counts['failed']} inputs failed: see failed.jsonl" if counts["failed"] else "")
     )

@@ -101,7 +101,7 @@ def own_folder(parent: Path) -> Iterator[Path]:
 def load(args):
     """Return the scorer, and what /health says about it."""
     from human_anomaly.models.scoring.scorer import VideoScorer
-    from human_anomaly.models.weights import choose_weights
+    from human_anomaly.models.weights import choose_weights, demo_warnings
 
     weights = choose_weights(**given_files(args))
     scorer = VideoScorer.from_files(
@@ -117,7 +117,7 @@ def load(args):
     files = {"detector": weights.detector_weights, **weights.models}
     about = {"device": str(scorer.detector.device), "dtype": scorer.dtype}
     about["weights"] = {name: Path(file).name for name, file in files.items()}
-    return scorer, about | {"demo": not args.release and args.detector_weights is None}
+    return scorer, about | {"demo": bool(demo_warnings(scorer.weight_files, [None]))}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ _GONE = {
     "ENABLE_AMP": "use --precision",
     "LOCAL_RANK": "torchrun sets it",
     "EVAL_MODE": "use --eval",
-    "THROUGHPUT_MODE": "use tests/benchmarks/bench_training.py",
+    "THROUGHPUT_MODE": "use benchmarks/bench_training.py",
     "MODEL.SWIN": "only ViT is built",
     "MODEL.NUM_CLASSES": "the head has one logit",
     "TRAIN.AUTO_RESUME": "running the same command again resumes",

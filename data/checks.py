@@ -3,6 +3,7 @@
 import itertools
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from human_anomaly.configs.machine import cores_per_process
-from human_anomaly.data.dataset import Manifest, read_image, read_manifest
+from human_anomaly.data.cropping.crop_lists import view_of
+from human_anomaly.data.dataset import GUESSED, Manifest, read_image, read_manifest
 from human_anomaly.data.pictures import is_turned
 from human_anomaly.utils import (
     UsageError,
@@ -64,6 +66,19 @@ def check_images(*manifests: Manifest) -> None:
             )
 
 
+def check_labels(train: Manifest, val: Manifest) -> None:
+    """Refuse two lists with different abnormal labels if one is a guess; else log a warning."""
+    if train.abnormal_label == val.abnormal_label:
+        return
+    said = "; ".join(
+        f"in {one.path} label {one.abnormal_label} is abnormal ({one.label_source})"
+        for one in (train, val)
+    )
+    if GUESSED in (train.label_source, val.label_source):
+        raise UsageError(f"--abnormal-label: expected 0 or 1, for the lists differ: {said}")
+    logger.warning(f"the lists differ: {said}")
+
+
 def check_rows(
     manifest: Manifest, rows: Sequence[int], *, workers: int, quiet: bool = False
 ) -> tuple[list[tuple[int, str]], list[int]]:
@@ -106,25 +121,61 @@ def contradictions(manifest: Manifest) -> list[str]:
 def draw_tiles(tiles: Sequence[Tile], *, columns: int, size: int = 160) -> Image.Image:
     """Return an RGB grid of the images, each scaled into a square of `size` pixels, captions below.
 
-    A caption may have several lines; each is cut to the width of its image's square.
+    A caption may have several lines; what is wider than its image's square goes on below.
     """
     font = ImageFont.load_default(13)
     line = 16
-    caption = line * max((text.count("\n") + 1 for _, text in tiles if text), default=0)
+    captions = [_wrap(text, font, size) for _, text in tiles]
+    caption = line * max(map(len, captions), default=0)
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * (size + 8), rows * (size + caption + 8)), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, (image, text) in enumerate(tiles):
+    for number, (image, _) in enumerate(tiles):
         x = number % columns * (size + 8) + 4
         y = number // columns * (size + caption + 8) + 4
         scale = size / max(image.size)
         fitted = image.resize([max(1, round(side * scale)) for side in image.size])
         sheet.paste(fitted, (x + (size - fitted.width) // 2, y + (size - fitted.height) // 2))
-        for row, part in enumerate(text.split("\n") if text else ()):
-            while part and font.getlength(part) > size:
-                part = part[:-1]
+        for row, part in enumerate(captions[number]):
             draw.text((x, y + size + row * line), part, "black", font)
     return sheet
+
+
+def _wrap(text: str, font, width: int) -> list[str]:
+    """Return the lines of `text`, broken where they are wider than `width` pixels."""
+    lines = text.split("\n") if text else []
+    for number, line in enumerate(lines):  # the rest of a broken line is looked at next
+        fits = len(line)
+        while fits > 1 and font.getlength(line[:fits]) > width:
+            fits -= 1
+        if fits < len(line):
+            lines[number : number + 1] = [line[:fits], line[fits:]]
+    return lines
+
+
+def caption_of(name: str) -> str:
+    """Return a crop's file name in two lines: the video, then frame and person."""
+    return "\nf".join(Path(name).stem.rsplit("_f", 1))
+
+
+def spread(names: Sequence[str], rows: Sequence[int], most: int) -> list[int]:
+    """Return at most `most` of `rows`: the first of each person, then the videos in turn.
+
+    Their order stays. Persons are told by the crops' file names (`names` of all rows); they are
+    numbered in each frame anew, so one may have several numbers. A file of another name counts as a
+    person and a video of its own.
+    """
+    people: dict[tuple, int] = {}
+    for row in rows:
+        video, _, person = view_of(Path(names[row]).name) or (names[row], 0, -1)
+        people.setdefault((video, person), row)
+    videos: Counter[str] = Counter()
+    turns = {}
+    for (video, _), row in people.items():
+        turns[row] = videos[video]
+        videos[video] += 1
+    kept = set(sorted(turns, key=turns.__getitem__)[:most])
+    return [row for row in rows if row in kept]
 
 
 def save_label_sheet(path: Path, manifest: Manifest, *, seed: int) -> None:
@@ -135,13 +186,16 @@ def save_label_sheet(path: Path, manifest: Manifest, *, seed: int) -> None:
 
 
 def draw_labels(manifest: Manifest, *, size: int = 140, seed: int = 0) -> Image.Image:
-    """Return an RGB sheet of random crops, 8 normal and 8 abnormal: are the labels mixed up?"""
+    """Return an RGB sheet of random crops, 8 normal and 8 abnormal: are the labels mixed up?
+
+    Under each label, every person is shown once.
+    """
     picks, bands = random.Random(seed), []
     for target, title in enumerate(("NORMAL", "ABNORMAL")):
         rows = np.flatnonzero(manifest.targets == target).tolist()
-        rows = sorted(picks.sample(rows, min(8, len(rows))))
+        rows = sorted(spread(manifest.names, picks.sample(rows, len(rows)), 8))
         tiles = [
-            (read_image(manifest.image_path(i), manifest.place(i)), Path(manifest.names[i]).name)
+            (read_image(manifest.image_path(i), manifest.place(i)), caption_of(manifest.names[i]))
             for i in rows
         ]
         label = manifest.abnormal_label if target else 1 - manifest.abnormal_label

@@ -21,6 +21,7 @@ from human_anomaly.data.sources import printable
 from human_anomaly.utils import UsageError, stream_jsonl
 
 PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # its label 0 means abnormal
+GUESSED = "the default"  # why a label means abnormal where nothing says which
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def find_abnormal_label(path: Path, setting: str = "auto") -> tuple[int, str]:
             return int(label), f"by {note}"
     if PUBLIC_DATA_SET in (*path.parts, *path.resolve().parts):
         return 0, f"the path holds {PUBLIC_DATA_SET}"
-    return 1, "the default"
+    return 1, GUESSED
 
 
 def row_problem(row) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from natsort import natsorted, ns
 
 from human_anomaly.data.pictures import IMAGE_SUFFIXES, count_pictures
+from human_anomaly.utils import UsageError
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg"}
 VIDEO_SUFFIXES |= {".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".3gp", ".ogv", ".mjpeg"}
@@ -47,6 +48,13 @@ class Found:
         """Return how many paths were skipped for which reason, "" if none."""
         count = Counter(reason.split(":")[0] for _, reason in self.skipped)
         return ", ".join(f"{number:,} {reason}" for reason, number in sorted(count.items()))
+
+    def refuse_none(self, flag: str) -> None:
+        """Raise UsageError about `flag` and the first unusable path if there is no input."""
+        if not self.sources:
+            (path, reason), *others = self.failed
+            more = f" (and {len(others)} more)" if others else ""
+            raise UsageError(f"{flag}: {path}: {reason}{more}")
 
 
 def find_sources(paths: Sequence[str | Path]) -> Found:

@@ -4,7 +4,7 @@ import filecmp
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.parts import BASE_PARTS, used_parts
 from human_anomaly.configs.places import ROOT, home, tool
 from human_anomaly.data.download.fetch import FetchError
-from human_anomaly.data.runs.marks import file_stamp, mark
+from human_anomaly.data.runs.marks import file_stamp, is_same_file, mark
 from human_anomaly.utils import UsageError, write_json
 
 logger = logging.getLogger(__name__)
 
 LOCK = Path("pretrain/weights.lock.json")
+DEMO_WARNING = "demo weights: scores of other videos mean nothing"
 RELEASE_CONFIG = "configs/vbench2_release.yaml"
 RELEASE_DETECTOR_CONFIG = (
     "third_party/YOLO-World/"
@@ -116,6 +117,19 @@ def choose_weights(
             f"{', '.join(missing)}: missing; give all of {', '.join(flags)}, or fewer --parts"
         )
     return ChosenFiles(cfg, detector_config, detector_weights, given)
+
+
+def demo_warnings(files: Iterable[str], digests: Iterable[str | None]) -> list[str]:
+    """Return DEMO_WARNING in a list if the demo's weights scored other videos than the demo's.
+
+    `files` are the weights, `digests` the SHA-256 of the scored videos.
+    """
+    demo = ROOT / "demo"
+    weights = list((demo / "weights").glob("*.pth"))
+    if not any(is_same_file(file, own) for file in files for own in weights):
+        return []
+    own = {mark(path)[2] for path in (demo / "videos").glob("*.mp4")}
+    return [] if own.issuperset(digests) else [DEMO_WARNING]
 
 
 def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:

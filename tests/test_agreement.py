@@ -126,6 +126,23 @@ def test_drawn_videos_whose_truth_gives_the_preferences(tmp_path, capsys):
     assert found["score_soft"]["models"] is None
 
 
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("a/x.mp4,a/none.mp4", "both its videos$"),
+        ("a/x.mp4,gone.mp4", "both its videos; not scored: gone.mp4$"),
+    ],
+)
+def test_without_one_usable_pair_there_is_no_table(tmp_path, pair, message, capsys):
+    nobody = row("a/none.mp4", **dict.fromkeys(SCORES))
+    write_json(tmp_path / "scores.json", {"videos": [row("a/x.mp4"), nobody]})
+    (tmp_path / "p.csv").write_text(f"video_a,video_b,winner\n{pair},a\n")
+    command = [str(tmp_path), "--preferences", str(tmp_path / "p.csv")]
+    with pytest.raises(UsageError, match=f"^--preferences: no pair has scores of {message}"):
+        main([*command, "--output", str(tmp_path / "out.json")])
+    assert capsys.readouterr().out == "" and not (tmp_path / "out.json").exists()
+
+
 def test_preferences_about_other_videos_are_refused(tmp_path):
     write_json(tmp_path / "scores.json", {"videos": [row("a/x.mp4")]})
     (tmp_path / "p.csv").write_text("video_a,video_b,winner\nu.mp4,v.mp4,a\n")

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from tests.benchmarks.gpu_sections import SECTIONS
+from benchmarks.gpu_sections import SECTIONS
 
 pytestmark = pytest.mark.slow
 RATES = {
@@ -18,7 +18,7 @@ RATES = {
 
 
 def run(output, seconds: int) -> tuple[int, dict, str]:
-    command = [ROOT / "tests/benchmarks/gpu.sh", "--cpu", "--seconds", seconds, "--output", output]
+    command = [ROOT / "benchmarks/gpu.sh", "--cpu", "--seconds", seconds, "--output", output]
     done = subprocess.run(
         list(map(str, command)),
         env={**os.environ, "PYTHON": sys.executable},

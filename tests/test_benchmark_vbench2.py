@@ -186,7 +186,7 @@ def test_the_command_for_inference(flags, expected, given, videos, commands, tmp
     (words,) = commands
     assert ("--release" in words) == given
     inputs = words[words.index("--video") + 1 :]
-    pattern = f"{videos}/*.mp4"
+    pattern = f"{videos}/*.[mM][pP]4"
     assert inputs == ([str(videos / name) for name in expected] if expected else [pattern])
     assert words.index("--output") < words.index("--video")
     if "--opts" in flags:

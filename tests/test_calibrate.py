@@ -136,7 +136,7 @@ def test_a_file_of_each_layout_is_calibrated(case, crops, tmp_path):
             after, record["scale"] * before + record["shift"], rtol=1e-4, atol=1e-4
         )
     report = tmp_path / "new.report"
-    assert {"calibration.png", "metrics.json"} <= {path.name for path in report.iterdir()}
+    assert {"index.html", "metrics.json"} <= {path.name for path in report.iterdir()}
 
 
 def test_which_logit_is_shifted():

@@ -1,18 +1,23 @@
 """What is said about the crops before training: broken images, both labels, the sheets."""
 
+import json
+
 import numpy as np
+import pytest
 from drawn_crops import write_crops
 from PIL import Image
 
 from human_anomaly.data.checks import (
     check_images,
+    check_labels,
     check_rows,
     contradictions,
     draw_labels,
     draw_tiles,
     warn_of_shared_images,
 )
-from human_anomaly.data.dataset import read_manifest
+from human_anomaly.data.dataset import PUBLIC_DATA_SET, read_manifest
+from human_anomaly.utils import UsageError
 
 
 def test_unreadable_images_are_found_by_line(tmp_path):
@@ -53,6 +58,25 @@ def test_shared_and_contradictory_images(tmp_path, caplog):
     assert "1 images are in both" in caplog.text and "(first: hand_train_0001.png)" in caplog.text
     assert contradictions(two) == ["hand_train_0001.png"]
     assert contradictions(one) == []
+
+
+def test_lists_that_differ_in_what_is_abnormal(tmp_path, caplog):
+    """A guess is refused; where both lists are known to differ, a warning says so."""
+    train = write_crops(tmp_path / PUBLIC_DATA_SET, "hand_train", 2, abnormal_label=0)
+    val = write_crops(tmp_path / "mine", "hand_val", 2)
+    with pytest.raises(UsageError) as caught:
+        check_labels(read_manifest(train), read_manifest(val))
+    assert str(caught.value) == (
+        "--abnormal-label: expected 0 or 1, for the lists differ: in "
+        f"{train} label 0 is abnormal (the path holds {PUBLIC_DATA_SET}); "
+        f"in {val} label 1 is abnormal (the default)"
+    )
+    check_labels(*(read_manifest(path, abnormal_label="0") for path in (train, val)))
+    check_labels(read_manifest(val), read_manifest(val))
+    assert not caplog.text
+    (tmp_path / "mine/dataset.json").write_text(json.dumps({"abnormal_label": 1}))
+    check_labels(read_manifest(train), read_manifest(val))
+    assert "the lists differ: in" in caplog.text and "(by " in caplog.text
 
 
 def test_label_sheet_puts_abnormal_below(tmp_path):

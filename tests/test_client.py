@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from human_anomaly.data import client
+from human_anomaly.rewards import human_anatomy
 
 CLIP = np.zeros((1, 8, 8, 3), np.uint8)
 
@@ -76,3 +77,21 @@ def test_an_answer_that_breaks_off_is_asked_for_again(server):
     server.answers = [(200, {"Content-Length": "500"}, GOOD[2]), GOOD]
     assert client.Client(server.url, None).clips([CLIP]) == [{"video_results": 0.5}]
     assert server.waits == [1]
+
+
+def test_a_busy_service_is_asked_again(server):
+    server.answers = [
+        (503, {"Retry-After": "3"}, b'{"detail": "busy"}'),
+        (503, {"Retry-After": "3"}, b"?"),
+        (200, {}, b'{"videos": [{"error": "e"}]}'),
+    ]
+    remote = human_anatomy(url=server.url)
+    assert remote(CLIP)[1]["error"] == ["e"]
+    assert server.waits == [3, 3]
+    server.answers = [(503, {"Retry-After": "3"}, b'{"detail": "busy"}')]
+    with pytest.raises(ConnectionError, match="busy"):
+        remote(CLIP)
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ConnectionError, match=r"[Rr]efused"):
+        remote(CLIP)

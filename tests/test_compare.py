@@ -15,7 +15,8 @@ def row(path, score, **other):
 
 
 def scores(*rows, **other):
-    return {"version": 1, "settings": {}, "videos": list(rows), "failed": [], **other}
+    empty = {"version": 1, "settings": {}, "failed": [], "warnings": []}
+    return {**empty, "videos": list(rows), **other}
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,43 @@ def test_differing_settings_are_named():
     assert compare(a, b)["settings"] == {"thresholds.hand": [0.32, 0.5]}
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "unlike"),
+    [
+        ({"frame_stride": 1}, {"frame_stride": 5}, "frame_stride"),
+        ({"models": {"face": "f.pth", "hand": "h"}}, {"models": {"hand": "h"}}, "models.face"),
+        ({"changed": {"TEST.CROP": False}}, {"changed": {}}, "changed.TEST.CROP"),
+        ({"changed": {"SCORE.NO_PERSON": 1.0}}, {}, "changed.SCORE.NO_PERSON"),
+        ({"dtype": "float32"}, {"dtype": "bfloat16"}, "dtype"),
+        ({"decoder": 2}, {}, "decoder"),  # B is of a version that had another one
+        # What leaves the scores as they are: paths of settings, pictures' times, training.
+        ({"cfg": "a", "fps": 25.0, "changed": {"TRAIN.EPOCHS": 3}}, {"cfg": "b", "fps": 30.0}, ""),
+    ],
+)
+def test_other_settings_are_the_verdict(a, b, unlike):
+    """The interval, far above 0, stands beside it."""
+    left, right = (
+        scores(*(row(f"{i}.mp4", base + 0.01 * i * i) for i in range(3)), settings=settings)
+        for base, settings in ((0.1, a), (0.5, b))
+    )
+    result = compare(left, right)
+    expected = f"not comparable, other settings: {unlike}" if unlike else "B is better"
+    assert result["verdict"] == expected and result["unlike"] == ([unlike] if unlike else [])
+    last = format_table(result).splitlines()[-1]
+    assert last.endswith(f"  95% [+0.4000, +0.4000]: {expected}")
+
+
+def test_the_same_weights_in_two_places_are_no_other_setting(tmp_path):
+    files = [tmp_path / name for name in ("a.pth", "b.pth", "c.pth")]
+    for file, content in zip(files, (b"w", b"w", b"v"), strict=True):
+        file.write_bytes(content)
+    a, b, c = (
+        scores(row("x.mp4", 0.5), settings={"detector_weights": str(file)}) for file in files
+    )
+    assert compare(a, b)["unlike"] == [] and compare(a, c)["unlike"] == ["detector_weights"]
+    assert compare(a, b)["settings"] == {"detector_weights": [str(files[0]), str(files[1])]}
+
+
 def test_differing_versions_are_named():
     def versioned(*versions: str) -> dict:
         rows = [
@@ -170,6 +208,7 @@ def test_command(tmp_path, monkeypatch, capsys):
         ('{"videos": [{}]}', r"videos\[0\] has no video_path"),
         ('{"videos": [{"video_path": "a", "video_results": "1"}]}', "expected a number"),
         ('{"videos": [], "failed": [1]}', r"failed\[0\] has no video_path"),
+        ('{"videos": [], "warnings": "no"}', "with a list 'warnings'"),
     ],
 )
 def test_what_is_no_score_file(tmp_path, content, words):
@@ -181,7 +220,8 @@ def test_what_is_no_score_file(tmp_path, content, words):
 
 
 def scored_row(path, score, people=2):
-    return row(path, score, ci95=None, people=people, abnormal_people=0, warnings=[])
+    counts = {"tracks": people, "views": 7 * people, "abnormal_views": people}
+    return row(path, score, ci95=None, warnings=[], **counts)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +249,9 @@ def test_printed_scores_end_with_the_result(videos, failed, lines, last, capsys)
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == lines and printed[-1] == last
     assert any("95% interval" in line for line in printed) == bool(videos)
+    if videos:
+        assert printed[0].split()[3:] == ["people", "views", "abnormal", "video"]
+        assert printed[1].split()[-4:] == ["2", "14", "2", "a"]
     assert [line for line in printed if line.startswith("failed")] == [
         f"failed: {path}: broken" for path in failed
     ]

@@ -50,6 +50,16 @@ def test_corrupt_image_met_on_the_way(data, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_lists_of_two_conventions_are_refused_before_training(data, tmp_path):
+    public = tmp_path / "VBench-2.0_human_anomaly"
+    shutil.copytree(data, public)
+    flags = ("--train-path", str(public / "hand_train.jsonl"))
+    with pytest.raises(UsageError, match=r"^--abnormal-label: .*the lists differ: in .*VBench-2"):
+        finetune(data, tmp_path / "run", *flags)
+    assert not (tmp_path / "run" / "last.pth").exists()
+    finetune(data, tmp_path / "run", *flags, "--abnormal-label", "1", "--dry-run")
+
+
 BAD_FLAGS = [
     (("--batch-size", "998"), r"--batch-size: .* has 26 crops, fewer than the 998 of one step"),
     (("--batch-size", "7"), "--batch-size: mixup and cutmix need an even number, got 7"),

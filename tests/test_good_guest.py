@@ -54,7 +54,7 @@ def test_results_are_plain(result):
 def test_a_result_is_shown_in_a_line(result):
     shown = repr(result)
     assert shown.startswith("VideoResult(video_results=") and len(shown) < 120
-    assert "people=2" in shown and "\n" not in shown
+    assert "views=2" in shown and "\n" not in shown
 
 
 def test_a_scorer_is_created_in_the_worker():

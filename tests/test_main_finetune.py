@@ -237,7 +237,7 @@ def test_eval_of_a_two_logit_file(data, finished, tmp_path, capsys):
     assert printed.pop("confusion") == content["metrics"].pop("confusion")
     assert printed == pytest.approx(content["metrics"], abs=1e-5)
     assert sorted(path.name for path in output.iterdir()) == ["report"]
-    assert not (output / "report" / "curves.png").exists()
+    assert "Last and best epoch" not in (output / "report/index.html").read_text()
     with pytest.raises(UsageError, match=r"is a report of checkpoint .*choose another folder"):
         finetune(data, output, "--eval", "--resume", str(finished / "ckpt1.pth"))
     # Without --resume: the newest checkpoint in --output.

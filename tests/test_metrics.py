@@ -103,9 +103,10 @@ def test_predict_refuses_duplicates_gaps_and_nan():
 
 def test_worst_mistakes_come_first():
     """Wrong at 0.32 are 0.35n, 0.3a and 0.6n; relative to the room on each side 0.6n is worst."""
-    assert worst_mistakes(TARGETS, P, 0.32) == [7, 3, 2]
-    assert worst_mistakes(TARGETS, P, 0.32, max_rows=1) == [7]
-    assert worst_mistakes(np.array([0, 1]), np.array([0.1, 0.9]), 0.5) == []
+    names = [f"{i}.png" for i in range(8)]
+    assert worst_mistakes(names, TARGETS, P, 0.32) == [7, 3, 2]
+    assert worst_mistakes(names, TARGETS, P, 0.32, most=1) == [7, 3]  # a normal and an abnormal one
+    assert worst_mistakes(names, np.array([0, 1]), np.array([0.1, 0.9]), 0.5) == []
 
 
 def test_report_files(tmp_path):
@@ -120,12 +121,11 @@ def test_report_files(tmp_path):
     folder = tmp_path / "report"
     write_report(folder, Path("a.pth"), manifest, logits, metrics, history=[step, row])
     assert sorted(path.name for path in folder.iterdir()) == [
-        "calibration.png",
-        "curves.png",
+        "index.html",
+        "index.js",
         "metrics.json",
-        "mistakes.jpg",
-        "roc_pr.png",
-        "scores.png",
+        "mistakes",
+        "page.css",
         "val_predictions.csv",
     ]
     assert json.loads((folder / "metrics.json").read_text()) == {

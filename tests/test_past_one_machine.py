@@ -1,44 +1,21 @@
-"""The README's commands for many machines, run dry: bash with launchers that only write down."""
+"""The commands for many machines in docs/scale.md, run dry: their launchers only write down."""
 
-import os
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from docs_runs import blocks, commands
 
 from human_anomaly import inference, main_finetune
 
 LINES = 15
+SCRIPTS = blocks(ROOT / "docs/scale.md", "bash")
 SLURM = {
     "SLURM_JOB_NODELIST": "node[1-2]",
     "SLURM_NNODES": "2",
     "SLURM_JOB_ID": "7",
     "SLURM_CPUS_PER_TASK": "64",
 }
-
-
-def scripts() -> list[str]:
-    """Return the bash blocks of the section, the Slurm script last."""
-    text = (ROOT / "README.md").read_text()
-    section = re.search(r"^## Past one machine$(.*?)^##", text, re.MULTILINE | re.DOTALL)[1]
-    return re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
-
-
-def commands(script: str, folder: Path) -> list[list[str]]:
-    """Run a script where torchrun and srun write down their words; return them."""
-    for name, words in {"torchrun": '"$0" "$@"', "srun": '"$@"'}.items():
-        stub = folder / name
-        stub.write_text(f'#!/bin/sh\nprintf "%s\\n" {words} end >> "{folder}/words"\n')
-        stub.chmod(0o755)
-    (folder / "scontrol").write_text("#!/bin/sh\nprintf 'node1\\nnode2\\n'\n")
-    (folder / "scontrol").chmod(0o755)
-    env = SLURM | {"PATH": f"{folder}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-eu", "-c", script], env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    written = (folder / "words").read_text().split("\nend\n")[:-1]
-    return [command.split("\n") for command in written]
 
 
 def check_training(words: list[str]) -> None:
@@ -60,15 +37,15 @@ def check_training(words: list[str]) -> None:
 
 
 def test_training_on_two_machines(tmp_path):
-    [words] = commands(scripts()[0], tmp_path)
+    [words] = commands(SCRIPTS[0], tmp_path)
     check_training(words)
 
 
 def test_slurm_script(tmp_path):
-    script = scripts()[-1]
+    script = SCRIPTS[-1]
     assert script.startswith("#!/bin/bash\n#SBATCH --nodes=2 ")
     assert len(script.splitlines()) <= LINES
-    training, scoring = commands(script, tmp_path)
+    training, scoring = commands(script, tmp_path, SLURM)
     check_training(training)
     assert "node1:29500" in training
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.clips import first_frames
 from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, VIDEOS, WEIGHTS
 from human_anomaly.models import device
 from human_anomaly.models.device import own_precision
 from human_anomaly.models.scoring.scorer import VideoScorer
 from human_anomaly.models.scoring.worker import explainer
-from tests.benchmarks.clips import first_frames
 
 B = torch.backends
 

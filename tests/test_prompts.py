@@ -31,6 +31,11 @@ def test_names_without_prompts_are_those_seen():
     ]
 
 
+def test_a_name_may_have_its_suffix_in_any_case():
+    present = ["a-0.MP4", "a-1.Mp4", "a-1.mp4"]
+    assert standard_names(present, None) == ["a-0.MP4", "a-1.mp4", "a-2.mp4"]
+
+
 FULL_INFO = [
     {"prompt_en": "walk", "dimension": ["Human_Anatomy", "Human_Identity"]},
     {"prompt_en": "a cat", "dimension": ["Physics"]},

@@ -128,7 +128,7 @@ def test_pages_hold_what_they_must(results):
     assert "&lt;b&gt;bad&lt;/b&gt;.mp4" in text
     assert "{{ 7*7 }}" in text and ">49<" not in text
     assert text.count("<tr data-name=") == len(HOSTILE)
-    assert f"within {MARGIN} of a threshold" in text
+    assert f'within {MARGIN}">of the views close to a threshold' in text
 
 
 def test_failures_come_first_and_videos_without_people_last(results):
@@ -138,7 +138,7 @@ def test_failures_come_first_and_videos_without_people_last(results):
     scores = [row["score"] for row in rows]
     assert scores[-1] == "" and scores[:-1] == sorted(scores[:-1], key=float)
     assert rows[0]["video"] == str(sources[0].path) and float(scores[0]) == 0
-    assert rows[0]["people"] == "1" and rows[0]["person_views"] == "20"
+    assert rows[0]["people"] == "1" and rows[0]["views"] == "20"
     text = (folder / "report/index.html").read_text()
     assert 'data-kind="number" aria-sort="ascending"' in text
 
@@ -166,6 +166,17 @@ def test_parts_that_were_not_judged_are_absent(tmp_path):
     assert "Hand flagged" in text and "Human flagged" not in text and "Face flagged" not in text
     page = Evidence(tmp_path, THRESHOLDS).page(sources[0].stem) / "index.html"
     assert "<b>hand</b>" in page.read_text() and "<b>face</b>" not in page.read_text()
+
+
+def test_warnings_of_all_scores_stand_on_every_page(results, tmp_path):
+    assert not any("alarm" in p.read_text() for p in (results[0] / "report").rglob("*.html"))
+    make_results(tmp_path, names=["a.mp4", "b.mp4"], frames=2)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    write_json(tmp_path / "scores.json", {**scores, "warnings": ["demo <weights>"]})
+    build_report(tmp_path)
+    pages = [page.read_text() for page in (tmp_path / "report").rglob("*.html")]
+    banner = '<p class="notice alarm">demo &lt;weights&gt;</p>'
+    assert [page.count(banner) for page in pages] == [1, 1, 1]
 
 
 def test_settings_of_training_are_left_out(results):

@@ -77,7 +77,7 @@ def test_with_everything_here_the_commands_run_and_numbers_are_compared(args, mo
             (output / "report/metrics.json").write_text(json.dumps(metrics))
             return 0
         output.mkdir(parents=True)
-        row = {"video_results": 141 / 149, "people": 149, "abnormal_people": 8}
+        row = {"video_results": 141 / 149, "views": 149, "abnormal_views": 8}
         row["video_path"] = words[words.index("--video") + 1]
         (output / "scores.json").write_text(json.dumps({"videos": [row]}))
         return 0

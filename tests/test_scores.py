@@ -66,6 +66,8 @@ def test_a_video():
     assert scores["video_results"] == 3 / 5
     assert scores["score_clean_frames"] == 2 / 4  # without people: clean
     assert (scores["frames"], scores["people"], scores["abnormal_people"]) == (4, 5, 2)
+    assert (scores["views"], scores["abnormal_views"]) == (5, 2)  # as people, who are 3
+    assert "views=5, tracks=3, frames=4)" in repr(VideoResult(scores))
 
 
 @pytest.mark.parametrize("no_person", [None, 1.0, 0.25])

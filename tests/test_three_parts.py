@@ -123,7 +123,7 @@ def test_three_lines_train_and_inference_takes_the_files(project):
         report = json.loads((output / "report/metrics.json").read_text())
         assert (report["part"], report["abnormal_label"]) == (part, 0)
         steps = [row for row in read_jsonl(output / "metrics.jsonl") if "loss" in row]
-        assert len(steps) == 30 and (output / "report/curves.png").is_file()
+        assert len(steps) == 30 and (output / "report/index.html").is_file()
         for file in output.glob("*.pth"):  # 3 GB a part
             if file.name != "ckpt29.pth":
                 file.unlink()

@@ -6,7 +6,10 @@ from itertools import chain
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
+
+from human_anomaly.data.sources import Source
 
 
 def grey_steps(count: int, size: tuple[int, int] = (64, 48)) -> list[np.ndarray]:
@@ -66,3 +69,18 @@ def raw(path: Path, frame: av.VideoFrame) -> Path:
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
         container.mux([*stream.encode(frame), *stream.encode(None)])
     return path
+
+
+def write_video(path: Path, frames: int = 6, size=(64, 48), fourcc="mp4v", fps=10.0) -> Path:
+    """Write `frames` grey frames of brightness 0, 30, 60 ..., size (width, height)."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*fourcc), fps, size)
+    assert writer.isOpened()
+    for i in range(frames):
+        writer.write(np.full((size[1], size[0], 3), 30 * i % 256, np.uint8))
+    writer.release()
+    return path
+
+
+def source_of(path: Path) -> Source:
+    """Return a video file as a source."""
+    return Source(path, path.stem)

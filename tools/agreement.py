@@ -261,9 +261,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"--preferences: none of its videos is scored: expected names such as "
             f"{first_five([row['video_path'] for row in rows])}, found {first_five(missing)}"
         )
+    results = [agree(pairs, rows, score, args.samples) for score in score_names(rows)]
+    if not any(result["pairs"] for result in results):
+        lacking = f"; not scored: {first_five(missing)}" if missing else ""
+        raise UsageError(f"--preferences: no pair has scores of both its videos{lacking}")
     if missing:
         print(f"not scored, so their pairs are left out: {len(missing)} ({first_five(missing)})")
-    results = [agree(pairs, rows, score, args.samples) for score in score_names(rows)]
     print(format_table(results))
     if args.output:
         write_json(args.output, {"human_ceiling": HUMAN_CEILING, "scores": results})

@@ -4,19 +4,21 @@
 
 Videos are matched by their path below each set's own folder, so two models' outputs in two folders
 are compared by file name. Where all names are the benchmark's (`<prompt>-<index>.mp4`), the
-bootstrap draws whole prompts, because videos of one prompt are not independent.
+bootstrap draws whole prompts, because videos of one prompt are not independent. Where settings
+differ that change scores, that is the verdict.
 """
 
 import argparse
-import csv
-import io
 import re
 from pathlib import Path
 
 from human_anomaly.configs.defaults import flatten
+from human_anomaly.configs.values import SCORING_KEYS
+from human_anomaly.data.runs.marks import is_same_file
 from human_anomaly.models.scoring.results import (
     SCORES,
     by_name,
+    csv_table,
     first_five,
     mean_interval,
     mean_known,
@@ -28,12 +30,14 @@ from human_anomaly.utils import (
     UsageError,
     atomic_write,
     command_parser,
+    plain,
     read_jsonl,
     run_main,
     write_json,
 )
 
 SAME_PERSON = 0.5  # IoU
+HARMLESS = ("cfg", "fps")  # settings: a file whose values stand under "changed", pictures' times
 
 
 def pair_videos(
@@ -89,7 +93,8 @@ def compare(
     parsed = [prompt_and_index(row["video"]) for row in rows]  # None: not the benchmark's name
     prompts = [prompt for prompt, _ in parsed] if all(parsed) else None
     interval = mean_interval(differences, prompts, samples)
-    return {
+    settings, sides = _differing(old, new), {"A": a, "B": b}
+    result = {
         "score": score,
         "videos": rows,
         "mean_a": mean_known([row["a"] for row in rows]),
@@ -99,22 +104,31 @@ def compare(
         "no_score": no_score,
         "only_a": only_a,
         "only_b": only_b,
-        "settings": _differing(old, new),
+        "settings": settings,
         "versions": _differing(_versions(a["videos"]), _versions(b["videos"])),
+        "warnings": [f"{n}: {w}" for n in sides for w in sides[n].get("warnings", ())],
+        "unlike": [key for key, values in settings.items() if _changes_scores(key, *values)],
     }
+    return result | {"verdict": _verdict(result)}
+
+
+def _changes_scores(key: str, a: object, b: object) -> bool:
+    """Return whether scores depend on a setting of scores.json whose values are `a` and `b`."""
+    group, _, name = key.partition(".")
+    if group == "changed":
+        return name.startswith((*SCORING_KEYS, "SCORE.NO_PERSON"))
+    is_file = group == "models" or key.startswith("detector_")
+    return key not in HARMLESS and not (is_file and is_same_file(a, b))
 
 
 def format_csv(a: dict, b: dict, without: str | None = None) -> str:
     """Return a line per pair as CSV, unrounded: names, and each score in A and in B."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     columns = [f"{score}_{side}" for score in SCORES for side in "ab"]
-    writer.writerow(["video", "path_a", "path_b", *columns])
-    for name, left, right in pair_videos(a["videos"], b["videos"], without)[0]:
-        words = [name, left["video_path"], right["video_path"]]
-        words = [f"'{w}" if w.startswith(("=", "+", "-", "@", "\t")) else w for w in words]
-        writer.writerow([*words, *(row.get(score) for score in SCORES for row in (left, right))])
-    return out.getvalue()
+    rows = []
+    for name, *two in pair_videos(a["videos"], b["videos"], without)[0]:
+        paths = [row["video_path"] for row in two]
+        rows.append([name, *paths, *(row.get(score) for score in SCORES for row in two)])
+    return csv_table(["video", "path_a", "path_b", *columns], rows)
 
 
 def _differing(a: dict, b: dict) -> dict[str, list]:
@@ -132,7 +146,7 @@ def _versions(rows: list[dict]) -> dict[str, str]:
 
 
 def changed_verdicts(before: Path, after: Path, scale: float = 1) -> float | None:
-    """Return the share of people found in both folders of results who have another verdict.
+    """Return the share of views found in both folders of results that have another verdict.
 
     People are matched by their boxes; those in `after` are `scale` times as large.
     """
@@ -151,6 +165,8 @@ def changed_verdicts(before: Path, after: Path, scale: float = 1) -> float | Non
 
 
 def _verdict(result: dict) -> str:
+    if unlike := result["unlike"]:
+        return f"not comparable, other settings: {first_five(unlike)}"
     if result["ci95"] is None:
         return "too few videos for an interval"
     low, high = result["ci95"]
@@ -180,12 +196,13 @@ def format_table(result: dict, most: int | None = None) -> str:
         lines.append(f"setting {key}: A {left}, B {right}")
     for key, (left, right) in result["versions"].items():
         lines.append(f"version of {key}: A {left or 'unknown'}, B {right or 'unknown'}")
+    lines += [plain(f"warning: {warning}") for warning in result["warnings"]]
     if rows:
         interval = result["ci95"]
         shown = f"95% [{interval[0]:+.4f}, {interval[1]:+.4f}]: " if interval else ""
         lines.append(
             f"{'mean of ' + str(len(rows)):<18}{result['mean_a']:8.4f} {result['mean_b']:8.4f} "
-            f"{result['mean_difference']:+8.4f}  {shown}{_verdict(result)}"
+            f"{result['mean_difference']:+8.4f}  {shown}{result['verdict']}"
         )
     else:
         lines.append("no video has a score in both: nothing to compare")

@@ -94,7 +94,7 @@ def score_files(judge, part: str, files: Sequence[Path], batch: int) -> list[flo
 
 def draw_sheet(groups: Sequence[tuple[str, Sequence[Path]]], path: Path) -> None:
     """Write a JPEG that shows, under each title, up to 16 evenly chosen images."""
-    from human_anomaly.data.checks import draw_bands
+    from human_anomaly.data.checks import caption_of, draw_bands
     from human_anomaly.data.dataset import read_image
 
     bands = []
@@ -102,8 +102,7 @@ def draw_sheet(groups: Sequence[tuple[str, Sequence[Path]]], path: Path) -> None
         tiles, step = [], max(1.0, len(files) / 16)
         for file in (files[int(i * step)] for i in range(min(16, len(files)))):
             try:
-                caption = "\nf".join(file.stem.rsplit("_f", 1))  # the video, then frame and person
-                tiles.append((read_image(file, str(file)), caption))
+                tiles.append((read_image(file, str(file)), caption_of(file.name)))
             except UsageError as error:
                 logger.warning(error)
         bands.append((title, tiles))

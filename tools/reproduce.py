@@ -70,10 +70,10 @@ def clip_item(args: argparse.Namespace) -> Item:
         output = args.output / "clip"
         _run("inference.py", *_release_flags(args.root), "--video", clip, "--output", output)
         row = read_scores(output)["videos"][0]
-        normal = row["people"] - row["abnormal_people"]
+        normal = row["views"] - row["abnormal_views"]
         off = row["video_results"] - CLIP_SCORE
         same = "equal" if abs(off) < 1e-9 else f"off by {off:+.6f}"
-        return f"{row['video_results']!r} ({normal} of {row['people']} person views): {same}"
+        return f"{row['video_results']!r} ({normal} of {row['views']} person views): {same}"
 
     published = f"{CLIP_SCORE!r} ({CLIP_NORMAL} of {CLIP_PEOPLE} person views)"
     return Item("example clip", published, missing, run)

@@ -4,8 +4,8 @@
 
 Runs inference.py once per change, each into a folder of its own below --output, and prints a row
 per change: the mean score, its difference from the unchanged one with a 95% interval over videos,
-and the share of people's verdicts that changed. All other flags go to inference.py. The same
-command again continues; `python -m tools.compare` shows two of the folders in full.
+and the share of views whose verdict changed. All other flags go to inference.py. The same command
+again continues; `python -m tools.compare` shows two of the folders in full.
 """
 
 import argparse

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 LABELS = {"normal": 0, "abnormal": 1}
 STATE_FILE = "preprocess.json"
 LABELS_FILE = "labels.json"  # what the label page saves
-CROP_NAME = re.compile(r"(?P<source>.+)_f\d{6,}_p\d+(_\d+)?\.\w+")
+CROP_NAME = re.compile(r"(?P<source>.+)_f(?P<frame>\d{6,})_p(?P<person>\d+)(_\d+)?\.\w+")
 
 
 @dataclass
@@ -80,8 +80,14 @@ def list_crops(folder: Path, part: str) -> list[str]:
 
 def source_of(name: str) -> str | None:
     """Return the stem of the video that a crop of this file name was cut from, if it is one."""
+    view = view_of(name)
+    return view[0] if view else None
+
+
+def view_of(name: str) -> tuple[str, int, int] | None:
+    """Return (stem of the video, frame, person's number in it) if a crop's file name tells them."""
     match = CROP_NAME.fullmatch(name)
-    return match["source"] if match else None
+    return (match["source"], int(match["frame"]), int(match["person"])) if match else None
 
 
 def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:

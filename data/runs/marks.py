@@ -1,5 +1,6 @@
 """Whether a file has changed, told by its size, time and hash."""
 
+import filecmp
 import hashlib
 import json
 import os
@@ -29,6 +30,14 @@ def is_unchanged(path: Path, before: object) -> bool:
             file_stamp(path)[1] == size and mark(path)[2] == digest
         )
     except (OSError, TypeError, ValueError):  # gone, or no mark
+        return False
+
+
+def is_same_file(a: object, b: object) -> bool:
+    """Return whether two paths name files of the same content; False where one is not here."""
+    try:
+        return filecmp.cmp(a, b, shallow=False)
+    except (OSError, TypeError, ValueError):  # gone, no path, or a NUL in it
         return False
 
 

@@ -3,7 +3,7 @@
 Processors with VNNI instructions (most servers since 2019) multiply int8 about four times as fast
 as float32, also where their bfloat16 is slow or missing. Weights are rounded once, with a scale for
 each output channel. Inputs are rounded as they come, with one scale for the tensor: fixed ranges
-from a calibration set changed several times as many verdicts (tests/benchmarks/README.md).
+from a calibration set changed several times as many verdicts (benchmarks/README.md).
 """
 
 import math

@@ -2,9 +2,9 @@
 
 Winograd's method (Lavin and Gray, arXiv 1509.09308): 4x4 outputs are computed from 6x6 inputs with
 36 products for each pair of channels instead of 144. Inputs, weights and products are values of
-polynomials at six points, the last at infinity. The usual points 0, 1, -1, 2, -2 double rounding
-errors; with those below, which were tried out, boxes are as exact as with direct convolutions
-(tests/benchmarks/README.md).
+polynomials at six points, the last at infinity. The usual points 0, 1, -1, 2, -2 make rounding
+errors twice as large. With those below, which were tried out, boxes are as exact as with direct
+convolutions (benchmarks/README.md).
 """
 
 import numpy as np

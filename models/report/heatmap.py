@@ -7,7 +7,7 @@ place is the gradient of the logit on that line, multiplied by the difference be
 The features are the tokens after the first block. Where a convolutional stem makes the tokens, they
 are the deepest of the stem's maps that has at least 16 x 16 places. Later features are mixed and no
 longer belong to one place. The gradient at the crop itself is not used, because there p is often
-saturated and the gradient small and noisy. `tests/benchmarks/heatmap_truth.py` measures the result
+saturated and the gradient small and noisy. `benchmarks/heatmap_truth.py` measures the result
 on the drawn world, whose anomalies are known.
 """
 

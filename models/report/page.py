@@ -4,8 +4,6 @@ python inference.py --video clips/ --output results --report     # scores and re
 python -m tools.report results                                  # builds the pages again
 """
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +15,7 @@ from human_anomaly.models.report.evidence import Evidence, read_evidence
 from human_anomaly.models.report.facts import FRAGILE_SHARE, histogram_path, video_facts
 from human_anomaly.models.report.heatmap import WORDS
 from human_anomaly.models.report.timeline import timeline
-from human_anomaly.models.scoring.results import by_name, read_scores
+from human_anomaly.models.scoring.results import by_name, csv_table, read_scores
 from human_anomaly.models.scoring.scores import MARGIN, is_near
 from human_anomaly.utils import UsageError, atomic_write, read_jsonl
 
@@ -113,7 +111,7 @@ def _build_video(env, evidence: Evidence, stem: str, name: str, row: Mapping) ->
         "soft": row["score_soft"],
         "ci95": row["ci95"],
         "tracks": row.get("tracks"),
-        "views": row["people"],
+        "views": row["people"],  # results of earlier versions know them by these names only
         "abnormal": row["abnormal_people"],
         "frames": row["frames"],
         "by_part": row["abnormal_by_part"],
@@ -142,18 +140,14 @@ def _gallery(videos: Sequence[Mapping], parts: Sequence[str]) -> list[dict]:
 
 def _table(videos: Sequence[Mapping], parts: Sequence[str]) -> str:
     """Return the first page's table as CSV, unrounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     header = ["video", "score", "ci95_low", "ci95_high", "score_people", "score_soft"]
-    header += ["people", "person_views", "abnormal_views", "views_near_a_threshold"]
-    writer.writerow([*header, *(f"{part}_flagged" for part in parts)])
+    header += ["people", "views", "abnormal_views", "views_near_a_threshold"]
+    rows = []
     for v in videos:
-        # A spreadsheet would run a name that begins as a formula does.
-        name = "'" + v["path"] if v["path"].startswith(("=", "+", "-", "@", "\t")) else v["path"]
-        cells = [name, v["score"], *(v["ci95"] or (None, None)), v["per_person"], v["soft"]]
+        cells = [v["path"], v["score"], *(v["ci95"] or (None, None)), v["per_person"], v["soft"]]
         cells += [v["tracks"], v["views"], v["abnormal"], v["fragile"]]
-        writer.writerow([*cells, *(v["by_part"].get(part) for part in parts)])
-    return out.getvalue()
+        rows.append([*cells, *(v["by_part"].get(part) for part in parts)])
+    return csv_table([*header, *(f"{part}_flagged" for part in parts)], rows)
 
 
 def build_report(folder: str | Path) -> Path:
@@ -169,6 +163,7 @@ def build_report(folder: str | Path) -> Path:
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
     env = environment()
+    env.globals["warnings"] = scores["warnings"]
     videos, values = [], {part: [] for part in parts}
     for name, row in by_name(scores["videos"]).items():
         shown = _build_video(env, evidence, _stem(folder, row), name, row)

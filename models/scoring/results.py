@@ -1,12 +1,15 @@
 """Writes and reads scores.json, averages its scores and prints them."""
 
+import csv
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from human_anomaly.models.scoring.scores import bootstrap
+from human_anomaly.models.weights import demo_warnings
 from human_anomaly.utils import UsageError, parse_json, plain, write_json
 
 SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft", "score_people")
@@ -24,10 +27,14 @@ def merge(jobs, sources: Sequence, inputs, settings: dict, add: bool) -> dict:
     failed = [{"video_path": path, "error": error} for path, error in inputs.failed]
     failed += [row for row in rows if "error" in row]
     videos = [row for row in rows if "error" not in row]
+    for row in videos:  # earlier versions stored no views
+        row |= {"views": row["people"], "abnormal_views": row["abnormal_people"]}
+    weights = [settings["detector_weights"], *settings["models"].values()]
     dtypes = sorted({row["dtype"] for row in videos})  # --fast chooses by machine
     scores = {
         "version": 1,
         "settings": settings | {"dtype": ", ".join(dtypes)},
+        "warnings": demo_warnings(weights, [row.get("sha256") for row in videos]),
         "mean": {key: mean_known([row[key] for row in videos]) for key in SCORES},
         "videos": videos,
         "failed": failed,
@@ -53,11 +60,11 @@ def read_scores(path: str | Path) -> dict:
         raise UsageError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a scores.json with a list 'videos'")
-    content.setdefault("failed", [])
-    for key in ("videos", "failed"):
+    content = {"failed": [], "warnings": []} | content
+    for key in ("videos", "failed", "warnings"):
         if not isinstance(rows := content.get(key), list):
             raise UsageError(f"{path}: expected a scores.json with a list '{key}'")
-        for number, row in enumerate(rows):
+        for number, row in enumerate([] if key == "warnings" else rows):
             if not isinstance(row, dict) or not isinstance(row.get("video_path"), str):
                 raise UsageError(f"{path}: {key}[{number}] has no video_path")
             if not isinstance(score := row.get("video_results"), (int, float, type(None))):
@@ -113,18 +120,33 @@ def first_five(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def print_scores(scores: dict, path: Path, skipped: str = "") -> None:
-    """Print a line per video of a scores.json, what was skipped, and the mean as the last line."""
+def csv_table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """Return a table as CSV, numbers unrounded.
+
+    Words that begin as a formula does get a ' before them, else a spreadsheet would run them.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for row in (header, *rows):
+        formulas = [isinstance(v, str) and v.startswith(("=", "+", "-", "@", "\t")) for v in row]
+        writer.writerow([f"'{v}" if f else v for v, f in zip(row, formulas, strict=True)])
+    return out.getvalue()
+
+
+def print_scores(scores: dict, path: Path, skipped: str = "", page: Path | None = None) -> None:
+    """Print a row per video of a scores.json, what was skipped, the mean, and the page's place."""
     videos, failed = scores["videos"], scores["failed"]
     if videos:
-        print(f"{'score':>6} {'95% interval':>15} {'people':>7} {'abnormal':>9}  video")
+        words = ("score", "95% interval", "people", "views", "abnormal")
+        print("{:>6} {:>15} {:>7} {:>7} {:>9}  video".format(*words))
     for row in videos:
         score, ci = row["video_results"], row["ci95"]
         cells = f"{score:6.3f}" if score is not None else "     -"
         cells += f" {ci[0]:7.3f}..{ci[1]:.3f} " if ci else f"{'-':>16} "
-        print(f"{cells} {row['people']:7d} {row['abnormal_people']:9d}  {plain(row['video_path'])}")
+        cells += f" {row['tracks']:7d} {row['views']:7d} {row['abnormal_views']:9d}"
+        print(f"{cells}  {plain(row['video_path'])}")
         for warning in row["warnings"]:
-            print(plain(f"{'':>41}  warning: {warning}"))
+            print(plain(f"{'':>49}  warning: {warning}"))
     for row in failed:
         print(plain(f"failed: {row['video_path']}: {row['error']}"))
     if skipped:
@@ -137,7 +159,9 @@ def print_scores(scores: dict, path: Path, skipped: str = "") -> None:
     else:
         result = "no score: no video could be scored"
     lost = f", {count(len(failed), 'video')} failed" if failed else ""
-    print(f"{result}{lost}; results in {path}")
+    print("; ".join([f"{result}{lost}", f"results in {path}", *scores["warnings"]]))
+    if page:
+        print(f"report: {page}")
 
 
 def is_below(mean: Mapping[str, float | None], least: float, score: str) -> bool:

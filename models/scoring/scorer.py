@@ -79,6 +79,7 @@ class VideoScorer(StaysInProcess):
             threads=1 if detector.on_device else detector.threads,
             clock=self.clock,
         )
+        self.weight_files: list[str] = []  # which `from_files` read
         self.workers, self.mix_clips = workers, dtype != torch.float32
         # One pool runs the networks. The other has a thread per batch of frames, which waits for
         # them: twice as many, so that a frame with few people leaves no worker idle.
@@ -134,7 +135,9 @@ class VideoScorer(StaysInProcess):
             **shared,
         )
         options = {"stride": stride, "fps": fps, "workers": workers}
-        return cls(detector, classifiers, config, batch_size=shared["batch_size"], **options)
+        scorer = cls(detector, classifiers, config, batch_size=shared["batch_size"], **options)
+        scorer.weight_files = [str(file) for file in (detector_weights, *models.values())]
+        return scorer
 
     def score(
         self,

@@ -55,13 +55,13 @@ def _highest(person: Mapping) -> float:
 class Tally:
     """Sums the frames' rows into the video's scores.
 
-    "people" counts person views: somebody who is seen in 100 frames is 100 views, but one of the
-    "tracks".
+    A view is one person in one frame: somebody who is seen in 100 frames is 100 "views", but one of
+    the "tracks". "people" and "abnormal_people" count views, too: older readers expect them.
     """
 
     def __init__(self, no_person: float | None = None, judged: Iterable[str] = used_parts()):
         self.no_person = no_person
-        self.people: list[int] = []  # per frame
+        self.seen: list[int] = []  # views, per frame
         self.normal: list[int] = []
         self.frame_scores: list[float] = []
         self.highest = 0.0  # sum over views of the highest p
@@ -70,7 +70,7 @@ class Tally:
 
     def add(self, row: dict, thresholds: Mapping[str, float]) -> None:
         people = row["people"]
-        self.people.append(len(people))
+        self.seen.append(len(people))
         self.normal.append(sum(not person["abnormal"] for person in people))
         if row["score"] is not None:
             self.frame_scores.append(row["score"])
@@ -82,36 +82,38 @@ class Tally:
 
     def scores(self) -> dict:
         """Return the scores, the interval of the first one, and the counts."""
-        people, normal = sum(self.people), sum(self.normal)
-        clean = sum(p == n for p, n in zip(self.people, self.normal, strict=True))
-        some = people > 0
-        shares = [sum(views) / len(views) for views in self.views.values()]
+        views, normal = sum(self.seen), sum(self.normal)
+        clean = sum(p == n for p, n in zip(self.seen, self.normal, strict=True))
+        some = views > 0
+        shares = [sum(own) / len(own) for own in self.views.values()]
         return {
-            "video_results": normal / people if some else self.no_person,
+            "video_results": normal / views if some else self.no_person,
             "ci95": self._interval() if some else None,
             "score_frame_mean": float(np.mean(self.frame_scores)) if some else self.no_person,
-            "score_clean_frames": clean / len(self.people),
-            "score_soft": 1 - self.highest / people if some else self.no_person,
+            "score_clean_frames": clean / len(self.seen),
+            "score_soft": 1 - self.highest / views if some else self.no_person,
             "score_people": float(np.mean(shares)) if some else self.no_person,
-            "frames": len(self.people),
-            "people": people,
+            "frames": len(self.seen),
+            "views": views,
+            "abnormal_views": views - normal,
+            "people": views,
+            "abnormal_people": views - normal,
             "tracks": len(shares),
-            "abnormal_people": people - normal,
             "abnormal_by_part": {  # None: the part is not judged
-                part: self.flagged[part] / max(people, 1) if part in self.flagged else None
+                part: self.flagged[part] / max(views, 1) if part in self.flagged else None
                 for part in used_parts(self.flagged)
             },
         }
 
     def _interval(self) -> list[float]:
-        """Return the 95% bootstrap interval of the share of normal people, over frames."""
-        people, normal = np.array(self.people, float), np.array(self.normal, float)
+        """Return the 95% bootstrap interval of the share of normal views, over frames."""
+        views, normal = np.array(self.seen, float), np.array(self.normal, float)
 
         def share(drawn: np.ndarray) -> float:
-            total = people[drawn].sum()
+            total = views[drawn].sum()
             return normal[drawn].sum() / total if total else np.nan
 
-        return list(bootstrap(len(people), share, BOOTSTRAP_DRAWS))
+        return list(bootstrap(len(views), share, BOOTSTRAP_DRAWS))
 
 
 @dataclass(repr=False)
@@ -128,7 +130,7 @@ class VideoResult:
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        shown = ("video_results", "score_soft", "people", "tracks", "frames")
+        shown = ("video_results", "score_soft", "views", "tracks", "frames")
         values = (f"{key}={self.summary[key]}" for key in shown if key in self.summary)
         return f"VideoResult({', '.join(values)})"
 

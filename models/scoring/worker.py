@@ -53,16 +53,16 @@ class VideoWorker:
         return row
 
     def _score(self, source: Source, bar: tqdm | None) -> dict:
-        frames_file, people = f"{source.stem}.frames.jsonl", 0
+        frames_file, views = f"{source.stem}.frames.jsonl", 0
 
         def on_frame(frame: Frame, row: dict) -> None:
-            nonlocal people
+            nonlocal views
             if watch is not None:
                 watch(frame, row)
             lines.write(json.dumps(row) + "\n")
-            people += len(row["people"])
+            views += len(row["people"])
             if bar is not None:
-                bar.set_postfix(people=people, refresh=False)
+                bar.set_postfix(views=views, refresh=False)
                 bar.update()
 
         try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from human_anomaly.data.runs.jobs import content_digest
 from human_anomaly.data.video import Frame, Source
 from human_anomaly.models.classifier import input_of
 from human_anomaly.models.report.evidence import Evidence
@@ -17,6 +18,7 @@ from human_anomaly.models.report.heatmap import Explainer
 from human_anomaly.models.report.page import build_report
 from human_anomaly.models.scoring.scorer import VideoScorer
 from human_anomaly.models.scoring.scores import VideoResult
+from human_anomaly.models.weights import demo_warnings
 from human_anomaly.utils import atomic_write, write_json
 
 EXPIRED = "<!doctype html><title>No report</title><p>This report has expired, or never was.</p>"
@@ -73,6 +75,7 @@ def score_with_report(
             result = scorer.score(source, on_frame=on_both)
         row = result.summary | {"video_path": name, "frames_file": f"{source.stem}.frames.jsonl"}
         scores = {"settings": {"thresholds": thresholds}, "videos": [row], "failed": []}
+        scores["warnings"] = demo_warnings(scorer.weight_files, [content_digest(source)])
         write_json(Path(place) / "scores.json", scores)
         report = build_report(place).parent
         page = evidence.page(source.stem).relative_to(report) / "index.html"

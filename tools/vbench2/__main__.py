@@ -5,7 +5,7 @@
 
 The first command scores `<prompt>-<0..2>.mp4` with the released weights and writes
 results/mymodel/mymodel_eval_results.json as the benchmark does; after an interruption, run it
-again. The second reads what inference.py scored. Both print the result last.
+again. The second reads these scores, or inference.py's. Both print the result last.
 All other flags go to inference.py, see `python inference.py --help`: weights (the released ones
 where none are named), --device, --overwrite, --opts and more.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from human_anomaly.models.scoring.results import count, first_five, read_scores
 from human_anomaly.tools.vbench2.evaluation import collect, format_result, write_result
 from human_anomaly.tools.vbench2.prompts import CUSTOM, STANDARD, read_prompts, standard_names
-from human_anomaly.tools.vbench2.run import RunError, evaluate
+from human_anomaly.tools.vbench2.run import RunError, evaluate, read_asked
 from human_anomaly.utils import UsageError, command_parser, run_main
 
 
@@ -53,21 +53,30 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[
     return args, rest
 
 
+def read_results(path: Path, args: argparse.Namespace, prompts: list[str] | None) -> int:
+    """Print the result of a scores.json; return the exit status."""
+    scores, folder = read_scores(path), path if path.is_dir() else path.parent
+    asked = read_asked(folder)
+    name = args.name or asked.get("name") or folder.resolve().name
+    files = [Path(row["video_path"]).name for row in scores["videos"] + scores["failed"]]
+    if prompts or not set(asked.get("wanted", ())).intersection(files):
+        asked = {}  # other prompts, or other videos since
+    wanted = asked.get("wanted") or standard_names(files, prompts)
+    if not set(wanted).intersection(files):
+        raise UsageError(f"{path}: holds no video named <prompt>-<0..2>.mp4")
+    place = {"folder": Path(asked["videos"]), "mode": asked["mode"]} if asked else {}
+    result = collect(scores, wanted, name=name, **place)
+    print(format_result(result))
+    allowed = args.allow_missing or asked.get("allow_missing")
+    incomplete = result.failed or (result.missing and not allowed)
+    return 1 if incomplete or not result.rows else 0
+
+
 def main(argv: list[str] | None = None) -> int:
     args, rest = parse_args(argv)
     prompts = read_prompts(args.prompts) if args.prompts else None
     if args.videos is None:
-        path = Path(rest[0])
-        scores = read_scores(path)
-        name = args.name or (path if path.is_dir() else path.parent).resolve().name
-        files = [Path(row["video_path"]).name for row in scores["videos"] + scores["failed"]]
-        wanted = standard_names(files, prompts)
-        if not set(wanted).intersection(files):
-            raise UsageError(f"{path}: holds no video named <prompt>-<0..2>.mp4")
-        result = collect(scores, wanted, name=name)
-        print(format_result(result))
-        incomplete = result.failed or (result.missing and not args.allow_missing)
-        return 1 if incomplete or not result.rows else 0
+        return read_results(Path(rest[0]), args, prompts)
     name = args.name or args.videos.resolve().name
     output = args.output or Path("results") / name
     try:

@@ -8,7 +8,7 @@ from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.configs.places import ROOT, home
 from human_anomaly.configs.values import SCORING_KEYS
 from human_anomaly.data.download.fetch import FetchError
-from human_anomaly.models.scoring.results import count, first_five, mean_interval
+from human_anomaly.models.scoring.results import count, csv_table, first_five, mean_interval
 from human_anomaly.models.weights import (
     RELEASE_CONFIG,
     RELEASE_DETECTOR_CONFIG,
@@ -17,7 +17,7 @@ from human_anomaly.models.weights import (
     read_lock,
 )
 from human_anomaly.tools.vbench2.prompts import CUSTOM, DIMENSION, STANDARD
-from human_anomaly.utils import UsageError, write_json
+from human_anomaly.utils import UsageError, atomic_write, write_json
 
 PUBLISHED = {
     "HunyuanVideo": 88.58,
@@ -34,6 +34,7 @@ class Evaluation:
 
     name: str
     rows: list[dict]  # {"video_path", "video_results"}
+    scored: list[dict]  # their rows of scores.json
     missing: list[str] = field(default_factory=list)  # file names
     failed: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -59,6 +60,7 @@ def collect(
     result = Evaluation(
         name,
         [{"video_path": row["video_path"], "video_results": benchmark_score(row)} for row in rows],
+        rows,
         missing=[name for name in wanted if name not in scored and name not in broken],
         failed=[name for name in wanted if name not in scored and name in broken],
         left_out=sorted(scored.keys() - set(wanted)),
@@ -93,7 +95,7 @@ def benchmark_score(row: dict) -> float:
 
 
 def write_result(result: Evaluation, output: Path) -> Path:
-    """Write `<name>_eval_results.json` as the benchmark does; return its path.
+    """Write `<name>_eval_results.json` as the benchmark does, and a table as CSV; return its path.
 
     A second key says which videos are missing or failed, if any.
     """
@@ -106,7 +108,21 @@ def write_result(result: Evaluation, output: Path) -> Path:
         }
     path = output / f"{result.name}_eval_results.json"
     write_json(path, content)
+    with atomic_write(path.with_suffix(".csv")) as file:
+        file.write(_table(result))
     return path
+
+
+def _table(result: Evaluation) -> str:
+    """Return a line of CSV per expected video; one without views counts as 1 in the benchmark."""
+    rows = []
+    for row, scored in zip(result.rows, result.scored, strict=True):
+        counts = [scored.get(key) for key in ("tracks", "views", "abnormal_views")]
+        rows.append([row["video_path"], row["video_results"], "scored", *counts])
+    for words, names in (("missing", result.missing), ("failed", result.failed)):
+        rows += [[name, None, words, None, None, None] for name in names]
+    header = ["video_path", "video_results", "state", "people", "views", "abnormal_views"]
+    return csv_table(header, rows)
 
 
 def format_result(result: Evaluation) -> str:

@@ -70,18 +70,21 @@ def standard_names(present: Iterable[str], prompts: list[str] | None) -> list[st
     """Return the file names that the benchmark expects, in its order.
 
     Without `prompts`, the prompts are taken from the files `present` and sorted, which leaves out
-    a prompt without any video.
+    a prompt without any video. A file's suffix may be in any case.
     """
+    present = sorted(present)  # .MP4 before .mp4, which is the name that the benchmark knows
     if prompts is None:
         parsed = [prompt_and_index(name) for name in present]
         prompts = sorted({prompt for prompt, index in filter(None, parsed) if index < PER_PROMPT})
     starts = dict.fromkeys(prompt[:_NAME_LENGTH] for prompt in prompts)  # cut ones may be equal
-    return [f"{start}-{index}.mp4" for start in starts for index in range(PER_PROMPT)]
+    named = {name[:-4] + name[-4:].lower(): name for name in present}
+    wanted = [f"{start}-{index}.mp4" for start in starts for index in range(PER_PROMPT)]
+    return [named.get(name, name) for name in wanted]
 
 
 def mp4_names(folder: Path) -> list[str]:
     """Return the names of the .mp4 files directly in `folder`, sorted; hidden ones are left out."""
     if not folder.is_dir():
         raise UsageError(f"--videos: no such folder: {folder}")
-    files = (path for path in folder.iterdir() if path.suffix == ".mp4" and path.is_file())
+    files = (path for path in folder.iterdir() if path.suffix.lower() == ".mp4" and path.is_file())
     return sorted(path.name for path in files if not path.name.startswith("."))

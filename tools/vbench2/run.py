@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from human_anomaly.configs.defaults import PARTS
+from human_anomaly.data.runs.marks import read_object
 from human_anomaly.models.scoring.results import count, first_five, read_scores
 from human_anomaly.tools.vbench2.evaluation import Evaluation, collect
 from human_anomaly.tools.vbench2.prompts import CUSTOM, STANDARD, mp4_names, standard_names
-from human_anomaly.utils import UsageError, world_size
+from human_anomaly.utils import UsageError, world_size, write_json
 
 WEIGHT_FLAGS = ("--detector-config", "--detector-weights", *(f"--{part}-model" for part in PARTS))
+
+ASKED = "vbench2.json"  # in the folder of results: what was asked, for whoever reads them later
 
 
 class RunError(Exception):
@@ -64,7 +67,7 @@ def evaluate(
         flags = ["--release", *flags]
     inputs = [videos / file for file in sorted(found)]
     if mode == CUSTOM:  # a pattern, because a command line may not hold all names
-        inputs = [f"{glob.escape(str(videos))}/*.mp4"]
+        inputs = [f"{glob.escape(str(videos))}/*.[mM][pP]4"]
     path = output / "scores.json"
     before = path.stat().st_mtime_ns if path.is_file() else None
     status = run_script("inference.py", *flags, "--output", output, "--video", *inputs)
@@ -75,13 +78,29 @@ def evaluate(
         )
     if not written and world_size() > 1:
         return None
-    result = collect(read_scores(path), wanted, name=name, folder=videos, mode=mode)
+    scores = read_scores(path)
+    asked = {"name": name, "mode": mode, "videos": str(videos), "allow_missing": allow_missing}
+    write_json(output / ASKED, asked | {"wanted": wanted})
+    result = collect(scores, wanted, name=name, folder=videos, mode=mode)
     if unknown := sorted(found.intersection(result.missing)):
         raise RunError(
             status, f"{path}: holds neither a score nor an error for {first_five(unknown)}"
         )
-    result.left_out = sorted(set(present).difference(wanted))
+    names = {path.name for path in videos.iterdir() if not path.name.startswith(".")}
+    result.left_out = sorted(names.difference(wanted))
     return result
+
+
+def read_asked(folder: Path) -> dict:
+    """Return what `evaluate` kept in a folder of results, {} where it did not write them."""
+    path, types = folder / ASKED, {"name": str, "mode": str, "videos": str, "wanted": list}
+    if not path.exists():
+        return {}
+    asked = read_object(path) or {}
+    whole = all(isinstance(asked.get(key), kind) for key, kind in types.items())
+    if not whole or not all(isinstance(name, str) for name in asked["wanted"]):
+        raise UsageError(f"{path}: expected {', '.join(types)} as tools.vbench2 writes; delete it")
+    return asked
 
 
 def _check_videos(

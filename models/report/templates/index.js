@@ -36,20 +36,21 @@ function startTable(table) {
 function startGallery(chips, gallery) {
   const most = 24;
   chips.addEventListener("click", (event) => {
-    const part = event.target.dataset.part;
-    if (part === undefined) return;
+    const { group } = event.target.dataset;
+    if (group === undefined) return;
     for (const chip of chips.children) {
       chip.setAttribute("aria-pressed", String(chip === event.target));
     }
     let shown = 0;
     for (const crop of gallery.children) {
-      const wanted = part === "" || crop.dataset.part === part;
+      const wanted = group === "" || crop.dataset.group === group;
       crop.hidden = !wanted || shown >= most;
       shown += wanted;
     }
   });
 }
 
-startTable(document.querySelector("table.videos"));
+const table = document.querySelector("table.videos");
+if (table) startTable(table);
 const chips = document.querySelector(".chips");
 if (chips) startGallery(chips, document.querySelector(".gallery"));

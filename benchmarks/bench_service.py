@@ -1,7 +1,7 @@
 """What the service costs: throughput and latency of clips, in-process and over HTTP.
 
-    python -m tests.benchmarks.bench_service --size demo --clips 16
-    python -m tests.benchmarks.bench_service --size xl --clips 2 --device cuda
+    python -m benchmarks.bench_service --size demo --clips 16
+    python -m benchmarks.bench_service --size xl --clips 2 --device cuda
 
 Clips are 16 x 480 x 480 with 2 people in each frame, as rewards score them. The weights of `xl` are
 drawn by name, so every frame gets fixed people after the real passes (see bench_scoring.py).
@@ -20,6 +20,15 @@ import numpy as np
 import torch
 import uvicorn
 
+from benchmarks.bench_scoring import (
+    ROOT,
+    FixedPeople,
+    FixedPredictor,
+    config_of,
+    detector_files,
+    write_weights,
+)
+from benchmarks.machine import describe
 from human_anomaly.demo.paths import WEIGHTS
 from human_anomaly.models.device import choose_device
 from human_anomaly.models.scoring.each import OneByOne
@@ -30,15 +39,6 @@ from human_anomaly.models.serving.reports import Reports
 from human_anomaly.rewards import Reward
 from human_anomaly.rewards import human_anatomy as make_reward
 from human_anomaly.utils import quiet_libraries
-from tests.benchmarks.bench_scoring import (
-    ROOT,
-    FixedPeople,
-    FixedPredictor,
-    config_of,
-    detector_files,
-    write_weights,
-)
-from tests.benchmarks.machine import describe
 
 
 def parse_args() -> argparse.Namespace:

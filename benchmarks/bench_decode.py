@@ -1,8 +1,8 @@
 """Time and memory of decoding alone, and whole runs of two versions, side by side in one run.
 
-    python tests/benchmarks/bench_decode.py time               # the reader and OpenCV, 1080p H.264
-    python tests/benchmarks/bench_decode.py memory             # 2,000 frames of 1080p, then 8K
-    python tests/benchmarks/bench_decode.py runs --before DIR  # inference.py here and in a checkout
+    python benchmarks/bench_decode.py time               # the reader and OpenCV, 1080p H.264
+    python benchmarks/bench_decode.py memory             # 2,000 frames of 1080p, then 8K
+    python benchmarks/bench_decode.py runs --before DIR  # inference.py here and in a checkout
 
 Times are medians of rounds that alternate between the two.
 """
@@ -19,18 +19,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import cv2
 import numpy as np
-from videos import encode
 
 from human_anomaly.data.sources import Source
 from human_anomaly.data.stream import prefetch
 from human_anomaly.data.video import FrameReader
+from tests.videos import encode
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def moving(count: int, width: int, height: int):
@@ -105,9 +102,18 @@ def show_memory(frames: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for size, count in ((1920, 1080), frames), ((7680, 4320), 24):
             path = Path(folder) / f"{size[0]}.mp4"
-            making = [sys.executable, __file__, "make", "--file", str(path), "--frames", str(count)]
+            making = [
+                sys.executable,
+                "-m",
+                __spec__.name,
+                "make",
+                "--file",
+                str(path),
+                "--frames",
+                str(count),
+            ]
             subprocess.run([*making, "--size", *map(str, size)], check=True)
-            reading = [sys.executable, __file__, "read", "--file", str(path)]
+            reading = [sys.executable, "-m", __spec__.name, "read", "--file", str(path)]
             subprocess.run(reading, check=True)
 
 

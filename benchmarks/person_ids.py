@@ -1,5 +1,5 @@
 """Do people keep their number? Drawn videos, whose truth knows who is who, found by the demo's
-detector: `python -m tests.benchmarks.person_ids [--videos 60]`.
+detector: `python -m benchmarks.person_ids [--videos 60]`.
 
 Kept: of the frames in which a true person is found (IoU of 0.5 or more), the share in which the
 person has the number that it has most often. IDF1: numbers are assigned to true people once for

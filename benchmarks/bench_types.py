@@ -1,6 +1,6 @@
 """What each number type costs: CPU seconds of one core, a pass of XL and eight crops of ViT-B.
 
-    python -m tests.benchmarks.bench_types [--repeat 3]
+    python -m benchmarks.bench_types [--repeat 3]
 
 The rows show what fast mode could gain with more or fewer layers in int8. Types take turns, so
 that a machine whose speed changes meanwhile treats them alike; the least of the repeats is shown.
@@ -15,6 +15,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from benchmarks.bench_scoring import (
+    ROOT,
+    config_of,
+    detector_files,
+    load_classifiers,
+    write_weights,
+)
+from benchmarks.machine import describe, matrix_rate
 from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.data.stream import keep_to_one_core
 from human_anomaly.models.classifier import in_type
@@ -26,14 +34,6 @@ from human_anomaly.models.device import name_of
 from human_anomaly.models.yolo_world.build import load_detector, read_config
 from human_anomaly.models.yolo_world.predictor import _compute_in, _fold
 from human_anomaly.utils import quiet_libraries
-from tests.benchmarks.bench_scoring import (
-    ROOT,
-    config_of,
-    detector_files,
-    load_classifiers,
-    write_weights,
-)
-from tests.benchmarks.machine import describe, matrix_rate
 
 CPU = torch.device("cpu")
 INT8_PARTS = (  # of the detector; fast mode takes the third set

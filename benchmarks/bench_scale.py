@@ -1,6 +1,6 @@
 """What a whole scoring command costs: start-up, length of a video, processes; demo weights, CPU.
 
-    python -m tests.benchmarks.bench_scale [--repeat 3] [start-up] [length] [processes]
+    python -m benchmarks.bench_scale [--repeat 3] [start-up] [length] [processes]
 
 Every row is `inference.py` (or torchrun) run from the shell `--repeat` times; medians. Processes
 are kept to cores with `taskset`. The rows of a table score the same frames.
@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.machine import describe
 from human_anomaly.utils import read_jsonl
-from tests.benchmarks.machine import describe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 VIDEOS = ROOT / "demo" / "videos"
 LENGTHS = (20, 200, 2000)
 TABLES = ("start-up", "length", "processes")

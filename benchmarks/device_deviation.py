@@ -1,7 +1,7 @@
 """How far fast mode's way on a GPU is from exact mode, computed here on the CPU.
 
-    python -m tests.benchmarks.device_deviation                      # the demo's videos and weights
-    python -m tests.benchmarks.device_deviation --video clip.mp4 --size s
+    python -m benchmarks.device_deviation                      # the demo's videos and weights
+    python -m benchmarks.device_deviation --video clip.mp4 --size s
 
 Pictures are cut and resized by a GPU's operations; only TF32 in the detector's head is left out.
 """
@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from human_anomaly.configs.parts import PARTS
-from human_anomaly.data.video import Source
-from human_anomaly.demo.paths import VIDEOS
-from human_anomaly.demo.truth import overlaps
-from human_anomaly.models.detector import PartDetector
-from human_anomaly.models.scoring.scorer import VideoScorer
-from tests.benchmarks.bench_scoring import (
+from benchmarks.bench_scoring import (
     ROOT,
     config_of,
     detector_files,
     load_classifiers,
     write_weights,
 )
+from human_anomaly.configs.parts import PARTS
+from human_anomaly.data.video import Source
+from human_anomaly.demo.paths import VIDEOS
+from human_anomaly.demo.truth import overlaps
+from human_anomaly.models.detector import PartDetector
+from human_anomaly.models.scoring.scorer import VideoScorer
 
 WAYS = {
     "exact": {},

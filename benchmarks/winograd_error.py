@@ -1,6 +1,6 @@
 """How exact the detector is with Winograd's method: its distance from the same network in float64.
 
-    python -m tests.benchmarks.winograd_error --video clip.mp4 --size xl [--frames 3]
+    python -m benchmarks.winograd_error --video clip.mp4 --size xl [--frames 3]
 
 Largest differences over all places of the frames: of a box's sides in pixels of the letterboxed
 frame, and of a score. Rows: direct convolutions, the usual points, and those of models/winograd.py.
@@ -14,13 +14,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from benchmarks.bench_scoring import ROOT, detector_files, write_weights
 from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models.cpu import winograd
 from human_anomaly.models.detector import prompt_set
 from human_anomaly.models.yolo_world.predictor import Options, Predictor
 from human_anomaly.utils import quiet_libraries
-from tests.benchmarks.bench_scoring import ROOT, detector_files, write_weights
 
 USUAL = (0, 1, -1, 2, -2)
 

@@ -1,6 +1,6 @@
 """What cropping costs: crops per second, and the shares of decoding, detection and encoding.
 
-    python -m tests.benchmarks.bench_preprocess --video clip.mp4 --size s
+    python -m benchmarks.bench_preprocess --video clip.mp4 --size s
 
 Weights are drawn by name, so what the network finds means nothing: every frame gets a fixed list of
 people, each with a face and two hands, after the real passes have run. Each stage runs alone first,
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+from benchmarks.bench_scoring import CONFIG, FixedPeople, FixedPredictor, write_weights
+from benchmarks.machine import describe
 from human_anomaly import preprocess
 from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.configs.machine import cores_per_process
@@ -26,10 +28,8 @@ from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models import detector as detection
 from human_anomaly.models.device import choose_device
 from human_anomaly.utils import quiet_libraries
-from tests.benchmarks.bench_scoring import CONFIG, FixedPeople, FixedPredictor, write_weights
-from tests.benchmarks.machine import describe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:

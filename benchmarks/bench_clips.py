@@ -1,6 +1,6 @@
 """Frames in memory: many clips in one call of `score_frames` against one call for each clip.
 
-    python -m tests.benchmarks.bench_clips [--clips 64] [--frames 16] [--device auto] [--repeat 3]
+    python -m benchmarks.bench_clips [--clips 64] [--frames 16] [--device auto] [--repeat 3]
 
 The clips are cut from the demo's videos, and both ways are timed in turn after one warm-up call.
 """
@@ -12,11 +12,11 @@ import time
 import numpy as np
 import torch
 
+from benchmarks.machine import describe
 from human_anomaly.configs.places import ROOT
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.hubconf import human_anatomy
 from human_anomaly.models.device import choose_device
-from tests.benchmarks.machine import describe
 
 
 def parse_args() -> argparse.Namespace:

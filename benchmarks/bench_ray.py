@@ -1,6 +1,6 @@
 """What a Ray cluster's actors gain and cost: two against one, memory, the scheduler alone; CPU.
 
-    python -m tests.benchmarks.bench_ray [actors] [memory] [scheduler] [folder]
+    python -m benchmarks.bench_ray [actors] [memory] [scheduler] [folder]
 
 actors: 24 videos in one actor of one core, then in two. memory: 1,000 videos of two frames in one
 job; what the driver and the object store hold meanwhile. scheduler: items that nothing is done
@@ -23,12 +23,12 @@ from pathlib import Path
 import cv2
 import torch
 
+from benchmarks.bench_scale import VIDEOS, frames_of, loop
+from benchmarks.machine import describe
 from human_anomaly import inference
 from human_anomaly.data.runs.jobs import JobFolder
 from human_anomaly.data.runs.on_ray import ray_actors
 from human_anomaly.data.video import Source
-from tests.benchmarks.bench_scale import VIDEOS, frames_of, loop
-from tests.benchmarks.machine import describe
 from tests.ray_cluster import Cluster, start_cluster
 
 TABLES = ("actors", "memory", "scheduler", "folder")

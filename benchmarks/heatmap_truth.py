@@ -1,7 +1,7 @@
 """Does the heatmap's peak lie on the anomaly? Measured on the drawn world, whose truth is known.
 
     python -m demo.world --output build/heatmap/random --videos 60 --seed 910000
-    python tests/benchmarks/heatmap_truth.py build/heatmap/random
+    python -m benchmarks.heatmap_truth build/heatmap/random
 
 Takes the true boxes of abnormal parts, as scoring would cut them; of those flagged by the demo's
 classifiers, counts crops whose peak lies in an anomaly's box. Boxes of half the crop or more are
@@ -9,15 +9,12 @@ left out: they are hit by chance. Chance is the mean share of the crop that the 
 """
 
 import argparse
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from human_anomaly.configs.defaults import PARTS, get_config, thresholds
 from human_anomaly.data.crops import cut, square_box

@@ -1,6 +1,6 @@
 """Speed of one training step and of the data loader.
 
-    python -m tests.benchmarks.bench_training
+    python -m benchmarks.bench_training
 
 A row per setting of main_finetune.py, each in a process of its own: images/s, peak memory, and
 the share of the machine's measured matrix rate (operations counted by torch's flop counter, as
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.machine import describe, matrix_rate, peak_memory
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.data.dataset import read_manifest
@@ -28,9 +29,8 @@ from human_anomaly.models.classifier import AnomalyClassifier, shape_of
 from human_anomaly.models.device import fast_dtype, set_matmul_precision
 from human_anomaly.models.training import recipe
 from human_anomaly.models.training.engine import train_step
-from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 YAML = "configs/vit_base__800ep/simmim_finetune__vit_base__img224__800ep.yaml"
 MODES = {
     "fp32": ("--precision", "fp32"),
@@ -84,6 +84,13 @@ def count_operations(config) -> float:
     return counter.get_total_flops() / 2
 
 
+def random_batch(count: int, size: int, pinned: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return random images (count, size, size, 3) uint8 and their targets, 0 and 1 in turn."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
+    return images.pin_memory() if pinned else images, torch.arange(count) % 2
+
+
 def run_one(args) -> dict:
     """Time the steps of one mode in this process."""
     cuda = torch.cuda.is_available()
@@ -93,13 +100,7 @@ def run_one(args) -> dict:
     set_matmul_precision(config.TRAIN.PRECISION)
     crops = 1000 * args.batch_size  # so that an epoch has 1000 steps
     state = recipe.build_state(config, crops, device)
-    generator = torch.Generator().manual_seed(0)
-    size = config.DATA.IMG_SIZE
-    images = torch.randint(
-        0, 256, (args.batch_size, size, size, 3), dtype=torch.uint8, generator=generator
-    )
-    images = images.pin_memory() if cuda else images
-    batch = [(images, torch.arange(args.batch_size) % 2)]
+    batch = [random_batch(args.batch_size, config.DATA.IMG_SIZE, cuda)]
     criterion, augment = torch.nn.BCEWithLogitsLoss(), recipe.build_augment(config, device)
     state.model.train()
 
@@ -157,7 +158,7 @@ def profile(step: Callable[[int], float], device: torch.device, most: int = 6) -
 def start(args, mode: str) -> dict | None:
     """Run one mode in a process of its own; None if it fails."""
     command = [
-        *(sys.executable, "-m", "tests.benchmarks.bench_training", "--one", mode),
+        *(sys.executable, "-m", "benchmarks.bench_training", "--one", mode),
         *("--cfg", args.cfg, "--batch-size", str(args.batch_size), "--steps", str(args.steps)),
         *("--threads", str(args.threads), *(["--profile"] if args.profile else [])),
         *(["--cpu-seconds"] if args.cpu_seconds else []),

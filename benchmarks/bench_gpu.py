@@ -1,6 +1,6 @@
 """Everything that concerns a GPU, in one command for a lease of minutes; see gpu.sh.
 
-    python -m tests.benchmarks.bench_gpu [--seconds 480] [--output FILE] [--cpu]
+    python -m benchmarks.bench_gpu [--seconds 480] [--output FILE] [--cpu]
 
 Each section runs in a process of its own for as long as its cap allows. A row is written the moment
 it is known. The same command again measures what is missing. Weights are drawn by name; every frame
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.gpu_sections import ROOT, SECTIONS
 from human_anomaly.utils import read_jsonl, write_json
-from tests.benchmarks.gpu_sections import ROOT, SECTIONS
 
 ERROR_LINES = 60
 # (what, section, row, figure, aim, whether more is better), for one H100 and size XL
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace, results: Results, section: str, seconds: float
     with tempfile.TemporaryDirectory() as folder:
         file, errors = Path(folder) / "rows.jsonl", Path(folder) / "errors.txt"
         file.write_text("".join(json.dumps(r) + "\n" for r in results.section(section)["rows"]))
-        command = [sys.executable, "-m", "tests.benchmarks.bench_gpu", "--one", section, str(file)]
+        command = [sys.executable, "-m", "benchmarks.bench_gpu", "--one", section, str(file)]
         with errors.open("w") as stream:
             child = subprocess.Popen(
                 command + ["--cpu"] * args.cpu, cwd=ROOT, stderr=stream, start_new_session=True

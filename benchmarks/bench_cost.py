@@ -1,6 +1,6 @@
 """What a million clips cost on GPUs, on paper: CPU work measured here, GPU rates from elsewhere.
 
-    python -m tests.benchmarks.bench_cost --video clip.mp4
+    python -m benchmarks.bench_cost --video clip.mp4
 
 The video's frames, again and again, are encoded as clips of five seconds. CPU seconds are those of
 all threads, so a busy machine changes them little. What a GPU does is not measured: see `RATES`.
@@ -17,12 +17,12 @@ import cv2
 import torch
 from PIL import Image
 
+from benchmarks.bench_scale import frames_of
+from benchmarks.machine import describe
 from human_anomaly.data.crops import cut, square_box
 from human_anomaly.data.transforms import build_eval_transform
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models.yolo_world.letterbox import Letterbox
-from tests.benchmarks.bench_scale import frames_of
-from tests.benchmarks.machine import describe
 
 CLIPS, FRAMES, FPS = 1_000_000, 120, 24
 PEOPLE, PARTS = 2, 4  # people a frame; each a body, a face and two hands

@@ -2,7 +2,7 @@
 
     python inference.py --video DIR --output exact
     python inference.py --video DIR --output fast --fast
-    python -m tests.benchmarks.fast_deviation exact fast
+    python -m benchmarks.fast_deviation exact fast
 
 People are matched by the overlap of their boxes, frame by frame.
 """

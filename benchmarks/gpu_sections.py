@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import bench_scoring
+from benchmarks.clips import first_frames
+from benchmarks.machine import describe, matrix_rate, peak_memory
 from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.models.device import fast_dtype, name_of, own_precision
 from human_anomaly.utils import quiet_libraries
-from tests.benchmarks import bench_scoring
-from tests.benchmarks.clips import first_frames
-from tests.benchmarks.machine import describe, matrix_rate, peak_memory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 VIDEO = ROOT / "demo/videos/hand_fused.mp4"  # 720p
 FLOAT32 = torch.float32
 Work = Callable[[], dict]
@@ -165,7 +165,7 @@ def reference(args) -> Iterator[tuple[str, Work]]:
 
 def training(args, modes: tuple[str, ...] = ("bf16", "fp32")) -> Iterator[tuple[str, Work]]:
     """Training images a second."""
-    from tests.benchmarks import bench_training
+    from benchmarks import bench_training
 
     batch = 8 if args.cpu else 128
     cfg = "configs/demo/demo.yaml" if args.cpu else bench_training.YAML

@@ -3,12 +3,12 @@
 # Python 3.12 on x86-64 Linux, beside torch 2.11, torchvision and what scientific images have
 # (numpy, scipy, scikit-learn, matplotlib, OpenCV, Pillow, PyYAML, tqdm, filelock, Jinja2, pygments ..).
 #
-#   tests/benchmarks/gpu_wheels.sh [FOLDER]        here, with network
+#   benchmarks/gpu_wheels.sh [FOLDER]        here, with network
 #   pip install --no-index --no-deps --find-links build/gpu_wheels build/gpu_wheels/*.whl     there
 #
 # PYTHON names the interpreter whose pip is used. The last line is the size of all.
 set -eu
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 python=.venv/bin/python
 [ -x "$python" ] || python=python3
 folder=${1:-build/gpu_wheels}
