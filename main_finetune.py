@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 from timm.utils import random_seed
+from torch.distributed.elastic.multiprocessing.errors import record
 
-from human_anomaly.configs.defaults import PARTS, differences, get_config, thresholds
+from human_anomaly.configs.defaults import PARTS, differences, get_config
 from human_anomaly.configs.machine import cores_per_process, number_in
 from human_anomaly.data.checks import (
     check_images,
@@ -28,11 +29,12 @@ from human_anomaly.data.checks import (
     warn_of_shared_images,
 )
 from human_anomaly.data.dataset import Manifest, read_batches, worker_errors
-from human_anomaly.models.checkpoint import read_checkpoint
+from human_anomaly.models.checkpoint import own_settings, read_checkpoint
 from human_anomaly.models.classifier import load_classifier
 from human_anomaly.models.device import set_matmul_precision
 from human_anomaly.models.training import calibrate, engine, recipe, run_folder
-from human_anomaly.models.training.metrics import measure, predict
+from human_anomaly.models.training.history import History, check_tensorboard
+from human_anomaly.models.training.metrics import evaluate
 from human_anomaly.models.training.random_states import random_states, set_random_states
 from human_anomaly.models.training.report import check_report, save_report
 from human_anomaly.utils import (
@@ -65,7 +67,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--part", dest="DATA.PART", choices=PARTS, help=text)
     text = "which label in the JSONL means abnormal (default: auto; the log says which and why)"
     add("--abnormal-label", dest="DATA.ABNORMAL_LABEL", choices=("auto", "0", "1"), help=text)
-    text = "SimMIM pre-training file to start from"
+    text = "file to start from: SimMIM's pre-training, or a classifier, released or of a run"
     add("--pretrained", dest="PRETRAINED", metavar="FILE", help=text)
     text = "checkpoint to go on from if --output holds none; with --eval, the one to measure"
     add("--resume", dest="MODEL.RESUME", metavar="FILE", help=text)
@@ -81,12 +83,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     text = "torch.compile the network: a minute of waiting, then faster steps"
     add("--compile", dest="TRAIN.COMPILE", action=switch, default=None, help=text)
     add("--seed", dest="SEED", metavar="N", type=int, help="seed of everything random")
-    text = "measure --resume (or the newest checkpoint in --output) and write the report"
+    text = "measure --resume, such as RUN/best.pth (default: the newest in --output), and report"
     add("--eval", action=switch, help=text)
     text = "after training, fit the scores to the part's threshold: writes ckptN.calibrated.pth"
     add("--calibrate", action=switch, help=text)
     text = "with --calibrate: the share of normal crops to flag (default: p becomes a probability)"
     add("--false-flags", metavar="SHARE", type=float, help=text)
+    add("--tensorboard", action=switch, help="also write the curves to OUTPUT/tensorboard")
     add("--skip-check", action=switch, help="do not open every image first")
     text = "check everything, write labels.jpg, print the plan, and stop"
     add("--dry-run", action=switch, help=text)
@@ -98,7 +101,13 @@ def parse_args(argv=None) -> argparse.Namespace:
 def read_settings(args: argparse.Namespace):
     """Return the merged, frozen settings; raises UsageError that names a missing or wrong flag."""
     flags = {key: v for key, v in vars(args).items() if key.isupper() and v is not None}
+    if args.eval and args.cfg is None and "OUTPUT" in flags:
+        measured = flags.get("MODEL.RESUME") or Path(flags["OUTPUT"], "last.pth")
+        if saved := own_settings(measured):
+            args.cfg, args.opts = saved, ["MODEL.RESUME", "''", *args.opts]
     config = get_config(args.cfg, args.opts, flags)
+    if args.tensorboard:
+        check_tensorboard()
     needed = {"--val-path": config.DATA.VAL_PATH, "--output": config.OUTPUT}
     if not args.eval:
         needed = {"--train-path": config.DATA.TRAIN_PATH, **needed}
@@ -132,12 +141,6 @@ def read_crops(config, path: str) -> Manifest:
     )
 
 
-def evaluate(config, model: torch.nn.Module, crops: Manifest, loader, device: torch.device):
-    """Return (logits, metrics) of all crops, at the threshold of their part (unknown: 0.5)."""
-    logits = predict(model, loader, len(crops), device=device, precision=config.TRAIN.PRECISION)
-    return logits, measure(crops.targets, logits, thresholds(config).get(crops.part, 0.5))
-
-
 def train(config, args: argparse.Namespace, device: torch.device) -> None:
     """Check everything, show the labels, and train; a dry run stops before the first step."""
     folder = Path(config.OUTPUT)
@@ -151,7 +154,7 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
         warn_of_shared_images(train_crops, val_crops)
         state = recipe.build_state(config, len(train_crops), device)
         random_seed(config.SEED, rank())  # other crops, so other random numbers
-        run_folder.resume(state, None if holds_other_run else folder, config.MODEL.RESUME)
+        resumed = run_folder.resume(state, None if holds_other_run else folder, config.MODEL.RESUME)
     if len(set(starts := gather_objects(state.next_epoch))) > 1:
         stop_all(f"--output: not shared by all machines: processes would start at epochs {starts}")
     if not args.skip_check:
@@ -167,13 +170,15 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
     if args.dry_run:
         return
     if rank() == 0:
-        run_folder.begin(folder, config, state, clear_first=holds_other_run)
-    measured = train_epochs(config, state, train_crops, val_crops)
+        run_folder.begin(folder, config, state, resumed, clear_first=holds_other_run)
+    measured = train_epochs(config, state, train_crops, val_crops, tensorboard=args.tensorboard)
     wanted = {"calibrated": args.calibrate, "false_flags": args.false_flags}
     finish(config, state, val_crops, measured, **wanted)
 
 
-def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops):
+def train_epochs(
+    config, state: run_folder.TrainingState, train_crops, val_crops, *, tensorboard: bool
+):
     """Train, measure and save the epochs that are left; return the last (logits, metrics)."""
     folder, device, epochs = Path(config.OUTPUT), state.device, config.TRAIN.EPOCHS
     epochs_left = range(state.next_epoch, epochs)
@@ -181,9 +186,9 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
     take_step = recipe.build_step(config, network, state)
     batches = read_batches(recipe.load_train(config, train_crops, epochs_left))
     val_loader = recipe.load_val(config, val_crops)
-    step_log = engine.StepLog(
-        folder, train_crops.names, epochs, state.steps_per_epoch, config.PRINT_FREQ
-    )
+    steps = state.steps_per_epoch
+    history = History(folder, steps, state.next_epoch, tensorboard=tensorboard)
+    step_log = engine.StepLog(history, train_crops.names, epochs, steps, config.PRINT_FREQ)
     measured = None
     for epoch in epochs_left:
         train_loss = engine.train_one_epoch(
@@ -201,18 +206,9 @@ def train_epochs(config, state: run_folder.TrainingState, train_crops, val_crops
         metrics = measured[1]
         set_random_states(states, device)
         state.finish_epoch(epoch, metrics)
-        engine.log_epoch(folder, train_loss, metrics, state)
+        engine.log_epoch(history, train_loss, metrics, state)
         run_folder.save_epoch(
-            folder,
-            state,
-            {
-                "epoch": epoch,
-                "metrics": metrics,
-                "config": config.dump(),
-                "abnormal_label": train_crops.abnormal_label,
-            },
-            states,
-            numbered=run_folder.is_numbered(epoch, config),
+            folder, config, state, metrics, states, abnormal_label=train_crops.abnormal_label
         )
     return measured
 
@@ -240,18 +236,24 @@ def finish(
         loader = recipe.load_val(config, crops)
         measured = evaluate(config, state.model, crops, loader, state.device)
     logits, metrics = measured
+    run_folder.tell_best(checkpoint, metrics, state.best)
     if not is_due:
         save_report(folder, checkpoint, crops, logits, metrics)
         return
-    after, metrics = calibrate.calibrate_file(
-        checkpoint,
-        target,
-        crops,
-        logits,
-        threshold=metrics["threshold"],
-        false_flags=false_flags,
-        abnormal_index=config.MODEL.ABNORMAL_INDEX,
-    )
+    try:
+        with shared_errors():
+            after, metrics = calibrate.calibrate_file(
+                checkpoint,
+                target,
+                crops,
+                logits,
+                threshold=metrics["threshold"],
+                false_flags=false_flags,
+                abnormal_index=config.MODEL.ABNORMAL_INDEX,
+            )
+    except UsageError:  # too poor a model: its report tells more
+        save_report(folder, checkpoint, crops, logits, metrics)
+        raise
     save_report(folder, target, crops, after, metrics, before=logits)
 
 
@@ -290,4 +292,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, (OSError,))
+    run_main(record(main), (OSError,))  # torchrun prints a recorded error last

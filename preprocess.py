@@ -50,6 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     inputs = "videos, images, folders, globs; a folder of images is one video"
     label = "label of all crops of these inputs: 0 normal (real videos), 1 abnormal (default: none)"
     split = "share of the videos for {part}_test.jsonl, the others for {part}_train.jsonl (none)"
+    every = "one label for a person's crops of N successive cropped frames (1: a label each)"
     add("--input", nargs="+", required=True, metavar="PATH", help=inputs)
     add("--output", required=True, metavar="DIR", help="folder for crops and lists")
     detector = {"required": True, "metavar": "FILE"}
@@ -59,6 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--min-size", type=at_least(0), default=0, help="leave out squares of smaller sides (0)")
     add("--format", choices=("jpg", "png"), default="jpg", help="file format of the crops (jpg)")
     add("--train-test-split", type=float, metavar="SHARE", help=split)
+    add("--label-every", type=at_least(1), default=1, metavar="N", help=every)
     add("--batch-size", type=at_least(1), default=4, help="frames per detector batch (4)")
     add("--overwrite", action="store_true", help="replace crops made with other settings")
     add_shared_flags(add, "crop")
@@ -85,6 +87,7 @@ class Options:
     min_size: int
     format: str
     label: int | None
+    label_every: int
 
 
 def describe(options: Options) -> dict:
@@ -106,6 +109,7 @@ def describe(options: Options) -> dict:
         "format": options.format,
         "decoder": DECODER,
         "colours": options.config.VIDEO.COLOURS,
+        **({"label_every": options.label_every} if options.label_every > 1 else {}),
         **other_texts(PARTS),
     }
 
@@ -126,6 +130,7 @@ def plan(args: argparse.Namespace, options: Options) -> tuple:
         logger.info(f"skipped below the inputs: {found.said()}")
     folder = CropFolder(args.output, describe(options))
     todo = folder.plan(sources, options.label, overwrite=args.overwrite)
+    folder.tell_split(sources, options.label, args.train_test_split)
     if done := len(sources) - len(todo.todo):
         logger.info(f"{done} of {len(sources)} videos are cropped already")
     return folder, todo, [{"video_path": path, "error": error} for path, error in unusable]
@@ -154,7 +159,9 @@ def load_detector(options: Options) -> tuple[Callable, int]:
 def load_cropper(options: Options, folder, on_frame: Callable = lambda: None) -> Callable:
     """Return a function that crops a source into `folder` and returns its summary."""
     from human_anomaly.data.cropping.cropper import Cropper, CropWriter
+    from human_anomaly.models.scoring.tracks import Decisions
 
+    every = options.label_every
     detect, workers = load_detector(options)
     cropper = Cropper(
         detect,
@@ -167,6 +174,7 @@ def load_cropper(options: Options, folder, on_frame: Callable = lambda: None) ->
         batch_size=options.batch_size,
         workers=workers,
         on_frame=on_frame,
+        **({"namer": lambda: Decisions(every).name} if every > 1 else {}),
     )
     return lambda source: folder.crop(source, cropper, options.label)
 

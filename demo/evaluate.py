@@ -127,7 +127,7 @@ def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
 def right_part(rows: Mapping[str, Mapping], parts: Mapping[str, str | None]) -> float:
     """Return the share of abnormal videos in which flags rise most in the part that is abnormal.
 
-    The rise of a part is its share of flagged person views minus the mean of that share over the
+    The rise of a part is its share of flagged views minus the mean of that share over the
     normal videos. `rows` are summaries of videos, `parts` their abnormal parts, None if normal.
     """
     normal = [rows[v]["abnormal_by_part"] for v, part in parts.items() if part is None]

@@ -13,8 +13,8 @@ from human_anomaly.utils import UsageError, command_parser, run_main
 
 EXPLANATION = """\
 What to expect: the two normal videos score higher than the two with an anomaly, and an anomaly
-raises the flags of its part. 1 is the best score. video_results is the share of normal person
-views (a person in one frame); flags are the shares of person views that a part's classifier flags.
+raises the flags of its part. 1 is the best score. A view is one person in one frame: video_results
+is the share of views judged normal, flags are the shares of views that a part's classifier flags.
 These weights were trained on drawings: their scores on other video mean nothing.
 """
 

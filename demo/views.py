@@ -1,4 +1,4 @@
-"""Counts the verdicts on people whose truth is known. A person in a frame is a person view."""
+"""Counts the verdicts on people whose truth is known. A person in a frame is a view."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ def own_box(person: Mapping) -> Mapping | None:
 
 
 class Views:
-    """Counts flagged person views: normal and abnormal ones, and those of second boxes."""
+    """Counts flagged views: normal and abnormal ones, and those of second boxes."""
 
     def __init__(self):
         self.thresholds = thresholds(get_config(CONFIG))

@@ -233,9 +233,17 @@ def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Pa
         kinds = f"{k} is {state[k].dtype}, expected {expected[k].dtype}"
         found.append(f"{len(other)} of another type (first: {kinds})")
     if found:
+        saved = own_settings(path)
+        hint = f"; the settings it was trained with: --cfg {saved}" if saved else ""
         raise CheckpointError(
-            f"{path}: other architecture than the settings describe: {'; '.join(found)}"
+            f"{path}: other architecture than the settings describe: {'; '.join(found)}{hint}"
         )
+
+
+def own_settings(path: str | Path) -> Path | None:
+    """Return the YAML that main_finetune.py wrote beside a checkpoint, if there is one."""
+    saved = Path(path).with_name("config.yaml")
+    return saved if saved.is_file() else None
 
 
 def assign_state(module: torch.nn.Module, state: State, path: str | Path) -> None:

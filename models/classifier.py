@@ -149,7 +149,7 @@ def convert_finetuned(state: State, abnormal_index: int = 0) -> State:
 
 
 def convert_pretrained(state: State, model: nn.Module) -> State:
-    """Map a SimMIM pre-training state to the classifier's names, without head and final norm.
+    """Map a SimMIM pre-training state to the classifier's names, without its final norm.
 
     Pre-training shares one bias table among all blocks: it is copied to each, and interpolated
     where `model` has another patch grid.
@@ -175,19 +175,21 @@ def convert_pretrained(state: State, model: nn.Module) -> State:
     return state
 
 
-def load_pretrained(model: nn.Module, path: str | Path) -> list[str]:
-    """Load a SimMIM pre-training file into `model`; return the names that stay newly initialised.
+def load_pretrained(model: nn.Module, path: str | Path, abnormal_index: int = 0) -> list[str]:
+    """Start `model` from SimMIM's file or a classifier's; return the names that are newly drawn.
 
-    Only the final norm and the head may be missing; anything else raises CheckpointError.
+    A classifier, released or ours, has a head, which is taken over if `model`'s has the same shape.
+    Of a pre-training file, the final norm and the head are new. Anything else that is missing
+    raises CheckpointError.
     """
     state = pick_state(read_checkpoint(path), ("model",), path)
-    if any(k.startswith("head.") for k in state):
-        raise CheckpointError(
-            f"{path}: expected a SimMIM pre-training file, found a fine-tuned one (it has a head)"
-        )
-    state = convert_pretrained(state, model)
+    state = convert_pretrained(convert_finetuned(state, abnormal_index), model)
     wanted = model.state_dict()
-    new = [k for k in wanted if k not in state and k.startswith(NEW_IN_FINETUNE)]
+    head = {k for k in state if k.startswith("head.")}
+    if any(k not in wanted or state[k].shape != wanted[k].shape for k in head):
+        state = {k: v for k, v in state.items() if k not in head}
+    may_be_new = ("head.",) if head else NEW_IN_FINETUNE
+    new = [k for k in wanted if k not in state and k.startswith(may_be_new)]
     compare(state, {k: v for k, v in wanted.items() if k not in new}, path)
     model.load_state_dict(state, strict=False)
     return new

@@ -245,7 +245,8 @@ def verify(name: str, path: Path, locked: list | None) -> list:
 
             PartDetector(ROOT / RELEASE_DETECTOR_CONFIG, path, "cpu")
         elif name == "simmim":
-            load_pretrained(AnomalyClassifier(**shape_of(config)), path)
+            if not load_pretrained(AnomalyClassifier(**shape_of(config)), path):
+                raise CheckpointError("expected SimMIM's pre-training file, found a classifier")
         else:
             load_classifier(path, config, "cpu")
     except CheckpointError as error:

@@ -58,7 +58,7 @@ def test_a_share_of_few_crops_is_a_guess_and_wrong_labels_are_an_error(caplog):
     targets, logits = rare_abnormal(100, 0)
     fit(targets, logits, HAND, 0.05)
     assert "0.05 of 96 normal crops: too few" in caplog.text
-    with pytest.raises(UsageError, match="another --abnormal-label"):
+    with pytest.raises(UsageError, match=r"too few epochs; .*--pretrained.*--abnormal-label"):
         fit(1 - targets, logits, HAND)
 
 
@@ -189,3 +189,27 @@ def test_training_calibrates_and_eval_tells(tmp_path, monkeypatch, capsys):
     assert "calibrated on 64 crops of" in told and "normal flagged" in told
     with pytest.raises(UsageError, match="--false-flags: expected --calibrate"):
         main_finetune.main([*command, "--false-flags", "0.25"])
+    # The command knows the run's settings without --cfg.
+    again = [str(run / "ckpt5.pth"), "--val-path", str(test), "--output", str(run / "again.pth")]
+    assert calibrate_command.main([*again, "--false-flags", "0.25"]) == 0
+    again = torch.load(run / "again.pth", weights_only=True)
+    assert again["metrics"]["confusion"] == counts
+
+
+def test_a_poor_model_gets_its_report_then_the_advice(tmp_path, monkeypatch):
+    """The test list's labels are the wrong way round."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    train = write_crops(tmp_path, "hand_train", 64, size=24)
+    test = write_crops(tmp_path, "hand_test", 64, size=24, abnormal_label=0)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    command = [
+        *("--cfg", str(tmp_path / "small.yaml"), "--output", str(tmp_path / "run")),
+        *("--train-path", str(train), "--val-path", str(test), "--calibrate"),
+        *("--opts", "TRAIN.EPOCHS", "6", "TRAIN.BASE_LR", "0.02"),
+    ]
+    for _ in range(2):  # and again, when all epochs are trained
+        with pytest.raises(UsageError, match=r"cannot calibrate: .*epochs.*random.*polarity"):
+            main_finetune.main(command)
+        report = json.loads((tmp_path / "run/report/metrics.json").read_text())
+        assert report["metrics"]["auroc"] < 0.5 and report["checkpoint"].endswith("ckpt5.pth")
+        assert not (tmp_path / "run/ckpt5.calibrated.pth").exists()

@@ -88,7 +88,7 @@ def prepare(module: str, words: list[str], place) -> None:
         with (place / "crops/labels.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("file", "label"), *rows])
     if module == "main_finetune":
-        shutil.rmtree(place / "checkpoint/hand")
+        shutil.rmtree(place / "checkpoint/hand")  # which holds no run
     if module == "tools.compare" and not (place / "results/before").exists():
         shutil.copytree(place / "results/mymodel", place / "results/before")
 

@@ -78,22 +78,35 @@ def test_wrong_use_is_named(data, tmp_path, flags, message):
         finetune(data, tmp_path / "run", *flags)
 
 
+def one_class(folder):
+    rows = (folder / "hand_test.jsonl").read_text().splitlines(keepends=True)
+    (folder / "hand_test.jsonl").write_text("".join(row for row in rows if ", 1, " in row))
+
+
+def broken_image(folder):
+    (folder / "all_images" / "hand_train_0003.png").write_bytes(b"\x89PNG")
+
+
 ONE_LINE = [
     # wrong in all processes, before and after the data is read
-    ((), ("--output", ""), "error: --output: missing"),
-    ((), ("--batch-size", "998"), "error: --batch-size: the training data has 26 crops"),
-    # a broken image in the share of process 1
-    ("hand_train_0003.png", (), "error: .*hand_train.jsonl:4: cannot read image"),
+    (None, ("--output", ""), "--output: missing"),
+    (None, ("--batch-size", "998"), "--batch-size: the training data has 26 crops"),
+    (one_class, (), r".*hand_test\.jsonl: all 5 lines have label 1, expected both 0 and 1"),
+    # in the share of process 1
+    (broken_image, (), ".*hand_train.jsonl:4: cannot read image"),
 ]
 
 
-@pytest.mark.parametrize("broken, flags, message", ONE_LINE)
-def test_two_processes_print_one_error(data, tmp_path, broken, flags, message):
-    if broken:
-        data = edited(data, tmp_path, lambda f: (f / "all_images" / broken).write_bytes(b"\x89PNG"))
+@pytest.mark.parametrize("edit, flags, message", ONE_LINE)
+def test_two_processes_print_one_error_and_end_with_it(data, tmp_path, edit, flags, message):
+    data = edited(data, tmp_path, edit) if edit else data
     done = in_two_processes(data, tmp_path / "run", *flags)
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert done.returncode != 0 and len(errors) == 1 and re.match(message, errors[0])
+    lines = done.stderr.splitlines()
+    errors = [line for line in lines if line.startswith("error:")]
+    assert done.returncode != 0 and len(errors) == 1 and re.match(f"error: {message}", errors[0])
+    # torchrun's own lines come after it; below them stands the error, then a ruler.
+    last = [line for line in lines if line.strip("= ")][-1]
+    assert re.search(f"UsageError: {message}", last)
 
 
 def test_folder_of_another_run(data, finished, tmp_path):
@@ -118,8 +131,8 @@ def test_checkpoint_of_another_architecture(data, finished, tmp_path):
     for flags in (("--eval",), ()):
         with pytest.raises(UsageError, match=r"last\.pth: other architecture .* expected \("):
             finetune(data, tmp_path / "a", *flags, "--resume", str(finished / "last.pth"), *wide)
-    with pytest.raises(UsageError, match="expected a SimMIM pre-training file, found a fine-tuned"):
-        finetune(data, tmp_path / "b", "--pretrained", str(finished / "ckpt1.pth"))
+        with pytest.raises(UsageError, match=r"last\.pth: other architecture .* expected \("):
+            finetune(data, tmp_path / "b", "--pretrained", str(finished / "last.pth"), *wide)
 
 
 def test_loss_that_is_not_a_number_stops_the_run(data, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from browser import open_browser, requests_made
 from PIL import Image
 from preprocess_runs import rows_of
 
-from human_anomaly.data.cropping.crop_lists import is_test_source
+from human_anomaly.data.cropping.crop_lists import choose_tested
 from human_anomaly.data.dataset import read_manifest
 from human_anomaly.tools import label
 from human_anomaly.utils import UsageError, write_json, write_jsonl
@@ -182,21 +182,13 @@ def test_the_videos_label_gives_way_to_a_persons(folder: Path):
 
 def test_lists_are_split_by_video(folder: Path):
     share = 0.5
-    expected = {source: is_test_source(source, share) for source in "ab"}
-    assert set(expected.values()) == {True, False}, "choose another share"
+    expected = {source: source in choose_tested([set("ab")], share) for source in "ab"}
     write_json(folder / "preprocess.json", {"train_test_split": share})
     sort_into(folder, "normal", 0, 2, 5, 6)
     label.main([str(folder)])
     for name, wanted in (("train", False), ("test", True)):
         sources = {row[0].split("/")[1][0] for row in rows_of(folder / f"hand_{name}.jsonl")}
         assert sources == {source for source, test in expected.items() if test == wanted}
-
-
-def test_the_test_share_is_met_and_keeps_its_members():
-    names = [f"video_{i}" for i in range(4000)]
-    test = {name for name in names if is_test_source(name, 0.05)}
-    assert 0.04 < len(test) / 4000 < 0.06
-    assert test <= {name for name in names if is_test_source(name, 0.1)}
 
 
 def test_a_folder_without_boxes_takes_every_image(tmp_path: Path):
@@ -297,11 +289,35 @@ def test_the_page_shows_what_is_left_by_p(folder: Path):
 
 def test_a_split_without_test_videos_warns(folder: Path, capsys):
     write_json(folder / "preprocess.json", {"train_test_split": 1e-9})
-    sort_into(folder, "normal", 0, 5)
+    sort_into(folder, "normal", 0, 1)
     label.main([str(folder)])
     said = capsys.readouterr().err
-    assert "hand_test.jsonl is empty" in said and "none of the 2 with hand crops" in said
+    assert "hand_test.jsonl is empty" in said and "none of the 1 that have" in said
+    assert "hand_train.jsonl: all 2 crops have label 0, and training needs both" in said
     assert "face_test.jsonl" not in said  # nothing is labelled there yet
+
+
+def test_a_written_page_shows_crops_that_were_moved_since(folder: Path, monkeypatch):
+    for links in (True, False):  # a file system may have no hard links
+        page_data(folder)
+        bytes_before = {name: (folder / "hand" / name).read_bytes() for name in NAMES}
+        sort_into(folder, "normal", 0)
+        (folder / "hand" / NAMES[1]).rename(folder.parent / "elsewhere.jpg")
+        text = (folder / "label.html").read_text()
+        rows = json.loads(text.split('id="data">')[1].split("</script>")[0])["parts"]["hand"]
+        assert {row["file"]: (folder / row["place"]).read_bytes() for row in rows} == {
+            f"hand/{name}": content for name, content in bytes_before.items()
+        }
+        assert (os.stat(folder / rows[2]["place"]).st_nlink == 2) == links
+        (folder / "hand/normal" / NAMES[0]).rename(folder / "hand" / NAMES[0])
+        (folder.parent / "elsewhere.jpg").rename(folder / "hand" / NAMES[1])
+        monkeypatch.setattr(os, "link", refuse)
+    assert label.main([str(folder)]) == 0  # the links are no crops
+    assert rows_of(folder / "hand.jsonl") == []
+
+
+def refuse(*args):
+    raise PermissionError(1, "Operation not permitted")
 
 
 HOSTILE = """a'"><img src=x onerror=alert(1)>&#39;`${alert(2)}%41 ü_f000000_p0_0.jpg"""
@@ -344,7 +360,7 @@ def test_the_page_labels_by_keys_and_clicks(hostile_folder: Path, tmp_path_facto
             return browser.find_element("css selector", selector).text
 
         browser.get((folder / "label.html").as_uri())
-        assert text("h1") == f"Label the crops in {folder.name}"
+        assert text("h1") == f"Crops to label, folder {folder.name}"
         assert text("#parts") == "face 0/8\nhand 0/8"
         click("#parts button:nth-child(2)")
         press("1", "0")  # the hostile one, then the likeliest of the others: NAMES[7]

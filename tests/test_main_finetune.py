@@ -33,8 +33,8 @@ from human_anomaly.utils import UsageError, read_jsonl
 
 
 def test_what_a_run_leaves(data, finished):
-    names = "ckpt0.pth ckpt1.pth config.yaml labels.jpg last.pth log.txt metrics.jsonl report"
-    assert sorted(path.name for path in finished.iterdir()) == names.split()
+    names = "best.pth ckpt0.pth ckpt1.pth config.yaml labels.jpg last.pth log.txt metrics.jsonl"
+    assert sorted(path.name for path in finished.iterdir()) == [*names.split(), "report"]
     content = state(finished / "ckpt1.pth")
     assert content["epoch"] == 1 and content["metrics"]["threshold"] == 0.32  # a hand's
     assert content["config"] == (finished / "config.yaml").read_text()

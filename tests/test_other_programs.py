@@ -121,7 +121,7 @@ def test_wheel_says_what_it_needs(wheel):
         assert any(
             n.replace("-", "_").lower().startswith(name.lower().replace("-", "_")) for n in needed
         ), name
-    for extra in ("weights", "ray", "dev"):
+    for extra in ("weights", "ray", "tensorboard", "dev"):
         assert f"Provides-Extra: {extra}" in text
     assert not [n for n in names if not n.startswith(("human_anomaly/", "human_anomaly-"))]
 

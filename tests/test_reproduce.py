@@ -85,7 +85,7 @@ def test_with_everything_here_the_commands_run_and_numbers_are_compared(args, mo
     replace_scripts(monkeypatch, run)
     assert reproduce.reproduce(items_of(args)) == 0
     out = capsys.readouterr().out
-    assert "0.9463087248322147 (141 of 149 person views): equal" in out
+    assert "0.9463087248322147 (141 of 149 views): equal" in out
     assert "77.4: off by -0.7" in out  # human, published 78.1
     assert "94.63, 1 of 360 videos: off by +6.05" in out  # HunyuanVideo, published 88.58
     assert "\nmissing:\n" not in out

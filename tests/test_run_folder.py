@@ -10,6 +10,7 @@ import torch
 
 from human_anomaly.configs.defaults import get_config
 from human_anomaly.models.training import run_folder
+from human_anomaly.models.training.history import keep_metrics
 from human_anomaly.models.training.random_states import random_states, set_random_states
 from human_anomaly.utils import UsageError
 
@@ -67,11 +68,12 @@ def test_other_settings_are_a_conflict(tmp_path):
 
 
 def test_clear_deletes_the_run_and_nothing_else(tmp_path):
-    for name in ("ckpt4.pth", "last.pth", "config.yaml", "metrics.jsonl", "notes.txt", "ckpt.pth"):
+    own = ("ckpt4.pth", "ckpt4.calibrated.pth", "best.pth", "best.calibrated.pth", "last.pth")
+    for name in (*own, "config.yaml", "metrics.jsonl", "notes.txt", "ckpt.pth", "hand.pth"):
         (tmp_path / name).touch()
     (tmp_path / "report").mkdir()
     run_folder.clear(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.pth", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.pth", "hand.pth", "notes.txt"]
 
 
 def test_random_states_survive_the_file(tmp_path):
@@ -91,9 +93,9 @@ def test_random_states_survive_the_file(tmp_path):
 
 def test_metrics_of_epochs_to_come_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    run_folder.keep_metrics(path, 1)
+    keep_metrics(path, 1)
     assert not path.exists()
     rows = [{"epoch": 0, "loss": 1.0}, {"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.4}]
     path.write_text("\n".join(map(json.dumps, rows)) + '\n{"epoch": 2, "lo')
-    run_folder.keep_metrics(path, 2)
+    keep_metrics(path, 2)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:2]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from human_anomaly.configs.defaults import PARTS, get_config, thresholds
 from human_anomaly.data.checks import check_images, read_data
-from human_anomaly.models.checkpoint import pick_state, read_checkpoint
+from human_anomaly.models.checkpoint import own_settings, pick_state, read_checkpoint
 from human_anomaly.models.classifier import load_classifier
 from human_anomaly.models.device import choose_device
 from human_anomaly.models.training import recipe
@@ -59,7 +59,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--part", default="", choices=PARTS, help=text)
     text = "which label in the JSONL means abnormal (default: auto)"
     add("--abnormal-label", default="auto", choices=("auto", "0", "1"), help=text)
-    add("--cfg", metavar="FILE", help="YAML with the classifier's shape and the thresholds")
+    text = "YAML with the classifier's shape and the thresholds (default: of the checkpoint's run)"
+    add("--cfg", metavar="FILE", help=text)
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings, over the YAML")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     args = parser.parse_args(argv)
@@ -70,7 +71,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logging()
-    config, device = get_config(args.cfg, args.opts), choose_device(args.device)
+    config = get_config(args.cfg or own_settings(args.checkpoint), args.opts)
+    device = choose_device(args.device)
     crops = read_data(
         args.val_path,
         image_root=args.image_root,

@@ -27,7 +27,13 @@ from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.configs.flags import add_model_flags, at_least, given_models
 from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.configs.places import tool
-from human_anomaly.data.cropping.crop_lists import LABELS, Crop, list_crops, write_lists
+from human_anomaly.data.cropping.crop_lists import (
+    LABELS,
+    Crop,
+    by_decision,
+    list_crops,
+    write_lists,
+)
 from human_anomaly.data.cropping.label_page import (
     PROBABILITIES_FILE,
     read_probabilities,
@@ -140,7 +146,7 @@ def report(folder: Path, crops: dict[str, list[Crop]]) -> int:
 
 
 def write_template(folder: Path, crops: dict[str, list[Crop]]) -> Path:
-    """Write `labels.csv` with a line for each unlabelled crop; an existing file is kept."""
+    """Write `labels.csv` with a line for each decision to take; an existing file is kept."""
     path = folder / "labels.csv"
     if path.exists():
         raise UsageError(f"{path}: exists already; fill it in, or move it away for a new one")
@@ -150,8 +156,9 @@ def write_template(folder: Path, crops: dict[str, list[Crop]]) -> Path:
         for part, found in crops.items():
             writer.writerows(
                 [f"{part}/{crop.place()}", ""]
-                for crop in found
-                if crop.verdict() is None and not crop.contradictory()
+                for crop, *_ in by_decision(
+                    crop for crop in found if crop.verdict() is None and not crop.contradictory()
+                )
             )
     return path
 

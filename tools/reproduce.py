@@ -73,9 +73,9 @@ def clip_item(args: argparse.Namespace) -> Item:
         normal = row["views"] - row["abnormal_views"]
         off = row["video_results"] - CLIP_SCORE
         same = "equal" if abs(off) < 1e-9 else f"off by {off:+.6f}"
-        return f"{row['video_results']!r} ({normal} of {row['views']} person views): {same}"
+        return f"{row['video_results']!r} ({normal} of {row['views']} views): {same}"
 
-    published = f"{CLIP_SCORE!r} ({CLIP_NORMAL} of {CLIP_PEOPLE} person views)"
+    published = f"{CLIP_SCORE!r} ({CLIP_NORMAL} of {CLIP_PEOPLE} views)"
     return Item("example clip", published, missing, run)
 
 

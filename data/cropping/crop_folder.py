@@ -11,8 +11,10 @@ from pathlib import Path
 import cv2
 
 from human_anomaly.configs.defaults import PARTS
+from human_anomaly.configs.values import short
 from human_anomaly.data.cropping.crop_lists import (
     STATE_FILE,
+    choose_tested,
     read_split,
     remove_split,
     source_of,
@@ -104,6 +106,22 @@ class CropFolder(JobFolder):
         if overwrite:
             self._refuse_sorted(replaced)
         return Plan(todo, replaced)
+
+    def tell_split(self, sources: Sequence[Source], label: int | None, split: float | None) -> None:
+        """Log which videos the test lists will hold, as far as that is known before cropping."""
+        if not (share := read_split(self.folder) if split is None else split):
+            return
+        labels = {stem: state["row"]["label"] for stem, state in self._finished().items()}
+        labels |= {source.stem: label for source in sources}
+        words = {"normal": 0, "abnormal": 1, "unlabelled": None}
+        groups = {word: {s for s in labels if labels[s] == value} for word, value in words.items()}
+        tested = choose_tested(groups.values(), share)
+        counts = (f"{len(tested & g)} of {len(g)} {word}" for word, g in groups.items() if g)
+        text = f"--train-test-split {share:g}: videos for testing: {', '.join(counts)}"
+        if len(labels) > 1:
+            logger.info(f"{text}: {short(sorted(tested))}")
+        else:
+            logger.warning(f"{text}: a single video cannot be split, so one list will be empty")
 
     def prepare(self, plan: Plan) -> None:
         """Delete the crops that `plan` replaces and what killed runs left; make the folders."""

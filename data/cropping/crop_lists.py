@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Crop:
     source: str
     score: float | None
     label: int | None  # of the whole video, as preprocess.py was told
+    decision: str | None = None  # the source's crops of one decision (--label-every) share a label
     places: list[str] = field(default_factory=list)  # below the part's folder
     votes: list[tuple[int, str]] = field(default_factory=list)  # (label, where it was read)
 
@@ -54,10 +56,27 @@ def _sorted_as(place: str) -> str | None:
     return top if "/" in place and top in LABELS else None
 
 
-def is_test_source(source: str, share: float) -> bool:
-    """Return whether a video is in the test list; its name decides, so more videos move none."""
+def _place_of(source: str) -> float:
+    """Return where a video stands between 0 and 1; its name decides."""
     digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def choose_tested(groups: Iterable[set[str]], share: float) -> set[str]:
+    """Return the videos of the test lists; of each group, such as the abnormal ones, some, not all.
+
+    A video is tested if its place is below `share`, so further videos seldom move others. Where
+    that leaves a side without a group's videos, the group's first or last video changes sides.
+    """
+    groups = list(groups)
+    every = set().union(*groups)
+    tested = {source for source in every if _place_of(source) < share}
+    for group in [*groups, every]:
+        if len(group) > 1:
+            *_, last = ordered = sorted(group, key=_place_of)
+            tested |= set() if group & tested else {ordered[0]}
+            tested -= {last} if group <= tested else set()
+    return tested
 
 
 def list_crops(folder: Path, part: str) -> list[str]:
@@ -103,6 +122,7 @@ def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
             part, name = row["file"].split("/", 1) if row["file"] else (None, None)
             if part:
                 crop = Crop(part, name, row["source"], row["score"], row["label"])
+                crop.decision = row.get("decision")
                 crops[part].setdefault(name, crop)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"{boxes}: not written by preprocess.py: {row!r}") from error
@@ -120,6 +140,14 @@ def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
     return crops, unknown
 
 
+def by_decision(crops: Iterable[Crop]) -> list[list[Crop]]:
+    """Return the crops of a part, those that one decision labels together."""
+    groups: dict[tuple, list[Crop]] = {}
+    for crop in crops:
+        groups.setdefault((crop.source, crop.decision or crop.name), []).append(crop)
+    return list(groups.values())
+
+
 def write_lists(folder: Path, crops: dict[str, list[Crop]], keep_unlabelled: bool) -> None:
     """Write `{part}.jsonl` and, if preprocess.py was asked for a split, its train and test lists.
 
@@ -128,27 +156,46 @@ def write_lists(folder: Path, crops: dict[str, list[Crop]], keep_unlabelled: boo
     """
     share = read_split(folder)
     write_json(folder / "dataset.json", {"abnormal_label": 1}, indent=None)
-    for part, found in crops.items():
-        if not (folder / part).is_dir():
-            continue
-        kept = [crop for crop in found if keep_unlabelled or crop.verdict() is not None]
-        rows = [[crop.place(), crop.verdict(), crop.score] for crop in kept]
+    kept = {
+        part: [crop for crop in found if keep_unlabelled or crop.verdict() is not None]
+        for part, found in crops.items()
+        if (folder / part).is_dir()
+    }
+    tested = choose_tested(_groups(kept), share) if share else set()
+    for part, found in kept.items():
         if share:
-            tested = [is_test_source(crop.source, share) for crop in kept]
-            _warn_if_empty(folder, part, share, len({crop.source for crop in kept}), tested)
-            for name, wanted in (("train", False), ("test", True)):
-                listed = [row for row, test in zip(rows, tested, strict=True) if test == wanted]
-                write_jsonl(folder / f"{part}_{name}.jsonl", listed)
-        write_jsonl(folder / f"{part}.jsonl", rows)
+            videos = len({crop.source for crop in found})
+            for side, is_test in (("train", False), ("test", True)):
+                listed = [crop for crop in found if (crop.source in tested) == is_test]
+                _write_list(path := folder / f"{part}_{side}.jsonl", listed)
+                if videos:
+                    _warn_of_list(path, listed, f"--train-test-split {share:g}", videos)
+        _write_list(folder / f"{part}.jsonl", found)
 
 
-def _warn_if_empty(folder: Path, part: str, share: float, videos: int, tested: list[bool]) -> None:
-    """Log a warning if a split, which assigns whole videos, leaves a list empty."""
-    if videos and len(set(tested)) == 1:
-        empty = folder / f"{part}_{'train' if tested[0] else 'test'}.jsonl"
+def _write_list(path: Path, crops: Sequence[Crop]) -> None:
+    write_jsonl(path, ([crop.place(), crop.verdict(), crop.score] for crop in crops))
+
+
+def _groups(crops: dict[str, list[Crop]]) -> Iterator[set[str]]:
+    """Yield each part's videos with abnormal crops, those with normal ones only, and all."""
+    for found in crops.values():
+        abnormal, normal = ({c.source for c in found if c.verdict() == label} for label in (1, 0))
+        yield from (abnormal, normal - abnormal, {crop.source for crop in found})
+
+
+def _warn_of_list(path: Path, crops: Sequence[Crop], split: str, videos: int) -> None:
+    """Log a warning of a train or test list that training would refuse."""
+    labels = {crop.verdict() for crop in crops}
+    if not crops:
         logger.warning(
-            f"{empty} is empty: --train-test-split {share:g} assigns whole videos, and none of the "
-            f"{videos} with {part} crops fell to this list; add videos or change the share"
+            f"{path} is empty: {split} assigns whole videos, and none of the {videos} that have "
+            "such crops fell to this list; add videos or change the share"
+        )
+    elif labels in ({0}, {1}):
+        logger.warning(
+            f"{path}: all {len(crops)} crops have label {min(labels)}, and training needs both; "
+            "add videos or labels"
         )
 
 
@@ -157,7 +204,7 @@ def read_split(folder: Path) -> float:
     path = folder / STATE_FILE
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["train_test_split"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0.0
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: cannot read train_test_split: {error!r}") from error

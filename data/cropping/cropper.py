@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import cv2
@@ -63,6 +64,7 @@ class Cropper:
     `detect` is `PartDetector.detect`, so the squares are those that scoring judges; `workers`
     threads call it at once, each on a batch of frames. Crops whose square has a side below
     `min_size` pixels are listed but not written. `on_frame` is called after each frame.
+    For each video, `namer` makes a function from a frame's people to what else the rows say.
     """
 
     detect: Callable[[Sequence[np.ndarray]], Sequence]
@@ -75,6 +77,7 @@ class Cropper:
     batch_size: int = 4
     workers: int = 1
     on_frame: Callable[[], object] = lambda: None
+    namer: Callable[[], Callable[[Sequence], Iterable[dict]]] = lambda: lambda people: repeat({})
 
     def rows(self, source: Source, label: int | None, summary: dict) -> Iterator[dict]:
         """Yield the rows of `source` in order and fill in `summary`; at the end, crops are on disk.
@@ -83,6 +86,7 @@ class Cropper:
         """
         reader = FrameReader(source, stride=self.stride, fps=self.fps, colours=self.colours)
         summary |= {"frames": 0, "people": 0, "crops": 0, "skipped_crops": 0}
+        name = self.namer()
         try:
             ahead = prefetch(reader, 2 * self.batch_size)
             for frames, found in self.detected(batched(ahead, self.batch_size)):
@@ -90,8 +94,9 @@ class Cropper:
                     summary["frames"] += 1
                     summary["people"] += len(detections.people)
                     summary["skipped_crops"] += detections.skipped
-                    for row in self._frame_rows(source.stem, frame, detections.people, summary):
-                        yield row | {"label": label}
+                    rows = self._frame_rows(source.stem, frame, detections.people, summary)
+                    for row, more in zip(rows, name(detections.people), strict=False):
+                        yield row | more | {"label": label}
                     self.on_frame()
         finally:
             self.writer.flush()

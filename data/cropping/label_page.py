@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import os
 import shlex
+import shutil
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 
 from human_anomaly.configs.places import tool
-from human_anomaly.data.cropping.crop_lists import Crop, source_of
+from human_anomaly.data.cropping.crop_lists import Crop, by_decision, source_of
 from human_anomaly.utils import UsageError, atomic_write
 
+PICTURES = "label_pictures"
 PROBABILITIES_FILE = "p_abnormal.json"  # {"hand/NAME.jpg": p}, written by tools/label.py
 
 
@@ -34,10 +38,11 @@ def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
     for part, found in crops.items():
         # Without a label, except perhaps the page's own in labels.json.
         is_open = [c.label is None and all(w.endswith(".json") for _, w in c.votes) for c in found]
-        shown = [_row(c, p.get(f"{part}/{c.name}")) for c in compress(found, is_open)]
+        shown = [_row(together, p) for together in by_decision(compress(found, is_open))]
         if shown:
             parts[part] = sorted(shown, key=lambda row: 1 if row["p"] is None else -row["p"])
     rows = [row for part in parts.values() for row in part]
+    keep_pictures(folder, rows)
     labels = json.dumps({row["file"]: row["label"] for row in rows if row["label"] is not None})
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -56,13 +61,32 @@ def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
     return path, len(rows)
 
 
-def _row(crop: Crop, p: float | None) -> dict:
+def keep_pictures(folder: Path, rows: Sequence[dict]) -> None:
+    """Link the rows' crops into label_pictures/, where the page finds them if they are moved."""
+    shutil.rmtree(folder / PICTURES, ignore_errors=True)
+    for row in rows:
+        source, target = folder / row.pop("now"), folder / row["place"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # no hard links here
+            shutil.copyfile(source, target)
+
+
+def _row(crops: list[Crop], p: dict[str, float]) -> dict:
+    """Return the page's row of one decision: its likeliest anomaly, or else its middle crop."""
+    middle = len(crops) // 2
+    files = {f"{crop.part}/{crop.name}": crop for crop in crops[middle:] + crops[:middle]}
+    file = max(files, key=lambda file: p.get(file, -1.0))
+    crop = files[file]
     video = source_of(crop.name) or crop.name
+    more = f", one label for {len(crops)} crops" if len(crops) > 1 else ""
     return {
-        "file": f"{crop.part}/{crop.name}",
-        "place": f"{crop.part}/{crop.place()}",
+        "file": file,
+        "now": f"{crop.part}/{crop.place()}",
+        "place": f"{PICTURES}/{file}",
         "video": video,
-        "view": crop.name.removeprefix(f"{video}_"),
-        "p": p,
+        "view": crop.name.removeprefix(f"{video}_") + more,
+        "p": p.get(file),
         "label": crop.verdict(),
     }

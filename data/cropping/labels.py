@@ -1,9 +1,16 @@
 """The labels that a person gave to crops: from folders, CSV files and the label page's JSON."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from human_anomaly.configs.defaults import PARTS
-from human_anomaly.data.cropping.crop_lists import LABELS, LABELS_FILE, Crop, find_crops
+from human_anomaly.data.cropping.crop_lists import (
+    LABELS,
+    LABELS_FILE,
+    Crop,
+    by_decision,
+    find_crops,
+)
 from human_anomaly.utils import UsageError, parse_csv, parse_json
 
 WORDS = {"": None, "0": 0, "1": 1, **LABELS}  # what a cell may say
@@ -71,6 +78,15 @@ def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = 
     return mistakes
 
 
+def share_votes(crops: Iterable[Crop]) -> None:
+    """Give each crop without a vote one of its decision's, where those agree."""
+    for together in by_decision(crops):
+        votes = [vote for crop in together for vote in crop.votes]
+        if len({label for label, _ in votes}) == 1:
+            for crop in together:
+                crop.votes = crop.votes or votes[:1]
+
+
 def collect(folder: Path, given: Path | None = None) -> tuple[dict[str, list[Crop]], list[str]]:
     """Return {part: crops with their votes, by name} and the mistakes in the labels."""
     crops, unknown = find_crops(folder)
@@ -81,6 +97,8 @@ def collect(folder: Path, given: Path | None = None) -> tuple[dict[str, list[Cro
     for path, part in sheets:
         if path == given or path.is_file():
             mistakes += add_votes(path, crops, part)
+    for known in crops.values():
+        share_votes(known.values())
     kept = {
         part: [crop for _, crop in sorted(known.items()) if crop.places]
         for part, known in crops.items()

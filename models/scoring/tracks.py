@@ -63,6 +63,34 @@ class Tracker:
         return [found[i].id for i in range(len(boxes))]
 
 
+class Decisions:
+    """Names the boxes of a video so that one decision labels a person's neighbouring ones.
+
+    Each part's boxes are followed as people are; the name changes every `every` frames.
+    """
+
+    def __init__(self, every: int):
+        self.every, self.frames = every, 0
+        self.trackers: dict[str, Tracker] = {}
+
+    def name(self, people: Sequence) -> list[dict]:
+        """Return {"decision": name} of each part box of a frame's people, in order.
+
+        `people` have "parts" with a "part" and a "bbox" (xyxy). Boxes of a part that have the same
+        name show the same hand, say.
+        """
+        boxes = [box for person in people for box in person.parts]
+        rows = {part: {"people": []} for part in self.trackers}
+        for box in boxes:
+            rows.setdefault(box.part, {"people": []})["people"].append({"bbox": box.bbox})
+        for part, row in rows.items():
+            self.trackers.setdefault(part, Tracker()).number(row)
+        ids = {part: iter(row["people"]) for part, row in rows.items()}
+        window = self.frames // self.every
+        self.frames += 1
+        return [{"decision": f"{next(ids[box.part])['id']}.{window}"} for box in boxes]
+
+
 def pair(a: Sequence, b: Sequence, least: float) -> list[tuple[int, int]]:
     """Return the pairs (index in a, index in b) of boxes (N, 4) and (M, 4) that belong together.
 

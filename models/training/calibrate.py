@@ -49,8 +49,9 @@ def fit(
     scale, shift = float(line.coef_[0, 0]), float(line.intercept_[0])
     if scale <= 0:
         raise UsageError(
-            "the classifier gives abnormal crops no higher scores than normal ones: expected "
-            "another --abnormal-label, or a classifier of this part"
+            "cannot calibrate: abnormal crops have no higher scores than normal ones. Causes, the "
+            "likeliest first: too few epochs; a start from random weights (no --pretrained); the "
+            "labels' polarity (--abnormal-label); crops of another part"
         )
     if false_flags is not None:
         normal = logits[targets == 0]

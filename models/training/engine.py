@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from timm.utils import distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from human_anomaly.models.training.run_folder import TrainingState, append_row, checkpoints
+from human_anomaly.models.training.history import History
+from human_anomaly.models.training.run_folder import TrainingState, checkpoints
 from human_anomaly.utils import gather_objects, rank, stop_all, sum_over_processes, world_size
 
 logger = logging.getLogger(__name__)
@@ -104,10 +104,10 @@ class StepLog:
     """Reads losses and gradient norms every `print_freq` steps, logs them, and stops a bad run.
 
     Until then they stay on the device, so that a GPU seldom waits for Python. Process 0 logs, and
-    writes to metrics.jsonl in `folder`. `names` are the crops' file names.
+    adds to `history`. `names` are the crops' file names.
     """
 
-    folder: Path
+    history: History
     names: Sequence[str]
     epochs: int
     steps: int  # of an epoch
@@ -140,11 +140,11 @@ class StepLog:
         """End the run and list the step's files; all processes have the same loss and norm."""
         own_names = [self.names[row] for row in rows.tolist()]
         names = list(itertools.chain.from_iterable(gather_objects(own_names)))
-        listing = self.folder / "nonfinite_batch.txt"
+        listing = self.history.folder / "nonfinite_batch.txt"
         if rank() == 0:
             listing.write_text("\n".join(names) + "\n", encoding="utf-8")
         value = f"gradient norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
-        kept = next(iter(checkpoints(self.folder)), "none yet")
+        kept = next(iter(checkpoints(self.history.folder)), "none yet")
         stop_all(
             f"{value} in step {step} of epoch {self.epoch}; stopped, last good checkpoint: {kept}; "
             f"the step's {len(names)} files are in {listing}: {', '.join(names[:4])}"
@@ -170,18 +170,16 @@ class StepLog:
             "grad_norm": norm,
             "lr": lr,
         }
-        append_row(self.folder / "metrics.jsonl", row)
+        self.history.add(row)
 
 
-def log_epoch(folder: Path, train_loss: float, metrics: dict, state: TrainingState) -> None:
-    """Append the epoch's row to metrics.jsonl and log its figures."""
-    epoch = state.next_epoch - 1
-    row = {"epoch": epoch, "train_loss": train_loss, "val": metrics}
-    if rank() == 0:
-        append_row(folder / "metrics.jsonl", row)
+def log_epoch(history: History, train_loss: float, metrics: dict, state: TrainingState) -> None:
+    """Add the epoch's row to `history` and log its figures."""
+    epoch, best = state.next_epoch - 1, state.best["epoch"]
+    history.add({"epoch": epoch, "train_loss": train_loss, "val": metrics, "best_epoch": best})
     logger.info(
         f"epoch {epoch}: training loss {train_loss:.4f}; validation loss {metrics['loss']:.4f} "
         f"AUROC {metrics['auroc']:.4f} average precision {metrics['average_precision']:.4f} "
         f"accuracy {metrics['accuracy']:.4f} F1 {metrics['f1']:.4f} at {metrics['threshold']:.4g}; "
-        f"best AUROC {state.best['auroc']:.4f} in epoch {state.best['epoch']}"
+        f"best AUROC {state.best['auroc']:.4f} in epoch {best}"
     )

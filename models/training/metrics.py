@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from human_anomaly.data.dataset import read_batches
+from human_anomaly.configs.defaults import thresholds
+from human_anomaly.data.dataset import Manifest, read_batches
 from human_anomaly.utils import UsageError, sum_over_processes
 
 
@@ -34,6 +35,12 @@ def predict(
         row = int((~torch.isfinite(logits)).nonzero()[0])
         raise UsageError(f"the classifier gives {logits[row].item()} for crop {row + 1}")
     return logits.cpu().numpy()
+
+
+def evaluate(config, model: nn.Module, crops: Manifest, loader, device: torch.device):
+    """Return (logits, metrics) of all crops, at the threshold of their part (unknown: 0.5)."""
+    logits = predict(model, loader, len(crops), device=device, precision=config.TRAIN.PRECISION)
+    return logits, measure(crops.targets, logits, thresholds(config).get(crops.part, 0.5))
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -149,15 +149,15 @@ def build_augment(config, device: torch.device) -> Augment:
 def build_state(config, crops_count: int, device: torch.device) -> TrainingState:
     """Return the network, its optimiser and its schedule before the first step.
 
-    The network starts from the pre-training file, if one is set.
+    The network starts from the file PRETRAINED, if one is set.
     """
     train = config.TRAIN
     images, steps = count_steps(crops_count, config.DATA.BATCH_SIZE, train.ACCUMULATION_STEPS)
     torch.manual_seed(config.SEED)  # the same new weights in every process
     model = AnomalyClassifier(**shape_of(config))
     if config.PRETRAINED:
-        new = load_pretrained(model, config.PRETRAINED)
-        logger.info(f"loaded {config.PRETRAINED}; new: {', '.join(new)}")
+        new = load_pretrained(model, config.PRETRAINED, config.MODEL.ABNORMAL_INDEX)
+        logger.info(f"loaded {config.PRETRAINED}; new: {', '.join(new) or 'nothing'}")
     else:
         logger.warning("no --pretrained: training starts from random weights")
     model.set_grad_checkpointing(train.USE_CHECKPOINT)

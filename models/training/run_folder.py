@@ -1,11 +1,9 @@
 """The folder of a training run: its settings, its checkpoints, and how a run resumes from them."""
 
-import json
 import logging
 import pickle
 import re
 import shutil
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ from timm.scheduler.scheduler import Scheduler
 
 from human_anomaly.configs.defaults import differences, get_config
 from human_anomaly.models.checkpoint import CheckpointError, compare, pick_state, read_checkpoint
+from human_anomaly.models.training.history import BOARD, keep_metrics
 from human_anomaly.models.training.random_states import set_random_states
-from human_anomaly.utils import UsageError, atomic_write, gather_objects, rank, write_jsonl
+from human_anomaly.utils import UsageError, atomic_write, gather_objects, rank
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class TrainingState:
     images_per_step: int
     steps_per_epoch: int
     next_epoch: int = 0
-    best: dict | None = None  # the metrics of the epoch with the best AUROC, and its number
+    best: dict | None = None  # number and metrics of the epoch that best.pth holds: the best AUROC
 
     def finish_epoch(self, epoch: int, metrics: dict) -> None:
         """Note that `epoch` is trained and has these `metrics`."""
@@ -41,6 +40,7 @@ class TrainingState:
             self.best = {"epoch": epoch, **metrics}
 
 
+BEST = "best.pth"
 STATES = ("optimizer", "schedule", "random_states")  # what last.pth alone holds
 
 # Settings that may change when a run resumes: results stay the same, except for rounding.
@@ -73,11 +73,16 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def newest_whole(folder: Path) -> tuple[Path, dict] | None:
     """Return the newest checkpoint that can be read, and its content; warn of damaged ones."""
-    for path in checkpoints(folder):
-        try:
-            return path, read_checkpoint(path)
-        except CheckpointError as error:
-            logger.warning(f"passed over: {error}")
+    found = ((path, read_whole(path)) for path in checkpoints(folder))
+    return next(((path, content) for path, content in found if content), None)
+
+
+def read_whole(path: Path) -> dict | None:
+    """Return a checkpoint's content; None for no file, or, with a warning, for a damaged one."""
+    try:
+        return read_checkpoint(path) if path.is_file() else None
+    except CheckpointError as error:
+        logger.warning(f"passed over: {error}")
     return None
 
 
@@ -119,29 +124,32 @@ def prepare(folder: Path, config, *, overwrite: bool) -> bool:
     return bool(conflict)
 
 
-def begin(folder: Path, config, state: TrainingState, *, clear_first: bool) -> None:
+def begin(
+    folder: Path, config, state: TrainingState, content: dict | None, *, clear_first: bool
+) -> None:
     """Write the settings, and cut metrics.jsonl at the epoch where training starts.
 
-    A ckptN.pth that a killed run did not come to write after last.pth is written.
+    `content` is the folder's checkpoint from which training goes on. Copies of it that a killed run
+    did not come to write are written.
     """
     if clear_first:
         clear(folder)
     with atomic_write(folder / "config.yaml") as file:
         file.write(config.dump())
     keep_metrics(folder / "metrics.jsonl", state.next_epoch)
-    done, last = state.next_epoch - 1, folder / "last.pth"
-    numbered = folder / f"ckpt{done}.pth"
-    if last.is_file() and is_numbered(done, config) and not numbered.is_file():
-        save_numbered(folder, read_checkpoint(last))
+    for path in copies(folder, config, state.best, content) if content else ():
+        if (read_whole(path) or {}).get("epoch") != content["epoch"]:
+            save_copy(path, content)
 
 
 def clear(folder: Path) -> None:
     """Delete the files of the run in `folder` except its log; leave other files alone."""
-    names = ("config.yaml", "metrics.jsonl", "nonfinite_batch.txt")
+    names = ("config.yaml", "metrics.jsonl", "nonfinite_batch.txt", BEST, "best.calibrated.pth")
     calibrated = folder.glob("ckpt*.calibrated.pth")
     for path in [*checkpoints(folder), *calibrated, *(folder / name for name in names)]:
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder / "report", ignore_errors=True)
+    for name in ("report", BOARD):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def save(path: Path, content: dict) -> None:
@@ -160,9 +168,9 @@ def save(path: Path, content: dict) -> None:
 
 
 def save_epoch(
-    folder: Path, state: TrainingState, content: dict, states: dict, *, numbered: bool
+    folder: Path, config, state: TrainingState, metrics: dict, states: dict, *, abnormal_label: int
 ) -> None:
-    """Write last.pth and, if `numbered`, ckptN.pth.
+    """Write last.pth of the epoch just trained, which has these `metrics`, and its copies.
 
     `states` are this process's random states. Every process must call this; process 0 writes.
     """
@@ -170,7 +178,10 @@ def save_epoch(
     if rank() != 0:
         return
     content = {
-        **content,
+        "epoch": state.next_epoch - 1,
+        "metrics": metrics,
+        "config": config.dump(),
+        "abnormal_label": abnormal_label,
         "model": state.model.state_dict(),
         "best": state.best,
         "global_batch": state.images_per_step,
@@ -179,30 +190,30 @@ def save_epoch(
         "schedule": state.schedule.state_dict(),
         "random_states": all_states,
     }
-    # First the file from which training goes on to the same bits: the other can be made from it.
+    # First the file from which training goes on to the same bits: the others can be made from it.
     save(folder / "last.pth", content)
-    if numbered:
-        save_numbered(folder, content)
+    for path in copies(folder, config, state.best, content):
+        save_copy(path, content)
 
 
-def save_numbered(folder: Path, content: dict) -> None:
-    """Write ckptN.pth: the `content` of last.pth without the state of optimiser and generators."""
-    kept = {key: value for key, value in content.items() if key not in STATES}
-    save(folder / f"ckpt{content['epoch']}.pth", kept)
+def copies(folder: Path, config, best: dict | None, content: dict) -> list[Path]:
+    """Return where the weights in the `content` of last.pth are kept, too: ckptN.pth, best.pth."""
+    epoch = content["epoch"]
+    numbered = [folder / f"ckpt{epoch}.pth"] if is_numbered(epoch, config) else []
+    return [
+        *numbered,
+        *([folder / BEST] if best == {"epoch": epoch} | content.get("metrics", {}) else []),
+    ]
+
+
+def save_copy(path: Path, content: dict) -> None:
+    """Write the `content` of last.pth without the state of optimiser and generators."""
+    save(path, {key: value for key, value in content.items() if key not in STATES})
 
 
 def is_numbered(epoch: int, config) -> bool:
     """Return whether a checkpoint of this epoch is kept: each SAVE_FREQ-th one, and the last."""
     return epoch == config.TRAIN.EPOCHS - 1 or (epoch + 1) % config.SAVE_FREQ == 0
-
-
-def append_row(path: Path, row: dict) -> None:
-    """Append a row to metrics.jsonl; raises UsageError where it cannot be written."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot write: {error}") from error
 
 
 def find_checkpoint(folder: Path, path: str) -> Path:
@@ -215,14 +226,27 @@ def find_checkpoint(folder: Path, path: str) -> Path:
     return found[0]
 
 
-def resume(state: TrainingState, folder: Path | None, path: str) -> None:
-    """Restore the newest whole checkpoint in `folder`, else the one at `path`, if there is one."""
-    found = newest_whole(folder) if folder else None
+def resume(state: TrainingState, folder: Path | None, path: str) -> dict | None:
+    """Restore the newest whole checkpoint in `folder`, else the one at `path`, if there is one.
+
+    Returns the content of the folder's checkpoint; None if training does not go on from one.
+    """
+    found = own = newest_whole(folder) if folder else None
     if found is None and path:
         found = Path(path), read_checkpoint(path)
-    if found is not None:
-        restore(state, *found)
-        logger.info(f"resuming from {found[0]} at epoch {state.next_epoch}")
+    if found is None:
+        return None
+    restore(state, *found)
+    state.best = best_kept(folder, own[1]) if own else None
+    logger.info(f"resuming from {found[0]} at epoch {state.next_epoch}")
+    return own[1] if own else None
+
+
+def best_kept(folder: Path, content: dict) -> dict | None:
+    """Return number and metrics of the best epoch whose weights are in best.pth or `content`."""
+    both = [found or {} for found in (read_whole(folder / BEST), content)]
+    known = [{"epoch": c["epoch"]} | c["metrics"] for c in both if "auroc" in c.get("metrics", ())]
+    return max(known, key=lambda metrics: metrics["auroc"], default=None)
 
 
 def restore(state: TrainingState, path: Path, content: dict) -> None:
@@ -255,7 +279,7 @@ def restore(state: TrainingState, path: Path, content: dict) -> None:
 
 
 def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
-    state.next_epoch, state.best = content["epoch"] + 1, content.get("best")
+    state.next_epoch = content["epoch"] + 1
     if "optimizer" not in content:
         logger.warning(f"{path} holds no optimiser state: its moments start new")
         state.schedule.step_update(max(state.next_epoch * state.steps_per_epoch - 1, 0))
@@ -270,12 +294,9 @@ def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
         logger.warning(f"{path}: written by {len(states)} processes: random numbers differ")
 
 
-def keep_metrics(path: Path, before_epoch: int) -> None:
-    """Drop the rows of epochs that will be trained again, and a half-written last row."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            with suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line)
-                rows += [row] if row["epoch"] < before_epoch else []
-        write_jsonl(path, rows)
+def tell_best(last: Path, metrics: dict, best: dict | None) -> None:
+    """Log which file holds the last epoch, with these `metrics`, and which the best."""
+    logger.info(f"last epoch: {last}, AUROC {metrics['auroc']:.4f}")
+    if best:
+        path = last.with_name(BEST)
+        logger.info(f"best epoch: {path}, epoch {best['epoch']}, AUROC {best['auroc']:.4f}")

@@ -99,7 +99,8 @@ def main(argv: list[str] | None = None) -> int:
         failed = f"{count(len(result.failed), 'video')} failed: {first_five(result.failed)}"
         print(f"error: {failed}{hint}", file=sys.stderr)
         return 1
-    print(f"written: {write_result(result, output)}")
+    path = write_result(result, output)
+    print(f"written: {path} and {path.with_suffix('.csv').name}")
     print(format_result(result))
     return 1 if result.failed else 0
 

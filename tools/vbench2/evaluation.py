@@ -117,8 +117,8 @@ def _table(result: Evaluation) -> str:
     """Return a line of CSV per expected video; one without views counts as 1 in the benchmark."""
     rows = []
     for row, scored in zip(result.rows, result.scored, strict=True):
-        counts = [scored.get(key) for key in ("tracks", "views", "abnormal_views")]
-        rows.append([row["video_path"], row["video_results"], "scored", *counts])
+        counts = map(scored.get, ("tracks", "views", "abnormal_views"))
+        rows.append([*row.values(), "scored", *counts])
     for words, names in (("missing", result.missing), ("failed", result.failed)):
         rows += [[name, None, words, None, None, None] for name in names]
     header = ["video_path", "video_results", "state", "people", "views", "abnormal_views"]
