@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,8 +24,10 @@ FULL += "`--opts DATA.NUM_WORKERS 0`, which needs none"
 
 
 def score(folder) -> list[str]:
-    cv2.imwrite(str(folder / NAME), np.zeros((64, 64, 3), np.uint8))
-    return ["--video", str(folder / NAME), "--output", str(folder / "out"), "--report"]
+    paths = [str(folder / name) for name in (NAME, "a.png")]
+    for path in paths:
+        cv2.imwrite(path, np.zeros((64, 64, 3), np.uint8))
+    return ["--video", *paths, "--output", str(folder / "out"), "--report"]
 
 
 # The environment, the exit status, and how the name is printed.
@@ -65,15 +68,12 @@ runpy.run_path("inference.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(("home", "said"), [(True, ""), (False, "error: RuntimeError: could not")])
-def test_a_user_without_a_name(tmp_path, home, said):
-    """As `docker run --user 12345` gives, with its HOME, and with nothing in the environment."""
-    variables = [f"HOME={tmp_path}"] if home else []
-    words = ["env", "-i", *variables, sys.executable, "-c", NOBODY, *score(tmp_path)]
+def test_a_user_without_a_name_and_a_home(tmp_path):
+    """A library refuses to load then; its line says what to set."""
+    words = ["env", "-i", sys.executable, "-c", NOBODY, *score(tmp_path)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, "Traceback" in done.stderr) == (0 if home else 1, False)
-    assert done.stderr.splitlines()[-1].startswith(said)
-    assert home or "HOME" in done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert re.match("error: RuntimeError: could not .* HOME", done.stderr.splitlines()[-1])
 
 
 def test_little_shared_memory(data, tmp_path):

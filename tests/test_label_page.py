@@ -38,10 +38,11 @@ def test_the_label_pages_json(folder: Path, tmp_path_factory):
         ('{"hand/x.jpg": 1}', r"labels.json: no such crop: hand/x.jpg; nothing was"),
         (f'{{"hand/{NAMES[0]}": true}}', r"labels.json: label is 'True', expected 0, 1"),
         (f'{{"hand/{NAMES[0]}": 0', r"labels.json: not JSON"),
+        (f'hand/{NAMES[0]},0\n"hand/{NAMES[1]},0\n', r"labels.csv:2: .* a quote not closed"),
     ],
 )
-def test_wrong_json_writes_nothing(folder: Path, text: str, message: str):
-    (folder / "labels.json").write_text(text)
+def test_a_wrong_file_writes_nothing(folder: Path, text: str, message: str):
+    (folder / message.split(":")[0]).write_text(text)
     with pytest.raises(UsageError, match=message):
         label.main([str(folder)])
     assert not (folder / "hand.jsonl").exists()

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
+from local_server import local_server
 from ray_cluster import Cluster, start_cluster, wait_for
 from ray_drivers import (
     a_job_that_waits,
@@ -263,8 +264,12 @@ def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path):
     """Also by `auto`, which takes an address that Ray was told or wrote down earlier."""
     pytest.importorskip("ray")
     addresses = ["127.0.0.1:1", "127.0.0.1:port", "ray://127.0.0.1:1"]
-    for address, error in zip(addresses, in_a_process(reach, addresses, {}, True), strict=True):
+    with local_server({}) as other:  # an address that Ray wrote down may be another's by now
+        addresses.append(other.url.removeprefix("http://"))
+        errors = in_a_process(reach, addresses, {}, True)
+    for address, error in zip(addresses, errors, strict=True):
         assert error.startswith(f"--ray: cannot reach a cluster at {address}: ")
+    assert errors[-1].endswith(": what listens there is no Ray cluster")
     (tmp_path / "ray").mkdir()
     stale, nothing = {"RAY_TMPDIR": str(tmp_path)}, {"RAY_TMPDIR": str(tmp_path / "none")}
     (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1\n")

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 LOCAL = "local"  # the address of a cluster that is started for this run alone
 SILENT_SECONDS = 300  # if no result came for so long, a warning says what is free
+# With this a client of gRPC begins: a fixed text, then settings (a frame of kind 4), here none. The
+# server's answer begins with its settings.
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 BLOCKS_PER_ACTOR, MOST_PER_BLOCK = 50, 16  # small blocks, so that no actor is idle at the end
 
 T = TypeVar("T")
@@ -193,7 +196,7 @@ def _last_word() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError or ValueError unless something listens at the address of a cluster.
+    """Raise OSError or ValueError unless a server of gRPC answers at the address of a cluster.
 
     Ray itself would wait ten minutes for an answer. For `auto` it takes RAY_ADDRESS, a cluster on
     this machine, or the one that its file of the current cluster names, which may be dead.
@@ -207,9 +210,14 @@ def _knock(address: str) -> None:
         return
     parts = urlsplit(place if "://" in place else f"//{place}")
     try:
-        socket.create_connection((parts.hostname, parts.port or 6379), timeout=10).close()
+        with socket.create_connection((parts.hostname, parts.port or 6379), timeout=10) as line:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                line.sendall(HTTP2_HELLO)
+                if line.recv(9)[3:4] != b"\4":
+                    raise ConnectionError("what listens there is no Ray cluster")
     except OSError as error:
-        raise ConnectionError(f"{parts.netloc}: {error}") from error
+        where = f"{parts.netloc}: " if address == "auto" else ""
+        raise ConnectionError(f"{where}{error}") from error
 
 
 def _environment() -> dict:

@@ -6,7 +6,14 @@ import pytest
 import yaml
 
 from human_anomaly.configs.defaults import DEFAULTS, ConfigError, get_config
-from human_anomaly.data.dataset import read_manifest
+from human_anomaly.data.cropping.crop_lists import STATE_FILE, read_split
+from human_anomaly.data.cropping.label_page import read_probabilities
+from human_anomaly.data.cropping.labels import read_json
+from human_anomaly.data.dataset import find_abnormal_label, read_manifest
+from human_anomaly.models.scoring.results import read_scores
+from human_anomaly.models.weights import read_lock
+from human_anomaly.tools.agreement import read_preferences
+from human_anomaly.tools.vbench2.prompts import read_prompts
 from human_anomaly.utils import UsageError
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -74,6 +81,30 @@ def check_jsonl(folder, rows, text):
             assert "hand.jsonl" in str(error)
         else:
             assert len(read) >= 2
+
+
+# A program that reads what others wrote, and the file's name.
+READERS = [
+    (read_json, "labels.json"),
+    (read_scores, "scores.json"),
+    (read_prompts, "prompts.json"),
+    (read_preferences, "preferences.json"),
+    (find_abnormal_label, "dataset.json"),
+    (lambda path: read_split(path.parent), STATE_FILE),
+    (lambda path: read_probabilities(path.parent), "p_abnormal.json"),
+    (lambda path: read_lock(path.parent.parent), "pretrain/weights.lock.json"),
+]
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5000, '{"a": 1}x', "\ud800"])
+@pytest.mark.parametrize(("read", "name"), READERS)
+def test_json_that_cannot_be_read_is_one_line_with_its_file(tmp_path, read, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(UsageError, match=path.name) as error:
+        read(path)
+    assert is_one_line(error.value)
 
 
 PAIRS = st.lists(st.tuples(KEYS, TEXTS | VALUES), max_size=3)
