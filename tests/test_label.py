@@ -1,13 +1,11 @@
-"""Labels by sorted folders, by CSV and by the label page."""
+"""Labels by sorted folders, by CSV and by the label page's JSON."""
 
-import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import open_browser, requests_made
+from label_folder import NAMES, sort_into, write_folder
 from PIL import Image
 from preprocess_runs import rows_of
 
@@ -16,30 +14,10 @@ from human_anomaly.data.dataset import read_manifest
 from human_anomaly.tools import label
 from human_anomaly.utils import UsageError, write_json, write_jsonl
 
-NAMES = [f"{source}_f{i:06d}_p0_0.jpg" for source in ("a", "b") for i in range(4)]
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return what preprocess.py leaves: eight crops of hands and eight of faces, unlabelled."""
-    boxes = []
-    for part in ("human", "face", "hand"):
-        (tmp_path / part).mkdir()
-    for part in ("face", "hand"):
-        for i, name in enumerate(NAMES):
-            tone = np.full((20, 30, 3), 30 * i, np.uint8)
-            Image.fromarray(tone).save(tmp_path / part / name)
-            row = {"source": name[0], "score": i / 8, "label": None, "file": f"{part}/{name}"}
-            boxes.append(row)
-    boxes.append({"source": "a", "score": 0.2, "label": None, "file": None})  # under --min-size
-    write_jsonl(tmp_path / "boxes.jsonl", boxes)
-    return tmp_path
-
-
-def sort_into(folder: Path, word: str, *numbers: int, part: str = "hand") -> None:
-    (folder / part / word).mkdir(exist_ok=True)
-    for i in numbers:
-        (folder / part / NAMES[i]).rename(folder / part / word / NAMES[i])
+    return write_folder(tmp_path)
 
 
 def test_sorted_folders_become_the_training_list(folder: Path, capsys):
@@ -264,28 +242,6 @@ def test_wrong_json_writes_nothing(folder: Path, text: str, message: str):
     assert not (folder / "hand.jsonl").exists()
 
 
-def page_data(folder: Path) -> dict:
-    assert label.main([str(folder), "--page"]) == 0
-    text = (folder / "label.html").read_text()
-    return json.loads(text.split('id="data">')[1].split("</script>")[0])["parts"]
-
-
-def test_the_page_shows_what_is_left_by_p(folder: Path):
-    sort_into(folder, "normal", 0)
-    (folder / "labels.csv").write_text(f"hand/{NAMES[1]},1\n")
-    write_json(folder / "labels.json", {f"hand/{NAMES[4]}": 1})
-    write_json(folder / "p_abnormal.json", {f"hand/{NAMES[i]}": i / 10 for i in (3, 4, 5)})
-    parts = page_data(folder)
-    assert [row["file"] for row in parts["face"]] == [f"face/{name}" for name in NAMES]
-    shown = [(row["file"].removeprefix("hand/"), row["p"], row["label"]) for row in parts["hand"]]
-    judged = [(NAMES[5], 0.5, None), (NAMES[4], 0.4, 1), (NAMES[3], 0.3, None)]
-    assert shown == [*judged, (NAMES[2], None, None), *[(name, None, None) for name in NAMES[6:]]]
-    assert not (folder / "hand.jsonl").exists()
-    (folder / "p_abnormal.json").write_text("[]")
-    with pytest.raises(UsageError, match=r"p_abnormal.json: expected"):
-        label.main([str(folder), "--page"])
-
-
 def test_a_split_without_test_videos_warns(folder: Path, capsys):
     write_json(folder / "preprocess.json", {"train_test_split": 1e-9})
     sort_into(folder, "normal", 0, 1)
@@ -294,107 +250,3 @@ def test_a_split_without_test_videos_warns(folder: Path, capsys):
     assert "hand_test.jsonl is empty" in said and "none of the 1 that have" in said
     assert "hand_train.jsonl: all 2 crops have label 0, and training needs both" in said
     assert "face_test.jsonl" not in said  # nothing is labelled there yet
-
-
-def test_a_written_page_shows_crops_that_were_moved_since(folder: Path, monkeypatch):
-    for links in (True, False):  # a file system may have no hard links
-        page_data(folder)
-        bytes_before = {name: (folder / "hand" / name).read_bytes() for name in NAMES}
-        sort_into(folder, "normal", 0)
-        (folder / "hand" / NAMES[1]).rename(folder.parent / "elsewhere.jpg")
-        text = (folder / "label.html").read_text()
-        rows = json.loads(text.split('id="data">')[1].split("</script>")[0])["parts"]["hand"]
-        assert {row["file"]: (folder / row["place"]).read_bytes() for row in rows} == {
-            f"hand/{name}": content for name, content in bytes_before.items()
-        }
-        assert (os.stat(folder / rows[2]["place"]).st_nlink == 2) == links
-        (folder / "hand/normal" / NAMES[0]).rename(folder / "hand" / NAMES[0])
-        (folder.parent / "elsewhere.jpg").rename(folder / "hand" / NAMES[1])
-        monkeypatch.setattr(os, "link", refuse)
-    assert label.main([str(folder)]) == 0  # the links are no crops
-    assert rows_of(folder / "hand.jsonl") == []
-
-
-def refuse(*args):
-    raise PermissionError(1, "Operation not permitted")
-
-
-HOSTILE = """a'"><img src=x onerror=alert(1)>&#39;`${alert(2)}%41 ü_f000000_p0_0.jpg"""
-
-
-@pytest.fixture
-def hostile_folder(folder: Path) -> Path:
-    """Return the folder of crops under a name, and with a crop of a name, that attack the page."""
-    folder = folder.rename(folder.parent / "`${alert(3)}` <b>&'")
-    (folder / "hand" / NAMES[0]).rename(folder / "hand" / HOSTILE)
-    boxes = rows_of(folder / "boxes.jsonl")
-    for row in boxes:
-        if row["file"] == f"hand/{NAMES[0]}":
-            row["file"] = f"hand/{HOSTILE}"
-    write_jsonl(folder / "boxes.jsonl", boxes)
-    return folder
-
-
-def test_the_page_labels_by_keys_and_clicks(hostile_folder: Path, tmp_path_factory):
-    folder, downloads = hostile_folder, tmp_path_factory.mktemp("downloads")
-    p = {f"hand/{name}": i / 10 for i, name in enumerate(NAMES)} | {f"hand/{HOSTILE}": 0.95}
-    write_json(folder / "p_abnormal.json", p)
-    label.main([str(folder), "--page"])
-    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
-        browser.execute_cdp_cmd(
-            "Browser.setDownloadBehavior",
-            {"behavior": "allow", "downloadPath": str(downloads)},
-        )
-
-        def click(selector: str) -> None:
-            browser.find_element("css selector", selector).click()
-
-        def press(*keys: str) -> None:
-            for key in keys:
-                browser.execute_script(
-                    "document.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0]}))", key
-                )
-
-        def text(selector: str) -> str:
-            return browser.find_element("css selector", selector).text
-
-        browser.get((folder / "label.html").as_uri())
-        assert text("h1") == f"Crops to label, folder {folder.name}"
-        assert text("#parts") == "face 0/8\nhand 0/8"
-        click("#parts button:nth-child(2)")
-        press("1", "0")  # the hostile one, then the likeliest of the others: NAMES[7]
-        assert text("#count") == "2 of 16 labelled, not all saved"
-        press("ArrowRight", "1", "u", "u")  # the last undoes the label 0 of NAMES[7]
-        assert text("#count") == "1 of 16 labelled, not all saved"
-        press("1", "ArrowLeft", "x", "0")  # a label can be taken away and given again
-        click("#grid button:nth-child(8)")  # the least likely
-        click("#normal")
-        browser.refresh()  # the browser remembers
-        assert text("#parts") == "face 0/8\nhand 3/8"
-        assert text("#count") == "3 of 16 labelled, not all saved"
-        click("#rest")  # all eight faces
-        assert text("#count") == "11 of 16 labelled, not all saved"
-        click("#undo")
-        click("#save")
-        assert text("#count") == "3 of 16 labelled"
-        assert "3 labels" in text("#saved") and f"Move it into the folder {folder.name}" in text(
-            "#saved"
-        )
-        loaded = browser.execute_script(
-            "return [...document.querySelectorAll('#grid img, #large')].every(i => i.naturalWidth)"
-        )
-        assert loaded
-        deadline = time.monotonic() + 10
-        while not (downloads / "labels.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        problems = [entry["message"] for entry in browser.get_log("browser")]
-        outside = [url for url in requests_made(browser) if url.startswith(("http", "ws"))]
-    assert problems == [] and outside == []
-    (downloads / "labels.json").rename(folder / "labels.json")
-    assert label.main([str(folder)]) == 0
-    assert {row[0]: row[1] for row in rows_of(folder / "hand.jsonl")} == {
-        HOSTILE: 1,
-        NAMES[7]: 0,
-        NAMES[1]: 0,
-    }
-    assert [row["label"] for row in page_data(folder)["hand"]] == [1, 0] + [None] * 5 + [0]
