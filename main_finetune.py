@@ -236,7 +236,7 @@ def finish(
         loader = recipe.load_val(config, crops)
         measured = evaluate(config, state.model, crops, loader, state.device)
     logits, metrics = measured
-    run_folder.tell_best(checkpoint, metrics, state.best)
+    engine.tell_best(checkpoint, metrics, state.best)
     if not is_due:
         save_report(folder, checkpoint, crops, logits, metrics)
         return

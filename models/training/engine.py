@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from human_anomaly.models.training.history import History
-from human_anomaly.models.training.run_folder import TrainingState, checkpoints
+from human_anomaly.models.training.run_folder import BEST, TrainingState, checkpoints
 from human_anomaly.utils import gather_objects, rank, stop_all, sum_over_processes, world_size
 
 logger = logging.getLogger(__name__)
@@ -183,3 +184,11 @@ def log_epoch(history: History, train_loss: float, metrics: dict, state: Trainin
         f"accuracy {metrics['accuracy']:.4f} F1 {metrics['f1']:.4f} at {metrics['threshold']:.4g}; "
         f"best AUROC {state.best['auroc']:.4f} in epoch {best}"
     )
+
+
+def tell_best(last: Path, metrics: dict, best: dict | None) -> None:
+    """Log which file holds the last epoch, with these `metrics`, and which the best."""
+    logger.info(f"last epoch: {last}, AUROC {metrics['auroc']:.4f}")
+    if best:
+        path = last.with_name(BEST)
+        logger.info(f"best epoch: {path}, epoch {best['epoch']}, AUROC {best['auroc']:.4f}")

@@ -292,11 +292,3 @@ def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
         set_random_states(states[rank()], state.device)
     else:
         logger.warning(f"{path}: written by {len(states)} processes: random numbers differ")
-
-
-def tell_best(last: Path, metrics: dict, best: dict | None) -> None:
-    """Log which file holds the last epoch, with these `metrics`, and which the best."""
-    logger.info(f"last epoch: {last}, AUROC {metrics['auroc']:.4f}")
-    if best:
-        path = last.with_name(BEST)
-        logger.info(f"best epoch: {path}, epoch {best['epoch']}, AUROC {best['auroc']:.4f}")
