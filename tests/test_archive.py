@@ -142,7 +142,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("data", "words"), REFUSED)
+@pytest.mark.parametrize(("data", "words"), REFUSED, ids=[words for _, words in REFUSED])
 def test_refused_before_anything_is_written(tmp_path: Path, data: bytes, words: str):
     (tmp_path / "x.zip").write_bytes(data)
     with pytest.raises(UsageError) as error:
