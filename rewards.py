@@ -37,7 +37,7 @@ def human_anatomy(
     url: str | None = None,
     token: str | None = None,
 ) -> "Reward":
-    """Return `reward(videos, prompts, metadata) -> (scores, details)`, lists as long as the batch.
+    """Return `reward(videos, prompts, metadata) -> (scores, details)`, an entry per video.
 
     `score` is one of SCORES. A clip without people gets `no_people`, and so does one that cannot be
     scored, whose details say why. `token` is the service's, by default $HUMAN_ANOMALY_TOKEN.

@@ -26,7 +26,7 @@ def _kind(value) -> str:
 def to_clips(clips, layout: str | None = None) -> tuple[list, bool]:
     """Return a list of clips (T, H, W, 3), and whether `clips` was one clip, not several.
 
-    `clips` is a clip, a batch with a leading axis B, or a list of clips. `layout` (THWC or TCHW)
+    `clips` is a clip, an array of B clips with a leading axis, or a list. `layout` (THWC or TCHW)
     is needed where the shape fits both. `frames_of` checks the values. Raises ValueError for
     another shape or type.
     """

@@ -159,7 +159,7 @@ def unpack(path: Path, folder: Path, top: str) -> list[Path]:
     """Unpack the archive at `path` below `folder` and return its pieces.
 
     The folder `top` (with its slash) is left out of the names if all of them are in it. Each file
-    appears when it is whole, and a file of the right size is kept, so that a later call continues.
+    appears when it is whole, and a file of the right size is kept, so that a later call resumes.
     Raises UsageError if the archive is incomplete, damaged or dangerous, or the disk too full.
     """
     pieces = archive_pieces(path)

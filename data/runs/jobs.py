@@ -257,7 +257,7 @@ class JobFolder:
         """
         try:
             version = identity(source)
-        except VideoError:  # the source is gone; this run still reports its row
+        except VideoError:  # the source is gone; this run still lists its row
             version = None
         state = {
             "digest": self.digest,
