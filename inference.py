@@ -56,7 +56,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--min-score", type=minimum, metavar="X[:SCORE]", help=text)
     add("--annotate", action="store_true", help="write an annotated video per video")
     add("--report", action="store_true", help="write report/index.html; implies --annotate")
-    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
+    text = "settings, over the YAML, such as SCORE.THRESHOLDS.HAND 0.5"
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help=text)
     one_of = p.add_mutually_exclusive_group().add_argument
     one_of("--add", action="store_true", help="keep the results of other inputs in DIR, too")
     one_of("--overwrite", action="store_true", help="delete the results in DIR")

@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--detector-config", "--detector_config", **detector, help="YOLO-World's config")
     add("--detector-weights", "--detector_weights", **detector, help="YOLO-World's checkpoint")
     add("--label", type=int, choices=(0, 1), help=label)
-    add("--min-size", type=at_least(0), default=0, help="leave out crops with shorter sides (0)")
+    add("--min-size", type=at_least(0), default=0, help="leave out crops below this side in px (0)")
     add("--format", choices=("jpg", "png"), default="jpg", help="file format of the crops (jpg)")
     add("--train-test-split", type=float, metavar="SHARE", help=split)
     add("--label-every", type=at_least(1), default=1, metavar="N", help=every)

@@ -61,11 +61,11 @@ def parse_args(argv: Sequence[str] | None = None):
     add("--max-frames", type=whole, default=10_000, help="most frames of a video (10000)")
     add("--max-pixels", type=whole, default=2**24, help="most pixels of a frame (16777216)")
     add("--max-waiting", type=whole, default=64, help="most requests at a time; more get 503 (64)")
-    add("--body-seconds", type=whole, default=120, help="time for a request to arrive (120)")
-    add("--max-seconds", type=whole, default=3600, help="time for a request to be scored (3600)")
-    add("--report-hours", type=whole, default=24, help="how long report pages are kept (24)")
+    add("--body-seconds", type=whole, default=120, help="seconds for a request to arrive (120)")
+    add("--max-seconds", type=whole, default=3600, help="seconds to score a request (3600)")
+    add("--report-hours", type=whole, default=24, help="hours to keep report pages (24)")
     add("--report-mb", type=whole, default=2000, help="most megabytes of all report pages (2000)")
-    add("--folder", type=Path, default=tempfile.gettempdir(), help="where temporary files lie")
+    add("--folder", type=Path, default=tempfile.gettempdir(), help="folder of temporary files")
     return p.parse_args(argv)
 
 
