@@ -124,7 +124,7 @@ def score_here(score: Callable[..., dict], sources: Sequence, stride: int) -> No
 
 
 def open_evidence(folder: Path, options: Mapping, report: bool):
-    """Return what keeps a run's evidence; `options` are the arguments of `from_files`."""
+    """Return the run's Evidence; `options` are the arguments of `VideoScorer.from_files`."""
     from human_anomaly.models.report.evidence import Evidence
 
     config = options["config"]

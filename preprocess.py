@@ -242,7 +242,7 @@ def finish(folder, failed: Sequence[dict], split: float | None) -> int:
 
 
 def run(args: argparse.Namespace, options: Options) -> int:
-    """Crop what is not finished, then write the lists; return the exit status."""
+    """Crop the videos that are not finished, write the lists; return the exit status."""
     from human_anomaly.data.cropping.crop_folder import DiskError
 
     folder, planned, failed = decide_in_first(lambda: plan(args, options))

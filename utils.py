@@ -222,7 +222,7 @@ def one_line(error: Exception) -> str:
 
 
 def plain(text: str) -> str:
-    """Return `text` without what could steer a terminal: control characters are escaped."""
+    """Return `text` with control characters escaped, because they could steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -1,4 +1,4 @@
-"""What the environment says of this process: its number, and how many CPU cores it may use."""
+"""A process's number, and how many CPU cores it may use, by what its environment says."""
 
 import math
 import os

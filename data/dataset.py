@@ -248,9 +248,9 @@ def read_batches(loader) -> Iterator:
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Reduce what torch raises for a loader's worker to one line.
+    """Reduce torch's errors about a loader's worker to one line.
 
-    A worker's death is raised wherever the main process is at that time.
+    If a worker dies, torch raises that wherever the main process is at that time.
     """
     try:
         yield

@@ -61,7 +61,7 @@ class ToBGR:
         self._bare: av.VideoFrame | None = None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return the frame upright as (H, W, 3) uint8; raises ValueError where that is unknown."""
+        """Return the frame upright as (H, W, 3) uint8; raises FFmpegError if FFmpeg cannot."""
         bare = self._without_tags(frame)
         matrix = int(frame.colorspace) if self.tagged else "ITU601"
         limits = {"src_color_range": int(frame.color_range)} if self.tagged else {}
@@ -80,7 +80,7 @@ class ToBGR:
         return image.copy() if shown is bare else np.ascontiguousarray(image)
 
     def _without_tags(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the same pixels in a frame that says nothing about them.
+        """Return the same pixels in a frame without tags.
 
         With an interlace flag or side data, swscale would convert them differently.
         """
@@ -236,7 +236,7 @@ class FrameReader:
             self._end = max(self._end, end + (lasts or 1 / self.fps))
 
     def _pictures(self) -> Iterator[Frame]:
-        """Yield a file's pictures at the times it tells, or a folder's, evenly spaced."""
+        """Yield a file's pictures at their own times, or a folder's pictures evenly spaced."""
         pages = self.frames_expected * self.stride if len(self.source.images) == 1 else 1
         index, time = 0, 0.0
         for path in self.source.images:

@@ -115,7 +115,7 @@ class InputForm:
 
 
 def input_of(config) -> InputForm:
-    """Return what the settings say about a classifier's input."""
+    """Return the InputForm that the settings describe."""
     data, test = config.DATA, config.TEST
     return InputForm(data.IMG_SIZE, test.CROP, data.INTERPOLATION, test.CHANNELS)
 

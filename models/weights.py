@@ -28,7 +28,7 @@ RELEASE_DETECTOR_CONFIG = (
 
 @dataclass(frozen=True)
 class PublicFile:
-    """One public file, and what is known of it."""
+    """A public file: its place, its sources, and how it is checked."""
 
     path: Path  # below the project's folder
     drive_id: str

@@ -39,7 +39,7 @@ class DiskError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do: crop the sources `todo`, and delete the old crops of some stems."""
+    """What a run will do: crop the sources `todo`, and delete old crops of the stems `replaced`."""
 
     todo: list[Source]
     replaced: set[str]
@@ -69,7 +69,7 @@ class CropFolder(JobFolder):
     """
 
     def plan(self, sources: Sequence[Source], label: int | None, *, overwrite: bool) -> Plan:
-        """Return what is to be done for `sources`; nothing is changed yet.
+        """Return the Plan for `sources`; nothing is changed yet.
 
         Without `overwrite`, raises UsageError if the folder holds crops of other settings, or crops
         that have a source's name but come from another file or have another label. With it, raises

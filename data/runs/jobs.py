@@ -135,7 +135,7 @@ class JobFolder:
         return lock
 
     def items(self, *, any_settings: bool = False) -> dict[str, dict]:
-        """Return what `finish` stored, {stem: state}, sorted by stem.
+        """Return the states that `finish` stored, {stem: state}, sorted by stem.
 
         Items of other settings are left out unless `any_settings`.
         """
@@ -168,7 +168,7 @@ class JobFolder:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         now = where(sources[0]) if sources else "no video"
         raise UsageError(
-            f"--output: {self.folder} holds results of other inputs, {others[0]}{more}, than "
+            f"--output: {self.folder} holds results of {others[0]}{more}, other inputs than "
             f"{now}; choose another folder, --add to keep both, or --overwrite to delete them"
         )
 
@@ -213,7 +213,7 @@ class JobFolder:
         return self.state / f"item.{stem}.json"
 
     def row(self, source: Source) -> dict | None:
-        """Return what `finish` stored for this source as it is now, or None."""
+        """Return the row that `finish` stored; None if source, settings or results have changed."""
         state = self._state(self.item_path(source.stem))
         try:
             if state and state["digest"] == self.digest and state["identity"] == identity(source):
@@ -228,7 +228,7 @@ class JobFolder:
         return row is not None and "error" not in row
 
     def _state(self, path: Path) -> dict | None:
-        """Return what `finish` stored in a file; None, and a warning, if it is damaged."""
+        """Return the state that `finish` stored in a file; None, with a warning, if damaged."""
         state = read_object(path)
         check = state.pop("check", None) if state else None
         if state is not None and check == digest_of(state):

@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def explainer(scorer: VideoScorer) -> Explainer:
-    """Return what makes the heatmaps of the scorer's classifiers."""
+    """Return the Explainer that makes heatmaps of the scorer's classifiers."""
     return Explainer(scorer.classifiers, input_of(scorer.config))
 
 
