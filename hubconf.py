@@ -1,4 +1,4 @@
-"""torch.hub's door: `torch.hub.load(FOLDER, "human_anatomy", source="local", weights="demo")`."""
+"""For torch.hub: `torch.hub.load(FOLDER, "human_anatomy", source="local", weights="demo")`."""
 
 dependencies = ["torch", "torchvision", "timm", "mmyolo"]
 
@@ -14,7 +14,7 @@ def human_anatomy(weights: str = "release", device: str = "auto", **options):
 
     if weights not in ("release", "demo"):
         raise ValueError(f"weights: expected release or demo, got {weights!r}")
-    with leave_no_trace():  # the imports, too
+    with leave_no_trace():  # of the imports, too
         from human_anomaly.configs.defaults import get_config
         from human_anomaly.models.scoring.scorer import VideoScorer
         from human_anomaly.models.weights import choose_weights

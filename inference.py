@@ -1,11 +1,11 @@
-"""Score videos: which share of the people in them has plausible bodies, faces and hands.
+"""Score videos: how often the people in them have plausible bodies, faces and hands.
 
 One process:   python inference.py --video a.mp4 folder/ 'clips/*.webm' --output results/mymodel
 N processes:   torchrun --nproc-per-node N inference.py --video folder/ --output results/mymodel
 Many machines: python inference.py --ray [ADDRESS OF A RAY CLUSTER] --video folder/ ...
 
-The same command again continues: what is finished is kept. Results: scores.json and, per video,
-<name>.frames.jsonl.
+Run the same command again to resume: finished videos are kept. Results: scores.json and, for each
+video, <name>.frames.jsonl.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from human_anomaly.utils import (
 )
 
 logger = logging.getLogger("inference")
-FLAGS = ("device", "batch_size", "stride", "fps", "fast", "compile")  # as of `from_files`
+FLAGS = ("device", "batch_size", "stride", "fps", "fast", "compile")  # for `from_files`
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,20 +46,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--video", nargs="+", metavar="PATH", help="files, folders, globs (the demo's videos)")
     add("--output", metavar="DIR", help="folder for results (results/<name of the input>)")
     add_weight_flags(add)
-    add("--parts", nargs="+", choices=PARTS, help="judge these only (all)")
+    add("--parts", nargs="+", choices=PARTS, help="judge only these parts (all)")
     text = "frames per batch (2 on CPU; on a GPU 8, with --fast 32)"
     add("--batch-size", type=at_least(1), metavar="N", help=text)
     add_shared_flags(add, "score")
-    add("--fast", action="store_true", help="compute less exactly: scores deviate a little")
-    add("--compile", action="store_true", help="compile the detector first (GPU)")
-    text = "exit 3 if the mean of SCORE (video_results) is below X, or there is none"
+    add("--fast", action="store_true", help="faster, less exact: scores change a little")
+    add("--compile", action="store_true", help="compile the detector: slow start, fast run (GPU)")
+    text = "exit 3 if the mean of SCORE (video_results) is below X or null"
     add("--min-score", type=minimum, metavar="X[:SCORE]", help=text)
     add("--annotate", action="store_true", help="write an annotated video per video")
     add("--report", action="store_true", help="write report/index.html; implies --annotate")
-    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="SCORE.THRESHOLDS.HAND 0.5 ..")
+    text = "settings, over the YAML, such as SCORE.THRESHOLDS.HAND 0.5"
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help=text)
     one_of = p.add_mutually_exclusive_group().add_argument
-    one_of("--add", action="store_true", help="keep the results of other inputs that DIR holds")
-    one_of("--overwrite", action="store_true", help="delete the results that DIR holds")
+    one_of("--add", action="store_true", help="keep the results of other inputs in DIR, too")
+    one_of("--overwrite", action="store_true", help="delete the results in DIR")
     args = p.parse_args(argv)
     args.annotate |= args.report
     return args
@@ -123,7 +124,7 @@ def score_here(score: Callable[..., dict], sources: Sequence, stride: int) -> No
 
 
 def open_evidence(folder: Path, options: Mapping, report: bool):
-    """Return what keeps the evidence of a run with these arguments of `from_files`."""
+    """Return the run's Evidence; `options` are the arguments of `VideoScorer.from_files`."""
     from human_anomaly.models.report.evidence import Evidence
 
     config = options["config"]
@@ -132,7 +133,7 @@ def open_evidence(folder: Path, options: Mapping, report: bool):
 
 
 def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
-    """Score what is not finished in the output folder, then merge; return the exit status.
+    """Score the videos that are not finished, then merge; return the exit status.
 
     `options` are the arguments of `VideoScorer.from_files`, `settings` what `describe` returned.
     """
@@ -152,7 +153,7 @@ def run(args: argparse.Namespace, options: dict, settings: dict) -> int:
     sources = jobs.distinct(inputs.sources)
     evidence = open_evidence(jobs.folder, options, args.report) if args.annotate else None
 
-    # Find what is not finished; load the networks only for that.
+    # Find the unfinished videos; without any, no network is loaded.
     done = [] if args.overwrite else [source for source in sources if jobs.is_scored(source)]
     unseen = [source for source in done if evidence and evidence.missing(source)]
     if done:
@@ -208,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run(args, options, describe(options, files.cfg))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        logger.error(f"{where}{error.strerror or error}; what is finished is kept")
+        logger.error(f"{where}{error.strerror or error}; finished videos are kept")
         return 1
 
 

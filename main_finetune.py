@@ -7,7 +7,7 @@ One process:
         --pretrained pretrain/simmim_pretrain__vit_base__img224__800ep.pth --output checkpoint/hand
 N processes, one per GPU (without GPUs: on the CPU):
     torchrun --nproc_per_node N main_finetune.py (the same flags)
-The same command again continues a run that broke off.
+Run the same command again to resume a run that was interrupted.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--abnormal-label", dest="DATA.ABNORMAL_LABEL", choices=("auto", "0", "1"), help=text)
     text = "file to start from: SimMIM's pre-training, or a classifier, released or of a run"
     add("--pretrained", dest="PRETRAINED", metavar="FILE", help=text)
-    text = "checkpoint to go on from if --output holds none; with --eval, the one to measure"
+    text = "checkpoint to resume from if --output holds none; with --eval, the one to measure"
     add("--resume", dest="MODEL.RESUME", metavar="FILE", help=text)
     add("--output", dest="OUTPUT", metavar="DIR", help="folder of the run")
     text = "images per process in one forward pass"
@@ -82,8 +82,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--use-checkpoint", dest="TRAIN.USE_CHECKPOINT", action=switch, default=None, help=text)
     text = "torch.compile the network: a minute of waiting, then faster steps"
     add("--compile", dest="TRAIN.COMPILE", action=switch, default=None, help=text)
-    add("--seed", dest="SEED", metavar="N", type=int, help="seed of everything random")
-    text = "measure --resume, such as RUN/best.pth (default: the newest in --output), and report"
+    add("--seed", dest="SEED", metavar="N", type=int, help="seed of all random numbers")
+    text = "do not train: measure --resume (default: the newest in --output), write the report"
     add("--eval", action=switch, help=text)
     text = "after training, fit the scores to the part's threshold: writes ckptN.calibrated.pth"
     add("--calibrate", action=switch, help=text)
@@ -93,7 +93,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--skip-check", action=switch, help="do not open every image first")
     text = "check everything, write labels.jpg, print the plan, and stop"
     add("--dry-run", action=switch, help=text)
-    text = "delete the run (with --eval: replace the report) of other settings in --output"
+    text = "replace the run (with --eval: the report) of other settings in --output"
     add("--overwrite", action=switch, help=text)
     return parser.parse_args(argv)
 
@@ -153,10 +153,10 @@ def train(config, args: argparse.Namespace, device: torch.device) -> None:
         check_labels(train_crops, val_crops)
         warn_of_shared_images(train_crops, val_crops)
         state = recipe.build_state(config, len(train_crops), device)
-        random_seed(config.SEED, rank())  # other crops, so other random numbers
+        random_seed(config.SEED, rank())  # each process draws for other crops
         resumed = run_folder.resume(state, None if holds_other_run else folder, config.MODEL.RESUME)
     if len(set(starts := gather_objects(state.next_epoch))) > 1:
-        stop_all(f"--output: not shared by all machines: processes would start at epochs {starts}")
+        stop_all(f"--output: machines do not share it: processes would start at epochs {starts}")
     if not args.skip_check:
         with shared_errors():
             check_images(train_crops, val_crops)
@@ -251,7 +251,7 @@ def finish(
                 false_flags=false_flags,
                 abnormal_index=config.MODEL.ABNORMAL_INDEX,
             )
-    except UsageError:  # too poor a model: its report tells more
+    except UsageError:  # the model is too poor to calibrate: its report shows why
         save_report(folder, checkpoint, crops, logits, metrics)
         raise
     save_report(folder, target, crops, after, metrics, before=logits)
@@ -292,4 +292,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(record(main), (OSError,))  # torchrun prints a recorded error last
+    run_main(record(main), (OSError,))  # torchrun repeats a recorded error at the end

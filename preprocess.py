@@ -5,9 +5,9 @@ One process:   python preprocess.py --input videos/ --output crops \\
 N processes:   torchrun --nproc-per-node N preprocess.py ...
 Many machines: python preprocess.py --ray [ADDRESS OF A RAY CLUSTER] ...
 
-Writes crops/{human,face,hand}/, boxes.jsonl and {human,face,hand}.jsonl. The same command again
-continues, and with other inputs it adds to the folder. `python -m tools.label crops` then collects
-the labels that a person gave.
+Writes crops/{human,face,hand}/, boxes.jsonl and {human,face,hand}.jsonl. Run the same command again
+to resume, or with other inputs to add their crops. `python -m tools.label crops` then collects the
+labels that a person gave.
 """
 
 import argparse
@@ -50,14 +50,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     inputs = "videos, images, folders, globs; a folder of images is one video"
     label = "label of all crops of these inputs: 0 normal (real videos), 1 abnormal (default: none)"
     split = "share of the videos for {part}_test.jsonl, the others for {part}_train.jsonl (none)"
-    every = "one label for a person's crops of N successive cropped frames (1: a label each)"
+    every = "N successive cropped frames of a person get one label (1: a label for each crop)"
     add("--input", nargs="+", required=True, metavar="PATH", help=inputs)
     add("--output", required=True, metavar="DIR", help="folder for crops and lists")
     detector = {"required": True, "metavar": "FILE"}
     add("--detector-config", "--detector_config", **detector, help="YOLO-World's config")
     add("--detector-weights", "--detector_weights", **detector, help="YOLO-World's checkpoint")
     add("--label", type=int, choices=(0, 1), help=label)
-    add("--min-size", type=at_least(0), default=0, help="leave out squares of smaller sides (0)")
+    add("--min-size", type=at_least(0), default=0, help="leave out crops below this side in px (0)")
     add("--format", choices=("jpg", "png"), default="jpg", help="file format of the crops (jpg)")
     add("--train-test-split", type=float, metavar="SHARE", help=split)
     add("--label-every", type=at_least(1), default=1, metavar="N", help=every)
@@ -74,13 +74,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Options:
-    """What a process, or one of Ray's actors, needs to crop videos; all but `config` are flags."""
+    """What a process or a Ray actor needs to crop videos; every field but `config` is a flag."""
 
     config: CfgNode
     detector_config: str
     detector_weights: str
     device: str
-    cores: int | None  # of an actor
+    cores: int | None  # of a Ray actor
     batch_size: int
     stride: int
     fps: float
@@ -91,7 +91,7 @@ class Options:
 
 
 def describe(options: Options) -> dict:
-    """Return the settings on which the crops depend; all crops in a folder have the same."""
+    """Return the settings on which the crops depend; a folder holds crops of one setting."""
     if not Path(options.detector_weights).is_file():
         raise UsageError(f"--detector-weights: no such file: {options.detector_weights}")
     try:
@@ -242,7 +242,7 @@ def finish(folder, failed: Sequence[dict], split: float | None) -> int:
 
 
 def run(args: argparse.Namespace, options: Options) -> int:
-    """Crop what is not finished, then write the lists; return the exit status."""
+    """Crop the videos that are not finished, write the lists; return the exit status."""
     from human_anomaly.data.cropping.crop_folder import DiskError
 
     folder, planned, failed = decide_in_first(lambda: plan(args, options))
@@ -260,7 +260,7 @@ def run(args: argparse.Namespace, options: Options) -> int:
         except (DiskError, ConnectionError) as error:
             stopped = str(error)
 
-        # Merge when all are done. The others return 0, for torchrun stops all if one fails.
+        # Merge when all are done. The others return 0: if one failed, torchrun would stop all.
         ended = gather_objects((rows, stopped))
         if rank() != 0:
             return 0

@@ -5,7 +5,7 @@
     scores, details = reward(videos, prompts, metadata)    # as Flow-GRPO and PhyMotion call it
 
 Adapters: VideoAlignReward (DanceGRPO), compute_score (verl-omni), FlowFactoryReward and
-FastVideoMetric. With `url`, the standard library and numpy are all that is needed.
+FastVideoMetric. With `url`, only numpy and the standard library are needed.
 """
 
 import threading
@@ -37,7 +37,7 @@ def human_anatomy(
     url: str | None = None,
     token: str | None = None,
 ) -> "Reward":
-    """Return `reward(videos, prompts, metadata) -> (scores, details)`, lists as long as the batch.
+    """Return `reward(videos, prompts, metadata) -> (scores, details)`, an entry per video.
 
     `score` is one of SCORES. A clip without people gets `no_people`, and so does one that cannot be
     scored, whose details say why. `token` is the service's, by default $HUMAN_ANOMALY_TOKEN.
@@ -55,13 +55,13 @@ def human_anatomy(
 
 
 class Reward:
-    """What `human_anatomy` returns; safe in threads."""
+    """The reward that `human_anatomy` returns; several threads may call it."""
 
     def __init__(self, scorer, score: str, no_people: float | None):
         self.scorer, self.score, self.no_people = scorer, score, no_people
 
     def __call__(self, videos, prompts=None, metadata=None) -> tuple[list, dict[str, list]]:
-        """`data/clips.py` says what videos may be; (N, C, H, W) with N prompts are N pictures.
+        """Score videos in the forms of `data/clips.py`; (N, C, H, W) with N prompts are N pictures.
 
         Raises ValueError for wrong shapes.
         """
@@ -92,7 +92,7 @@ def _clips(videos, prompts) -> list:
 
 
 class VideoAlignReward:
-    """`reward(video_paths, prompts)` as VideoAlign's inference has it; "Overall" is the score."""
+    """Has the `reward(video_paths, prompts)` of VideoAlign's inference; "Overall" is the score."""
 
     def __init__(self, device="cuda", **options):
         self._reward = human_anatomy(device, **options)
@@ -129,7 +129,7 @@ def _of(details: dict[str, list], number: int) -> dict:
 
 
 def _theirs(module: str, *names: str) -> list[type]:
-    """Return a package's base class and class of results, stand-ins where it is not installed."""
+    """Return a package's base class and class of results, or stand-ins if it is not installed."""
     try:
         return [getattr(import_module(module), name) for name in names]
     except ImportError:
@@ -194,7 +194,7 @@ def _fastvideo() -> type:
 
 
 def __getattr__(name: str) -> type:
-    """Build the classes whose bases are other packages' when they are asked for."""
+    """Build a class on first use, because its base class is another package's."""
     if name in (made := {"FlowFactoryReward": _flow_factory, "FastVideoMetric": _fastvideo}):
         return made[name]()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

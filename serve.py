@@ -1,11 +1,11 @@
-"""The scorer as a service over HTTP, with a page where a video is dropped.
+"""A service that scores videos over HTTP, with a page onto which a video can be dropped.
 
     python serve.py --release --port 8000        # then open http://127.0.0.1:8000
     curl -F file=@a.mp4 http://127.0.0.1:8000/score
 
-POST /score: videos as a form's files, a .npy file of frames, or Flow-Factory's JSON; ?frames=1 adds
-the frames' rows, ?layout=TCHW says where channels are. GET /health. `rewards.human_anatomy(url=..)`
-is the client.
+POST /score takes videos as a form's files, a .npy file of frames, or Flow-Factory's JSON.
+?frames=1 adds the frames' rows, ?layout=TCHW says where the channels are. GET /health says what is
+loaded. `rewards.human_anatomy(url=..)` is the client.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ logger = logging.getLogger("serve")
 PREFIX = "human-anomaly-serve-"
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),  # the address of a report page is its key
+    ("Referrer-Policy", "no-referrer"),  # who knows a report page's address may read it
     (
         "Content-Security-Policy",
         "default-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
@@ -43,9 +43,9 @@ def parse_args(argv: Sequence[str] | None = None):
     add(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; others than this machine's own need --token (127.0.0.1)",
+        help="address to listen at; needs --token if other machines can reach it (127.0.0.1)",
     )
-    add("--port", type=at_least(0), default=8000, help="port; 0: any that is free (8000)")
+    add("--port", type=at_least(0), default=8000, help="port; 0 takes a free one (8000)")
     add(
         "--token",
         default=os.environ.get("HUMAN_ANOMALY_TOKEN", ""),
@@ -55,28 +55,28 @@ def parse_args(argv: Sequence[str] | None = None):
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--cores", type=at_least(1), metavar="N", help="CPU cores to use (all)")
     add("--batch-size", type=at_least(1), metavar="N", help="frames per batch")
-    add("--fast", action="store_true", help="compute less exactly: scores deviate a little")
+    add("--fast", action="store_true", help="faster, less exact: scores change a little")
     whole = at_least(1)
-    add("--max-mb", type=whole, default=256, help="size of a request's body (256)")
-    add("--max-frames", type=whole, default=10_000, help="frames of a clip or video (10000)")
-    add("--max-pixels", type=whole, default=2**24, help="pixels of a frame (16777216)")
-    add("--max-waiting", type=whole, default=64, help="requests at once; more get 503 (64)")
-    add("--body-seconds", type=whole, default=120, help="in which a body must have come (120)")
-    add("--max-seconds", type=whole, default=3600, help="in which it must be scored (3600)")
-    add("--report-hours", type=whole, default=24, help="for which report pages are kept (24)")
-    add("--report-mb", type=whole, default=2000, help="that all report pages may take (2000)")
-    add("--folder", type=Path, default=tempfile.gettempdir(), help="for temporary files")
+    add("--max-mb", type=whole, default=256, help="most megabytes of a request (256)")
+    add("--max-frames", type=whole, default=10_000, help="most frames of a video (10000)")
+    add("--max-pixels", type=whole, default=2**24, help="most pixels of a frame (16777216)")
+    add("--max-waiting", type=whole, default=64, help="most requests at a time; more get 503 (64)")
+    add("--body-seconds", type=whole, default=120, help="seconds for a request to arrive (120)")
+    add("--max-seconds", type=whole, default=3600, help="seconds to score a request (3600)")
+    add("--report-hours", type=whole, default=24, help="hours to keep report pages (24)")
+    add("--report-mb", type=whole, default=2000, help="most megabytes of all report pages (2000)")
+    add("--folder", type=Path, default=tempfile.gettempdir(), help="folder of temporary files")
     return p.parse_args(argv)
 
 
 def listen(host: str, port: int, token: str) -> socket.socket:
-    """Return a socket at the address; raises UsageError where it is taken, or needs a token."""
+    """Return a socket at the address; raises UsageError if it is taken or needs a token."""
     try:
         here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         here = False
     if not here and not token:
-        raise UsageError(f"--host {host}: other machines may reach it, so give --token, too")
+        raise UsageError(f"--host {host}: other machines may reach it, so --token is needed")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
@@ -94,7 +94,7 @@ def own_folder(parent: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
     new = tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent)
     with new as folder, open(Path(folder) / ".lock", "wb") as lock:
-        with suppress(OSError):  # where nothing can be locked, nothing is deleted above, either
+        with suppress(OSError):  # no locks here: then nothing is deleted above
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield Path(folder)
 
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = uvicorn.Config(app, http="h11", headers=HEADERS, **quiet)
         server = uvicorn.Server(config)
 
-        def stop(*_) -> None:  # what waits is refused, what runs is finished
+        def stop(*_) -> None:  # waiting requests are refused, running ones finished
             line.closing = server.should_exit = True
 
         for signal_number in (signal.SIGTERM, signal.SIGINT):

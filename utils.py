@@ -47,14 +47,14 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
 
 
 def write_json(path: str | Path, value, indent: int | None = 1) -> None:
-    """Write `value` as JSON at once; NaN and infinity are refused."""
+    """Write `value` as JSON, atomically; NaN and infinity are refused."""
     with atomic_write(path) as file:
         json.dump(value, file, indent=indent, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable) -> None:
-    """Write `rows` as JSON lines at once."""
+    """Write `rows` as JSON lines, atomically."""
     with atomic_write(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
@@ -66,7 +66,7 @@ def read_jsonl(path: str | Path) -> list:
 
 
 def stream_jsonl(path: str | Path) -> Iterator[tuple[int, object]]:
-    """Yield (line number, row) of a JSON lines file without blank lines; errors as above."""
+    """Yield (line number, row) of each line that is not blank; raises as `read_jsonl` does."""
     try:
         with open(path, encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
@@ -222,7 +222,7 @@ def one_line(error: Exception) -> str:
 
 
 def plain(text: str) -> str:
-    """Return `text` without what could steer a terminal: control characters are escaped."""
+    """Return `text` with control characters escaped, because they could steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -268,8 +268,8 @@ def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:
     The status is 2 for UsageError and `error_types`, else 1. HUMAN_ANOMALY_DEBUG shows tracebacks.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # None, or no file
-            stream.reconfigure(errors="backslashreplace")  # it may be ASCII, in a container
+        with suppress(AttributeError):  # the stream may be None, or no file
+            stream.reconfigure(errors="backslashreplace")  # ASCII in some containers
     try:
         status = main()
     except Exception as error:
@@ -286,6 +286,6 @@ def run_main(main, error_types: tuple[type[Exception], ...] = ()) -> None:
     except KeyboardInterrupt:
         # Without cleaning up: threads and other processes would each print a traceback.
         if rank() == 0:
-            print("\ninterrupted; the same command goes on from here", file=sys.stderr, flush=True)
+            print("\ninterrupted; run the same command to resume", file=sys.stderr, flush=True)
         os._exit(130)
     sys.exit(status)

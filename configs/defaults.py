@@ -187,7 +187,7 @@ def _merge_file(config: Node, path: Path, seen: tuple[Path, ...] = ()) -> None:
 
 
 def _parse_yaml(text: str, place: str):
-    """Return the YAML value of `text`; every error, also int's and datetime's, is one line."""
+    """Return the YAML value of `text`; any error, also of a number or date in it, is one line."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:

@@ -24,7 +24,7 @@ def _frame_rate(text: str) -> float:
 
 
 def add_weight_flags(add: Callable) -> None:
-    """Add the flags by a parser's `add_argument` that say with which files to score."""
+    """Add the flags that name the files to score with; `add` is a parser's `add_argument`."""
     add("--cfg", metavar="FILE", help="YAML with the classifiers' shape and the scoring rules")
     add("--detector-config", "--detector_config", metavar="FILE", help="YOLO-World's config")
     add("--detector-weights", "--detector_weights", metavar="FILE", help="YOLO-World's checkpoint")
@@ -33,13 +33,13 @@ def add_weight_flags(add: Callable) -> None:
 
 
 def given_files(args: argparse.Namespace) -> dict:
-    """Return what `add_weight_flags` was given, as arguments of `choose_weights`."""
+    """Return the flags of `add_weight_flags` as arguments of `choose_weights`."""
     names = ("cfg", "detector_config", "detector_weights", "release")
     return {name: getattr(args, name) for name in names} | {"models": given_models(args)}
 
 
 def add_model_flags(add: Callable) -> None:
-    """Add the flags by a parser's `add_argument` that name each part's checkpoint."""
+    """Add the flags that name each part's checkpoint; `add` is a parser's `add_argument`."""
     for part in PARTS:
         add(f"--{part}-model", f"--{part}_model", metavar="FILE", help=f"checkpoint for the {part}")
 
@@ -50,12 +50,12 @@ def given_models(args: argparse.Namespace) -> dict[str, str]:
 
 
 def add_shared_flags(add: Callable, verb: str) -> None:
-    """Add the flags by a parser's `add_argument`; `verb` says what is done with a frame."""
+    """Add flags by `add`, a parser's `add_argument`; `verb` says what is done with a frame."""
     text = f"{verb} every n-th frame (1)"
     add("--frame-stride", dest="stride", type=at_least(1), default=1, help=text)
     add("--fps", type=_frame_rate, default=25.0, help="frame rate of image folders (25)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     text = f"{verb} in a Ray cluster's actors"
     add("--ray", nargs="?", const="local", metavar="ADDRESS", help=text)
-    text = "CPU cores of each Ray actor (1; with GPUs, the machine's are shared among them)"
+    text = "CPU cores of each Ray actor (1; with GPUs, each GPU's share of its machine)"
     add("--actor-cores", dest="cores", type=at_least(1), metavar="N", help=text)

@@ -1,4 +1,4 @@
-"""What the environment says of this process: its number, and how many CPU cores it may use."""
+"""A process's number, and how many CPU cores it may use, by what its environment says."""
 
 import math
 import os
@@ -10,10 +10,10 @@ CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def number_in(*names: str, least: int = 0) -> int:
-    """Return the number in the first of the environment's variables `names` that says one.
+    """Return the number in the first environment variable of `names` that is set, else `least`.
 
-    Of a list, as OpenMP and Slurm have them, it is the first. Where none says one, it is `least`.
-    Raises UsageError for anything else, and for less than `least`.
+    Of a list, as OpenMP and Slurm write it, the first number counts. Raises UsageError for other
+    text, and for a number below `least`.
     """
     for name in names:
         text = os.environ.get(name, "").strip()
@@ -48,9 +48,10 @@ def processes_here() -> int:
 
 
 def cores_per_process() -> int:
-    """Return the CPU cores that each process on this machine may use.
+    """Return how many CPU cores each process on this machine may use.
 
-    They are as many as PYTHON_CPU_COUNT says, else as affinity and the quota of a container allow.
+    The processes share as many as PYTHON_CPU_COUNT says, else as CPU affinity and a container's
+    quota allow.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
     allowed = min(len(affinity(0)) if affinity else os.cpu_count() or 1, _quota())
@@ -59,12 +60,12 @@ def cores_per_process() -> int:
 
 
 def _quota() -> float:
-    """Return how many cores' time the cgroups of this process may take, infinity without a quota.
+    """Return the CPU quota of this process's cgroups in cores, infinity if there is none.
 
     The groups above a group limit it, too. Inside a container, its own group may be the top one.
     """
     quotas = [math.inf]
-    with suppress(OSError):  # no Linux
+    with suppress(OSError):  # not Linux
         for line in OWN_CGROUPS.read_text().splitlines():
             _, kinds, name = line.split(":", 2)  # "4:cpu,cpuacct:/docker/1f", version 2 "0::/"
             if kinds and "cpu" not in kinds.split(","):

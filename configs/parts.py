@@ -21,8 +21,8 @@ TABLE = (
 )
 PARTS = tuple(part.name for part in TABLE)
 
-# The parts of the released classifiers, whose texts are their names. Every run searches for them,
-# and for another part only if it judges that: one more text changes the boxes of the others.
+# The parts of the released classifiers; their texts are their names. Every run searches for them.
+# It searches for another part only if it judges it: one more text changes the others' boxes.
 BASE_PARTS = ("human", "face", "hand")
 
 

@@ -12,8 +12,8 @@ class ConfigError(UsageError):
     """A setting that does not exist or has a wrong type or value; the message names the key."""
 
 
-# How the keys of the settings begin that change a video's scores. SCORE.NO_PERSON is not one of
-# them, because it concerns the mean over videos.
+# Settings whose keys begin so change a video's scores. SCORE.NO_PERSON is not one of them, because
+# it concerns the mean over videos.
 SCORING_KEYS = (
     "MODEL.VIT.",
     "MODEL.HEAD_HIDDEN",
@@ -42,7 +42,7 @@ _CHOICES = {
     "VIDEO.COLOURS": ("original", "tagged"),
 }
 
-# Least and greatest value. Other numbers are finite and between 0 and 2**31 - 1.
+# Least and greatest value. Numbers that are not listed must lie between 0 and 2**31 - 1.
 _RANGES = {
     **dict.fromkeys(("PRINT_FREQ", "SAVE_FREQ", "DATA.BATCH_SIZE", "AUG.RECOUNT"), (1, 2**31 - 1)),
     **dict.fromkeys(("TRAIN.EPOCHS", "TRAIN.ACCUMULATION_STEPS"), (1, 2**31 - 1)),

@@ -67,7 +67,7 @@ def check_images(*manifests: Manifest) -> None:
 
 
 def check_labels(train: Manifest, val: Manifest) -> None:
-    """Refuse two lists with different abnormal labels if one is a guess; else log a warning."""
+    """Warn if two lists differ in their abnormal label; raise UsageError if one is a guess."""
     if train.abnormal_label == val.abnormal_label:
         return
     said = "; ".join(
@@ -75,7 +75,7 @@ def check_labels(train: Manifest, val: Manifest) -> None:
         for one in (train, val)
     )
     if GUESSED in (train.label_source, val.label_source):
-        raise UsageError(f"--abnormal-label: expected 0 or 1, for the lists differ: {said}")
+        raise UsageError(f"--abnormal-label: expected 0 or 1, because the lists differ: {said}")
     logger.warning(f"the lists differ: {said}")
 
 
@@ -121,7 +121,7 @@ def contradictions(manifest: Manifest) -> list[str]:
 def draw_tiles(tiles: Sequence[Tile], *, columns: int, size: int = 160) -> Image.Image:
     """Return an RGB grid of the images, each scaled into a square of `size` pixels, captions below.
 
-    A caption may have several lines; what is wider than its image's square goes on below.
+    A caption may have several lines; a line that is wider than the square is broken.
     """
     font = ImageFont.load_default(13)
     line = 16
@@ -144,7 +144,7 @@ def draw_tiles(tiles: Sequence[Tile], *, columns: int, size: int = 160) -> Image
 def _wrap(text: str, font, width: int) -> list[str]:
     """Return the lines of `text`, broken where they are wider than `width` pixels."""
     lines = text.split("\n") if text else []
-    for number, line in enumerate(lines):  # the rest of a broken line is looked at next
+    for number, line in enumerate(lines):  # the rest of a broken line comes next
         fits = len(line)
         while fits > 1 and font.getlength(line[:fits]) > width:
             fits -= 1
@@ -159,10 +159,10 @@ def caption_of(name: str) -> str:
 
 
 def spread(names: Sequence[str], rows: Sequence[int], most: int) -> list[int]:
-    """Return at most `most` of `rows`: the first of each person, then the videos in turn.
+    """Return at most `most` of `rows` in their order: one of each person, the videos in turn.
 
-    Their order stays. Persons are told by the crops' file names (`names` of all rows); they are
-    numbered in each frame anew, so one may have several numbers. A file of another name counts as a
+    A crop's file name (`names` holds those of all rows) tells its video and person. People are
+    numbered anew in each frame, so one may have several numbers. A file of another name counts as a
     person and a video of its own.
     """
     people: dict[tuple, int] = {}
@@ -186,7 +186,7 @@ def save_label_sheet(path: Path, manifest: Manifest, *, seed: int) -> None:
 
 
 def draw_labels(manifest: Manifest, *, size: int = 140, seed: int = 0) -> Image.Image:
-    """Return an RGB sheet of random crops, 8 normal and 8 abnormal: are the labels mixed up?
+    """Return an RGB sheet of 8 normal and 8 abnormal random crops: mixed-up labels show there.
 
     Under each label, every person is shown once.
     """

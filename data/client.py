@@ -1,4 +1,4 @@
-"""Asks serve.py for scores; needs the standard library and numpy alone."""
+"""Asks serve.py for scores; needs only numpy and the standard library."""
 
 import io
 import json
@@ -17,15 +17,15 @@ import numpy as np
 from human_anomaly.data.clips import as_bytes
 from human_anomaly.utils import one_line
 
-WAITS = (1, 2, 4, 8, 15, 30, 30, 30, 60, 60)  # seconds, while the service has no place for a clip
+WAITS = (1, 2, 4, 8, 15, 30, 30, 30, 60, 60)  # seconds between tries
 AT_ONCE = 8  # requests, so that the service can score clips together
-REFUSED = (400, 408, 413, 415, 422)  # this clip, not the client
+REFUSED = (400, 408, 413, 415, 422)  # status: the clip is refused, not the client
 
 
 class Client:
-    """Gives a row per clip or file; what the service refuses has "error" alone.
+    """Returns a row per clip or file; the row of a refused one holds only "error".
 
-    Raises ConnectionError for a service that is out of reach, or wants another token.
+    Raises ConnectionError if the service cannot be reached or wants another token.
     """
 
     def __init__(self, url: str, token: str | None):
@@ -78,7 +78,7 @@ class Client:
             except (ValueError, LookupError, TypeError, InvalidURL) as error:
                 problem = f"expected serve.py to answer there ({one_line(error)})"
                 break
-            except (OSError, HTTPException) as error:  # it may be starting again
+            except (OSError, HTTPException) as error:  # the service may be restarting
                 problem = one_line(error)
             if wait:
                 time.sleep(wait)

@@ -1,4 +1,4 @@
-"""Clips in memory, in the formats that programs hold them; needs numpy alone.
+"""Clips in memory, in the formats that programs hold them; needs only numpy.
 
 A clip is T frames, RGB: an array or a tensor on any device, (T, H, W, 3) or (T, 3, H, W), uint8 or
 float in 0..1; or a list of PIL images.
@@ -26,9 +26,9 @@ def _kind(value) -> str:
 def to_clips(clips, layout: str | None = None) -> tuple[list, bool]:
     """Return a list of clips (T, H, W, 3), and whether `clips` was one clip, not several.
 
-    `clips` is a clip, a batch with a leading axis B, or a list of clips. `layout` (THWC or TCHW)
-    is needed where both could be meant. Values are not looked at: `frames_of` does. Raises
-    ValueError for another shape or type.
+    `clips` is a clip, an array of B clips with a leading axis, or a list. `layout` (THWC or TCHW)
+    is needed where the shape fits both. `frames_of` checks the values. Raises ValueError for
+    another shape or type.
     """
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"layout: expected {' or '.join(LAYOUTS)}, got {layout!r}")
@@ -69,7 +69,7 @@ def _clip(clip, layout: str | None):
 def frames_of(clip) -> Sequence:
     """Return a lazy sequence of the frames of a clip of `to_clips`, (H, W, 3) uint8 RGB.
 
-    k / 255 gives back k in all these types. Raises ValueError for floats outside 0..1.
+    A float k / 255 becomes k, also in 16 bits. Raises ValueError for floats outside 0..1.
     """
     is_float = _kind(clip) != "uint8"
     if is_float:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def _fit(centre: float, half: float, low: float, high: float) -> tuple[int, int]:
-    """Return the ends, in whole pixels, of a segment of 2 * half, centred within low..high."""
+    """Return the ends, rounded outwards, of a segment of 2 * half with its centre in low..high."""
     start = min(max(centre, low), high) - half
     return int(np.floor(start)), int(np.ceil(start + 2 * half))
 
@@ -45,6 +45,6 @@ def square_box(xyxy: Sequence[float], width: int, height: int) -> tuple[int, int
 
 
 def cut(frame: np.ndarray | Tensor, box: Sequence[float]) -> np.ndarray | Tensor:
-    """Return the view of `frame` (H, W, 3) inside `box` (xyxy), its corners cut to whole pixels."""
+    """Return `frame` (H, W, 3) inside `box` (xyxy), not copied; corners are cut to whole pixels."""
     x1, y1, x2, y2 = (int(v) for v in box)
     return frame[y1:y2, x1:x2]

@@ -21,7 +21,7 @@ from human_anomaly.data.sources import printable
 from human_anomaly.utils import UsageError, stream_jsonl
 
 PUBLIC_DATA_SET = "VBench-2.0_human_anomaly"  # its label 0 means abnormal
-GUESSED = "the default"  # why a label means abnormal where nothing says which
+GUESSED = "the default"  # the reason where nothing says which label means abnormal
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def read_manifest(
 ) -> Manifest:
     """Read and check every line of a JSONL of labelled crops; `data.checks` opens the images.
 
-    Raises UsageError that names file and line for a row of another form or a label that is not 0 or
-    1, and one that names the file if it is empty or all its labels are equal.
+    Raises UsageError, which names the line of a row of another form or a label that is not 0 or 1,
+    and the file if it is empty or all its labels are equal.
     """
     path = Path(path)
     rows = list(stream_jsonl(path))
@@ -161,7 +161,7 @@ def seeded(*entropy: int) -> Iterator[None]:
 
 
 class CropDataset(Dataset):
-    """Crops by (epoch, index) or by index: (transformed image, target, index); target 1: abnormal.
+    """Gives (transformed image, target, index) by (epoch, index) or by index; target 1 is abnormal.
 
     The random part of a transform depends on (seed, epoch, index) alone, so it does not change with
     the number of workers and processes, nor in a resumed run. `min_side`: see `read_image`.
@@ -191,8 +191,8 @@ class EpochBatches(Sampler):
     """The batches of one process for all of `epochs`: lists of (epoch, index), one after another.
 
     Each epoch's crops are shuffled and cut into steps of batch_size x world x accumulation. Within
-    a step, each run of batch_size x world crops is split between the processes in order of rank.
-    Crops at the end that fill no whole step are left out in that epoch.
+    a step, each batch_size x world successive crops are split between the processes in order of
+    rank. Crops at the end that fill no whole step are left out in that epoch.
     """
 
     def __init__(
@@ -248,9 +248,9 @@ def read_batches(loader) -> Iterator:
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Reduce what torch raises for a loader's worker to one line.
+    """Reduce torch's errors about a loader's worker to one line.
 
-    A worker's death is raised wherever the main process is at that time.
+    If a worker dies, torch raises that wherever the main process is at that time.
     """
     try:
         yield
@@ -261,7 +261,7 @@ def worker_errors() -> Iterator[None]:
                 raise
             # torch puts the worker's traceback before the message.
             raise UsageError(text.strip().rsplit("UsageError: ", 1)[-1]) from None
-        text = f"{error.__cause__}\n{text}"  # the cause knows the signal
+        text = f"{error.__cause__}\n{text}"  # the cause names the signal
         if re.search("shared memory|Bus error|shm", text):
             raise UsageError(
                 "data workers: /dev/shm is full; start the container with `--shm-size 8g`, or give "

@@ -26,7 +26,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
 
     Raises PictureError for more than MAX_PIXELS, too.
     """
-    if not path.is_file():  # a pipe never ends
+    if not path.is_file():  # reading a pipe would never end
         raise PictureError("not a file" if path.exists() else "no such file")
     try:
         with Image.open(path) as image:
@@ -47,11 +47,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
     Raises PictureError for other depths.
     """
-    # Pillow's own conversion of 16-bit grey cuts all above 255 off, which gives white.
+    # Pillow's own conversion of 16-bit grey makes all levels above 255 white.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise PictureError("32 bits a pixel, expected 8 or 16: which value is white is not known")
+        raise PictureError("32 bits a pixel, expected 8 or 16: nothing says which value is white")
     return image.convert("RGB")
 
 
@@ -61,7 +61,7 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def count_pictures(path: Path) -> int:
-    """Return how many pictures an animated PNG or WebP or a TIFF holds; of all other files, 1."""
+    """Return how many pictures an animated PNG or WebP or a TIFF holds; 1 for other files."""
     if path.suffix.lower() not in SEVERAL:
         return 1
     try:
@@ -79,12 +79,12 @@ def read_pictures(path: Path, most: int) -> Iterator[tuple[np.ndarray, float | N
     They come upright. Raises PictureError.
     """
     with open_picture(path) as image:
-        first = int(bool(image.info.get("default_image")))  # shown where APNG is not understood
+        first = int(bool(image.info.get("default_image")))  # for readers without APNG
         for number in range(first, first + most):
             if number:
                 image.seek(number)
                 _check_size(image)
-            rgb = as_rgb(image)  # decodes it; only then a WebP tells the duration
+            rgb = as_rgb(image)  # decodes it, and only then a WebP has a duration
             upright = ImageOps.exif_transpose(rgb) if is_turned(image) else rgb
             duration = image.info.get("duration")
             yield np.asarray(upright)[:, :, ::-1].copy(), duration / 1000 if duration else None

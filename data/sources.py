@@ -1,4 +1,4 @@
-"""Finds the inputs below files, folders and globs; nothing below them is left out in silence."""
+"""Finds the inputs in files, folders and globs, and records everything that it leaves out."""
 
 import glob
 import hashlib
@@ -60,9 +60,9 @@ class Found:
 def find_sources(paths: Sequence[str | Path]) -> Found:
     """Return the inputs below files, folders and globs, in natural order.
 
-    Each video is an input, each file of several pictures, and all other pictures of a folder
-    together. No two inputs share a stem. Unusable are files whose path is not UTF-8, for results
-    cannot name them, links that lead nowhere, and folders that cannot be read.
+    An input is a video, a file of several pictures, or all other pictures of a folder together. No
+    two inputs share a stem. Unusable are files whose path is not UTF-8 (results cannot name them),
+    links that lead nowhere, and folders that cannot be read.
     """
     found, inputs = Found(), {}
     for given in map(str, paths):
@@ -110,7 +110,7 @@ def _in_folder(root: Path, found: Found) -> list[Source]:
 def _walk(root: Path, found: Found) -> Iterator[tuple[Path, list[Path]]]:
     """Yield (folder, its files in natural order) for `root` and the folders below it.
 
-    Links to folders are followed last, so that what they lead to keeps its own path.
+    Links to folders are followed last, so that a folder is named by its own path, not by a link.
     """
     folders, links, seen = [root], [], {}
     while folders or links:

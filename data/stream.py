@@ -21,7 +21,7 @@ T, R = TypeVar("T"), TypeVar("R")
 def prefetch(items: Iterable[T], depth: int, most_bytes: int = MOST_BYTES) -> Iterator[T]:
     """Yield `items`, which a thread makes up to `depth` ahead; their errors are raised here.
 
-    Frames of more than `most_bytes` in all wait only one at a time.
+    While the waiting frames hold `most_bytes` or more, no other is added.
     """
     waiting: queue.Queue = queue.Queue(max(1, depth))
     stop, end = threading.Event(), object()

@@ -1,4 +1,4 @@
-"""Transforms of crops: the evaluation's, which scoring shares, and the augmentation of training."""
+"""Transforms of crops: one for evaluation and scoring, and the augmentation of training."""
 
 import math
 from collections.abc import Callable
@@ -107,8 +107,7 @@ class Augment:
 
     Takes images (B, H, W, 3) uint8 RGB and targets (B,), 1 for abnormal. Returns normalised images
     (B, 3, H, W) float32 and soft targets (B,) float32: the probability of abnormal, smoothed.
-    `mix` must smooth by `smoothing` too, and needs an even B. Without `erase` or `mix`, that part
-    is left out.
+    `mix` must smooth by `smoothing` too, and needs an even B. A step that is None is left out.
     """
 
     def __init__(self, erase: RandomErasing | None, mix: Mixup | None, smoothing: float):

@@ -1,4 +1,4 @@
-"""Videos, and pictures as videos, as one stream of frames, decoded once.
+"""Decodes a video, or pictures as a video, into one stream of frames.
 
 The pixels are those of OpenCV up to 4.12, with which the released weights were made and measured.
 """
@@ -18,8 +18,8 @@ MIN_SIDE = 32  # pixels; in smaller frames a detector finds nothing
 LEAST_FRAME = 8  # bytes that a frame takes in a file, at least
 DECODER_THREADS = 2
 MOST_FAILURES = 10  # of reading, one after the other, before a file is given up
-# Other formats are texts that name further files, devices, or no videos. FFmpeg tells a format by
-# the content, whatever the file is called.
+# The only formats that are opened: others are texts that name further files, devices, or no videos.
+# FFmpeg knows a format by the content, whatever the file is called.
 FORMATS = (
     "mov matroska avi mpegts mpeg mpegvideo m4v asf asf_o flv live_flv ogg gif mjpeg mjpeg_2000 "
     "yuv4mpegpipe h261 h263 h264 hevc vvc av1 obu ivf mxf nut rm dv vc1 cavsvideo dnxhd dirac swf "
@@ -61,7 +61,7 @@ class ToBGR:
         self._bare: av.VideoFrame | None = None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return the frame upright as (H, W, 3) uint8; raises ValueError where that is unknown."""
+        """Return the frame upright as (H, W, 3) uint8; raises FFmpegError if FFmpeg cannot."""
         bare = self._without_tags(frame)
         matrix = int(frame.colorspace) if self.tagged else "ITU601"
         limits = {"src_color_range": int(frame.color_range)} if self.tagged else {}
@@ -80,7 +80,7 @@ class ToBGR:
         return image.copy() if shown is bare else np.ascontiguousarray(image)
 
     def _without_tags(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the same pixels in a frame that says nothing about them.
+        """Return the same pixels in a frame without tags.
 
         With an interlace flag or side data, swscale would convert them differently.
         """
@@ -99,13 +99,13 @@ class ToBGR:
 
 
 class FrameReader:
-    """Streams the frames of one source: iterate once; memory does not grow with length.
+    """Streams every `stride`-th frame of a source: iterate once; memory does not grow with length.
 
-    Every `stride`-th frame is given. `fps` is the rate of pictures that tell no times, and of
-    videos that tell none. `frames_expected` is what the file lets expect, after `stride` (None:
-    unknown), and once all is read, how many would have come had nothing been damaged. Rotated phone
-    videos come upright, grey and transparent ones as BGR. Raises VideoError for a source that
-    cannot be opened or gives no frame; smaller problems are in `warnings`.
+    `fps` is the rate of pictures and videos that state none. `frames_expected` is how many frames
+    the file promises, after `stride` (None: unknown); once all is read, how many an undamaged file
+    would have given. Rotated phone videos come upright, grey and transparent ones as BGR. Raises
+    VideoError for a source that cannot be opened or gives no frame; smaller problems are in
+    `warnings`.
     """
 
     def __init__(
@@ -205,12 +205,12 @@ class FrameReader:
             yield from frames
 
     def _packets(self) -> Iterator[av.Packet | None]:
-        """Yield the packets, then None, at which the decoder gives what it holds back."""
+        """Yield the packets, then None, for which the decoder returns the frames it holds back."""
         failures, held = 0, None
         while failures < MOST_FAILURES:
             try:
                 for packet in self._container.demux(self._stream):
-                    if not packet.size:  # a repeated frame; a decoder would take it for the end
+                    if not packet.size:  # a repeated frame, which a decoder takes for the end
                         continue
                     failures = 0
                     if held is not None:
@@ -221,7 +221,7 @@ class FrameReader:
             except av.error.FFmpegError:
                 failures += 1
         self._damaged += failures
-        if held is not None and held.is_corrupt:  # cut off; an error now would cost frames before
+        if held is not None and held.is_corrupt:  # cut off: its error would cost frames before it
             self._damaged += 1
         elif held is not None:
             yield held
@@ -236,7 +236,7 @@ class FrameReader:
             self._end = max(self._end, end + (lasts or 1 / self.fps))
 
     def _pictures(self) -> Iterator[Frame]:
-        """Yield a file's pictures at the times it tells, or a folder's, evenly spaced."""
+        """Yield a file's pictures at their own times, or a folder's pictures evenly spaced."""
         pages = self.frames_expected * self.stride if len(self.source.images) == 1 else 1
         index, time = 0, 0.0
         for path in self.source.images:
@@ -253,7 +253,7 @@ class FrameReader:
 
 
 def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """Return a video and its first moving picture; raises VideoError."""
+    """Return an open video and its first stream that is no cover picture; raises VideoError."""
     if not path.is_file():
         raise VideoError("not a file" if path.exists() else "no such file")
     try:
@@ -282,7 +282,7 @@ def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
 
 
 def _declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
-    """Return the second at which the file says that its picture ends, if it does."""
+    """Return at which second the picture ends, by what the file says, or None."""
     if container.format.name == "avi" and stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # its duration is guessed from the size
     if clock := stream.metadata.get("DURATION"):  # Matroska and WebM: 00:00:01.125000000

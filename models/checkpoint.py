@@ -106,7 +106,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def _is_zip(path: Path) -> bool:
-    """Return whether the file is an archive, else a pickle; raises CheckpointError for neither."""
+    """Return True for an archive, False for a pickle; raises CheckpointError for anything else."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file")
     try:
@@ -155,7 +155,7 @@ def _check_archive(path: Path) -> None:
         for record in archive.infolist():
             if record.compress_type != zipfile.ZIP_STORED:
                 raise CheckpointError(
-                    f"{path}: expected plain records, {record.filename} is packed"
+                    f"{path}: expected plain records, {record.filename} is compressed"
                 )
         if wrong := archive.testzip():
             raise CheckpointError(
@@ -214,7 +214,7 @@ def pick_state(content: dict, keys: tuple[str, ...], path: str | Path) -> State:
 def compare(state: Mapping[str, torch.Tensor], expected: Mapping, path: str | Path) -> None:
     """Raise CheckpointError where names, shapes or kinds differ; the message has the first ones.
 
-    Where floating point is expected, the number must be of floating point too.
+    Where floating point is expected, the tensor must be of floating point too.
     """
     missing = [k for k in expected if k not in state]
     extra = [k for k in state if k not in expected]

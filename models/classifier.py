@@ -97,7 +97,7 @@ def shape_of(config) -> dict:
 
 @dataclass(frozen=True)
 class InputForm:
-    """How crops of video frames are fed to a classifier, (size, size) pixels large.
+    """How a crop of a video frame becomes a classifier's input of (size, size) pixels.
 
     With `crop` the centre is cut after resizing. `channels` is their order, rgb or bgr.
     """
@@ -115,7 +115,7 @@ class InputForm:
 
 
 def input_of(config) -> InputForm:
-    """Return what the settings say about a classifier's input."""
+    """Return the InputForm that the settings describe."""
     data, test = config.DATA, config.TEST
     return InputForm(data.IMG_SIZE, test.CROP, data.INTERPOLATION, test.CHANNELS)
 
@@ -129,7 +129,7 @@ def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         return model.to(dtype)
     model = copy.deepcopy(model)
     for block in model.blocks:
-        block.attn.qkv_bias_separate = True  # else timm multiplies by qkv's weight itself
+        block.attn.qkv_bias_separate = True  # else timm takes qkv's weight and skips the layer
     replace_layers(model.blocks, nn.Linear, Int8Linear)
     return model
 
@@ -176,11 +176,11 @@ def convert_pretrained(state: State, model: nn.Module) -> State:
 
 
 def load_pretrained(model: nn.Module, path: str | Path, abnormal_index: int = 0) -> list[str]:
-    """Start `model` from SimMIM's file or a classifier's; return the names that are newly drawn.
+    """Start `model` from SimMIM's file or a classifier's; return the names that stay random.
 
-    A classifier, released or ours, has a head, which is taken over if `model`'s has the same shape.
-    Of a pre-training file, the final norm and the head are new. Anything else that is missing
-    raises CheckpointError.
+    The head of a classifier, released or ours, is kept if `model`'s has the same shape. After a
+    pre-training file, the final norm and the head stay random. Raises CheckpointError if anything
+    else is missing.
     """
     state = pick_state(read_checkpoint(path), ("model",), path)
     state = convert_pretrained(convert_finetuned(state, abnormal_index), model)

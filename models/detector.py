@@ -20,8 +20,8 @@ PADDING = " "  # pads a prompt set, and is a class of its own
 def prompt_set(parts: Container[str], found_in: str) -> dict[str, list[str]]:
     """Return {text: the parts of its boxes} for those of `parts` found in "frame" or "person".
 
-    A text that several parts share is sent once, and its boxes are of all of them. The padding text
-    is the last one.
+    A text that several parts share is searched for once, and its boxes count for all of them. The
+    padding text is the last one.
     """
     names: dict[str, list[str]] = {}
     for part in TABLE:
@@ -91,7 +91,7 @@ class PartDetector:
         self.part_texts = self.predictor.embeddings[len(people) :][None]
         if keep_padding_class:
             people[PADDING] = next(iter(people.values()))
-        # By label, of which parts a box of the first and of the second pass is.
+        # By label, the parts that a box shows: of the first and of the second pass.
         self.people_parts, self.crop_parts = list(people.values()), list(others.values())
 
     def compile_all(self) -> None:

@@ -21,10 +21,10 @@ from human_anomaly.utils import UsageError, local_rank
 
 logger = logging.getLogger(__name__)
 
-MOST_WORKERS = 16  # batches at once in a process on CPU: each needs memory
+MOST_WORKERS = 16  # batches at the same time in a process on CPU: each needs memory
 PROBE_SECONDS = 0.5  # at most, for choosing a number type
 HOPELESS = 2  # times as slow as float32: such a type is not timed further
-WORTH_IT = 0.8  # share of a more exact type's time: more must be saved than conversions cost
+WORTH_IT = 0.8  # share of a more exact type's time: the gain must outweigh conversions
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,7 +49,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def share_cores(device: torch.device, cores: int | None = None) -> tuple[int, int]:
-    """Return (batches worked on at once, threads that help each of them with its pictures).
+    """Return (batches computed at the same time, threads that prepare the pictures of each).
 
     `cores` is how many this process may use (default: its share of the machine's). On CPU a batch
     keeps to one core, so that results do not depend on how many there are. On a GPU the second
@@ -64,10 +64,10 @@ def share_cores(device: torch.device, cores: int | None = None) -> tuple[int, in
 
 
 def frames_per_batch(device_type: str, fast: bool) -> int:
-    """Return how many frames the detector takes at once, unless `--batch-size` says it.
+    """Return how many frames are in a detector's batch where `--batch-size` does not say it.
 
-    More keep a GPU busier. A batch of XL holds up to 1.5 GiB of feature maps for 8 frames in
-    float32, 3 GiB for 32 in 16 bits; two batches are worked on at once.
+    Larger batches keep a GPU busier. In XL, the feature maps of 8 frames take up to 1.5 GiB in
+    float32, those of 32 frames 3 GiB in 16 bits; two batches are computed at the same time.
     """
     if device_type == "cpu":
         return 2
@@ -87,14 +87,14 @@ def enough_memory() -> Iterator[None]:
 
 
 def set_matmul_precision(precision: str) -> None:
-    """Allow TF32 for everything but `fp32` (it changes nothing where there is no such unit)."""
+    """Allow TF32 for everything but `fp32` (without such a unit, nothing changes)."""
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 _lock = threading.Lock()
-_rounding: list[bool] = []  # of each `own_precision` under way: may cuDNN round?
-_host_flags: list = []
+_rounding: list[bool] = []  # one per thread in `own_precision`: may cuDNN round there?
+_host_flags: list = []  # torch's, as the host program set them
 
 
 @contextmanager
@@ -102,8 +102,8 @@ def own_precision(device_type: str, dtype: torch.dtype = torch.float32) -> Itera
     """Compute as exactly as we mean to, whatever the host program allows; then restore its flags.
 
     There is no autocast, and matrices are multiplied in float32. cuDNN may round to TF32 where the
-    networks compute in another `dtype`. torch's flags are the process's: they are set as long as
-    any thread is in here, and the strictest thread decides.
+    networks compute in another `dtype`. torch's flags hold for the whole process: they stay
+    set while any thread is in here, and the strictest thread decides.
     """
     rounding = dtype != torch.float32
     with _lock:
@@ -126,7 +126,7 @@ def _own_flags() -> list:
 
 
 def _flags() -> list:
-    """Return torch's flags for products in float32: the two older ones, then those of the parts."""
+    """Return torch's flags for products in float32: two older ones, then one per backend."""
     try:
         older = [torch.get_float32_matmul_precision()]
     except RuntimeError:  # the host program sets the newer ones
@@ -153,10 +153,9 @@ def _parts() -> tuple:
 def fast_dtype(device: torch.device, *, int8: bool = True) -> torch.dtype:
     """Return the type in which `device` computes the networks fastest, by measuring it; log why.
 
-    Without `int8`, it is a floating type, as training needs.
-
-    Flags of a processor do not tell: bfloat16 was half as fast as float32 on one with such
-    instructions, eight times as fast on another.
+    Without `int8`, it is a floating type, as training needs. A processor's flags do not tell the
+    speed: bfloat16 was half as fast as float32 on one that has its instructions, eight times as
+    fast on another.
     """
     pool = ThreadPoolExecutor(1, initializer=keep_to_one_core)
     with own_precision(device.type), pool:
@@ -187,9 +186,9 @@ def measure_types(device: torch.device) -> dict[torch.dtype, float]:
     """Return the seconds that the networks' typical layers take on `device` in each number type.
 
     The layers are a convolution of the detector and a matrix product of the classifiers, on CPU on
-    one core if the calling thread keeps to one. Types that a small share of the work shows to be
-    emulated, or for which PROBE_SECONDS leave no time, are not in the result. int8 is there where
-    the processor is exact in it.
+    one core if the calling thread keeps to one. The result leaves out types that are emulated (a
+    small share of the work shows it), types for which PROBE_SECONDS leave no time, and int8 where
+    the processor is not exact in it.
     """
     layers = (nn.Conv2d(192, 192, 3, padding=1), nn.Linear(768, 3072))
     images = 1 if device.type == "cpu" else 8  # one keeps a core busy, but not a GPU
@@ -209,14 +208,14 @@ def measure_types(device: torch.device) -> dict[torch.dtype, float]:
         else:
             moved = [layer.to(device, dtype, memory_format=_layout(layer)) for layer in layers]
         share[dtype] = _time(moved, part, clock)
-        # No type is emulated in int8, but rounding tiny inputs takes longer than computing them.
+        # int8 is never emulated, but rounding tiny inputs takes longer than computing them.
         if dtype != torch.int8 and share[dtype] > HOPELESS * share[torch.float32]:
             continue
         if dtype == torch.float32 and device.type == "cpu":
             moved[0] = faster(moved[0])  # as exact mode computes it
         give_up = HOPELESS * seconds.get(torch.float32, float("inf"))
         seconds[dtype] = _time(moved, whole, clock, runs=3, give_up=give_up)
-        # A library's first call loads it, which is no cost of the type.
+        # A library is loaded by its first call, whose time must not count.
         start = start or clock()
         if clock() - start > PROBE_SECONDS:
             break
@@ -224,7 +223,7 @@ def measure_types(device: torch.device) -> dict[torch.dtype, float]:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Return what reads the seconds of finished work."""
+    """Return a function that waits for the device, then returns the time in seconds."""
     if device.type == "cpu":
         return time.thread_time  # what other processes compute meanwhile does not count
 
@@ -247,7 +246,7 @@ def _time(
     runs: int = 1,
     give_up: float = float("inf"),
 ) -> float:
-    """Return the least seconds of `runs` in which each of `layers` takes its input, after one.
+    """Return the seconds that `layers` take for their inputs: the least of `runs`, after a first.
 
     A run of more than `give_up` seconds is the last one.
     """
@@ -266,7 +265,7 @@ def _time(
 class Stopwatch:
     """Adds up the seconds that all threads spend per stage.
 
-    `wait` is called before each reading (GPU work).
+    `wait` is called before a stage ends, so that a GPU's work counts.
     """
 
     def __init__(self, wait: Callable[[], None] = lambda: None):

@@ -35,7 +35,7 @@ def leave_no_trace() -> Iterator[None]:
 
 
 class StaysInProcess:
-    """What has threads: it cannot be pickled, and after a fork it would hang."""
+    """A base for objects with threads: they cannot be pickled, and would hang after a fork."""
 
     def __init__(self):
         self._process = os.getpid()

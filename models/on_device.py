@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Region:
-    """The pixels xyxy of the frame `number` of `frames` (B, H, W, 3) uint8 BGR; sliced as arrays.
+    """The pixels xyxy of frame `number` of `frames` (B, H, W, 3) uint8 BGR; slices like an array.
 
     `frames` lies on the device.
     """
@@ -42,7 +42,7 @@ class Region:
 
 
 def place(images: Sequence[np.ndarray | Tensor], device: torch.device) -> list[Region]:
-    """Copy frames (H, W, 3) uint8 BGR to `device`, all at once if they lie in one memory."""
+    """Copy frames (H, W, 3) uint8 BGR to `device`, in one copy if all lie on one device."""
     frames = [torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in images]
     if len({frame.device for frame in frames}) > 1:
         frames = [frame.to(device, non_blocking=True) for frame in frames]
@@ -78,10 +78,10 @@ def resize(
 ) -> Tensor:
     """Return (N, n, 3, n) float32 of `regions`: rows, channels, columns; whole numbers in 0..255.
 
-    `centres` (N, 2, n) says for rows and columns at which of the region's pixels each output pixel
-    lies, and `scales` (N, 2) how many of them it covers. Far outside there is `grey`. With a
+    For rows and columns, `centres` (N, 2, n) holds each output pixel's place in its region, and
+    `scales` (N, 2) how many of the region's pixels it covers. Far outside there is `grey`. With a
     `kernel` the result is Pillow's, else OpenCV's (areas, or bilinear where a picture grows), at
-    most a level off.
+    most one grey level off.
     """
     assert all(region.frames is regions[0].frames for region in regions)
     device = regions[0].frames.device

@@ -28,7 +28,7 @@ RELEASE_DETECTOR_CONFIG = (
 
 @dataclass(frozen=True)
 class PublicFile:
-    """One public file, and what is known of it."""
+    """A public file: its place, its sources, and how it is checked."""
 
     path: Path  # below the project's folder
     drive_id: str
@@ -133,7 +133,7 @@ def demo_warnings(files: Iterable[str], digests: Iterable[str | None]) -> list[s
 
 
 def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Return where the released files `names` are; raises UsageError, which names missing ones."""
+    """Return the paths of the released files `names`; raises UsageError naming missing ones."""
     paths = {name: find_weight(name, root) for name in names}
     missing = [name for name, path in paths.items() if path is None]
     if missing:
@@ -225,7 +225,7 @@ def check_bytes(path: Path, weight: PublicFile, locked: list | None) -> list:
 
 
 def verify(name: str, path: Path, locked: list | None) -> list:
-    """Check `path`, then load it as scoring and training do; return what `check_bytes` does.
+    """Check `path`, then load it as scoring and training do; return its `mark`.
 
     Raises FetchError where any check fails.
     """

@@ -239,5 +239,5 @@ def test_packed_records_are_refused(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, content in records:
             packed.writestr(name, content)
-    with pytest.raises(CheckpointError, match=r"a\.pth: expected plain records, .* is packed"):
+    with pytest.raises(CheckpointError, match=r"a\.pth: expected plain records, .* is compressed"):
         read_checkpoint(path)

@@ -67,7 +67,7 @@ def test_lists_that_differ_in_what_is_abnormal(tmp_path, caplog):
     with pytest.raises(UsageError) as caught:
         check_labels(read_manifest(train), read_manifest(val))
     assert str(caught.value) == (
-        "--abnormal-label: expected 0 or 1, for the lists differ: in "
+        "--abnormal-label: expected 0 or 1, because the lists differ: in "
         f"{train} label 0 is abnormal (the path holds {PUBLIC_DATA_SET}); "
         f"in {val} label 1 is abnormal (the default)"
     )

@@ -91,5 +91,5 @@ def test_a_full_disk_is_one_line_and_a_rerun_continues(short, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(JobFolder, "finish", full)
         assert run(tmp_path / "out", *words) == (1, {})
-    assert "results: No space left on device; what is finished is kept" in capsys.readouterr().err
+    assert "results: No space left on device; finished videos are kept" in capsys.readouterr().err
     assert run(tmp_path / "out", *words)[0] == 0

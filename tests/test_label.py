@@ -219,6 +219,6 @@ def test_a_split_without_test_videos_warns(folder: Path, capsys):
     sort_into(folder, "normal", 0, 1)
     label.main([str(folder)])
     said = capsys.readouterr().err
-    assert "hand_test.jsonl is empty" in said and "none of the 1 that have" in said
+    assert "hand_test.jsonl is empty" in said and "none of the 1 with such" in said
     assert "hand_train.jsonl: all 2 crops have label 0, and training needs both" in said
     assert "face_test.jsonl" not in said  # nothing is labelled there yet

@@ -153,7 +153,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(script, inputs, request, t
 
 
 LAST_WORD = "error: --ray: Ray ended the run, perhaps because it lost its cluster; "
-LAST_WORD += "the same command goes on from here\n"
+LAST_WORD += "run the same command to resume\n"
 
 
 @pytest.mark.parametrize(("end", "said"), [("os._exit(1)", LAST_WORD), ("sys.exit(1)", "")])

@@ -68,4 +68,4 @@ def test_a_split_without_test_videos_warns(videos, crop, tmp_path, capsys):
     crop(videos / "v4.mp4", tmp_path / "crops", "--train-test-split", "0.0001")
     said = capsys.readouterr().err
     assert "hand_test.jsonl is empty: --train-test-split 0.0001" in said
-    assert "none of the 1 that have such crops fell to this list" in said
+    assert "none of the 1 with such crops is in this list" in said

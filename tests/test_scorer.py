@@ -296,4 +296,4 @@ def test_a_cpu_compiles_nothing(monkeypatch, caplog):
     monkeypatch.setattr(predictor, "_compiled", None)  # would fail
     caplog.set_level(logging.INFO)
     torch.hub.load(str(ROOT), "human_anatomy", "demo", source="local", device="cpu", compile=True)
-    assert "--compile is left out: on a CPU it makes nothing faster" in caplog.text
+    assert "--compile is ignored: on a CPU it makes nothing faster" in caplog.text

@@ -66,7 +66,7 @@ def test_ctrl_c_is_one_line_and_status_130():
     run.stdout.readline()
     os.kill(run.pid, signal.SIGINT)
     err = run.communicate()[1].decode().strip()
-    assert (run.returncode, err) == (130, "interrupted; the same command goes on from here")
+    assert (run.returncode, err) == (130, "interrupted; run the same command to resume")
 
 
 def test_a_process_whose_torchrun_is_gone_ends():

@@ -1,4 +1,4 @@
-"""The folder that preprocess.py fills: what is finished in it, and the lists made of that."""
+"""The folder that preprocess.py fills: its finished videos, and the lists made of them."""
 
 import json
 import logging
@@ -39,14 +39,14 @@ class DiskError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do: crop the sources `todo`, and delete the old crops of some stems."""
+    """What a run will do: crop the sources `todo`, and delete old crops of the stems `replaced`."""
 
     todo: list[Source]
     replaced: set[str]
 
 
 def _same_file(state: dict, source: Source) -> bool:
-    """Return whether `state` was stored for this file; its time may differ, as that of a copy."""
+    """Return whether `state` was stored for this file; its time may differ, as a copy's does."""
     try:
         return (state.get("identity") or [])[:2] == identity(source)[:2]
     except VideoError:
@@ -69,11 +69,11 @@ class CropFolder(JobFolder):
     """
 
     def plan(self, sources: Sequence[Source], label: int | None, *, overwrite: bool) -> Plan:
-        """Return what is to be done for `sources`; nothing is changed yet.
+        """Return the Plan for `sources`; nothing is changed yet.
 
         Without `overwrite`, raises UsageError if the folder holds crops of other settings, or crops
-        of a source's name from another file or with another label; with it, if crops that a person
-        sorted would be replaced.
+        that have a source's name but come from another file or have another label. With it, raises
+        UsageError if crops that a person sorted would be replaced.
         """
         done = self._finished()
         changed = self.other_settings()
@@ -130,7 +130,7 @@ class CropFolder(JobFolder):
         self.forget_tries()
         if not plan.todo and not plan.replaced:
             return
-        # By this list, a later run finds the crops of a source that was not finished.
+        # A later run reads here which sources' crops it must delete.
         unfinished = {source.stem for source in plan.todo} | plan.replaced | self._unfinished()
         write_json(self._unfinished_path, sorted(unfinished))
         for stem in plan.replaced:
@@ -138,7 +138,7 @@ class CropFolder(JobFolder):
         self._delete_unfinished()
 
     def crop(self, source: Source, cropper: Cropper, label: int | None) -> dict:
-        """Crop `source` and return its summary; its rows appear at once when all is written.
+        """Crop `source` and return its summary; its rows appear when all crops are written.
 
         The summary of a video without a frame has an "error". Raises DiskError if the folder cannot
         be written.
@@ -160,8 +160,8 @@ class CropFolder(JobFolder):
         """Write boxes.jsonl, the lists per part and failed.jsonl; return counts for the summary.
 
         All finished videos in the folder are merged in the order of their names, so the result does
-        not depend on which process cropped which. If nothing was added, the lists stay as they are,
-        for a person may have labelled them. `failed` has a row for each input that could not be
+        not depend on which process cropped what. If nothing was added, the lists stay as they are,
+        because a person may have labelled them. `failed` has a row for each input that could not be
         cropped; `split` is the share of videos to test on (None: as before).
         """
         failures = self.folder / "failed.jsonl"

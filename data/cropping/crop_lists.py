@@ -30,7 +30,7 @@ class Crop:
     name: str  # the file's own name, unique in its part
     source: str
     score: float | None
-    label: int | None  # of the whole video, as preprocess.py was told
+    label: int | None  # of the whole video, from preprocess.py --label
     decision: str | None = None  # the source's crops of one decision (--label-every) share a label
     places: list[str] = field(default_factory=list)  # below the part's folder
     votes: list[tuple[int, str]] = field(default_factory=list)  # (label, where it was read)
@@ -45,7 +45,7 @@ class Crop:
         return len({label for label, _ in self.votes}) > 1
 
     def place(self) -> str:
-        """Return its path below the part's folder; of several copies, the sorted one."""
+        """Return its path below the part's folder; of several copies, the one sorted by hand."""
         word = dict(map(reversed, LABELS.items())).get(self.verdict())
         return min(self.places, key=lambda p: (_sorted_as(p) != word, p))
 
@@ -57,16 +57,16 @@ def _sorted_as(place: str) -> str | None:
 
 
 def _place_of(source: str) -> float:
-    """Return where a video stands between 0 and 1; its name decides."""
+    """Return a number from 0 to 1 that depends on the video's name alone."""
     digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def choose_tested(groups: Iterable[set[str]], share: float) -> set[str]:
-    """Return the videos of the test lists; of each group, such as the abnormal ones, some, not all.
+    """Return the videos of the test lists: of each group, such as the abnormal ones, some, not all.
 
-    A video is tested if its place is below `share`, so further videos seldom move others. Where
-    that leaves a side without a group's videos, the group's first or last video changes sides.
+    A video is tested if its number (`_place_of`) is below `share`, so new videos seldom move
+    others. Where that would test all or none of a group, its last or first video changes sides.
     """
     groups = list(groups)
     every = set().union(*groups)
@@ -98,13 +98,13 @@ def list_crops(folder: Path, part: str) -> list[str]:
 
 
 def source_of(name: str) -> str | None:
-    """Return the stem of the video that a crop of this file name was cut from, if it is one."""
+    """Return the stem of a crop's video, by the crop's file name; None for another name."""
     view = view_of(name)
     return view[0] if view else None
 
 
 def view_of(name: str) -> tuple[str, int, int] | None:
-    """Return (stem of the video, frame, person's number in it) if a crop's file name tells them."""
+    """Return (stem of the video, frame, person's number in it) by a crop's file name, or None."""
     match = CROP_NAME.fullmatch(name)
     return (match["source"], int(match["frame"]), int(match["person"])) if match else None
 
@@ -141,7 +141,7 @@ def find_crops(folder: Path) -> tuple[dict[str, dict[str, Crop]], list[str]]:
 
 
 def by_decision(crops: Iterable[Crop]) -> list[list[Crop]]:
-    """Return the crops of a part, those that one decision labels together."""
+    """Return a part's crops in groups: one decision labels a group."""
     groups: dict[tuple, list[Crop]] = {}
     for crop in crops:
         groups.setdefault((crop.source, crop.decision or crop.name), []).append(crop)
@@ -189,8 +189,8 @@ def _warn_of_list(path: Path, crops: Sequence[Crop], split: str, videos: int) ->
     labels = {crop.verdict() for crop in crops}
     if not crops:
         logger.warning(
-            f"{path} is empty: {split} assigns whole videos, and none of the {videos} that have "
-            "such crops fell to this list; add videos or change the share"
+            f"{path} is empty: {split} assigns whole videos, and none of the {videos} with such "
+            "crops is in this list; add videos or change the share"
         )
     elif labels in ({0}, {1}):
         logger.warning(

@@ -62,9 +62,9 @@ class Cropper:
     """Turns a video into rows of boxes.jsonl, and its squares into crops.
 
     `detect` is `PartDetector.detect`, so the squares are those that scoring judges; `workers`
-    threads call it at once, each on a batch of frames. Crops whose square has a side below
+    threads call it at the same time, each on a batch of frames. Crops whose square has a side below
     `min_size` pixels are listed but not written. `on_frame` is called after each frame.
-    For each video, `namer` makes a function from a frame's people to what else the rows say.
+    For each video, `namer` makes a function that returns further fields for a frame's rows.
     """
 
     detect: Callable[[Sequence[np.ndarray]], Sequence]
@@ -112,7 +112,7 @@ class Cropper:
             yield from map_ahead(pool, find, batches, self.workers)
 
     def _frame_rows(self, stem: str, frame: Frame, people, summary: dict) -> Iterator[dict]:
-        written: dict[tuple, str] = {}  # the two texts of the first pass often find one box twice
+        written: dict[tuple, str] = {}  # both texts of the first pass often find one box
         for number, person in enumerate(people):
             count = dict.fromkeys(PARTS, 0)
             for box in person.parts:

@@ -30,13 +30,13 @@ def read_probabilities(folder: Path) -> dict[str, float]:
 
 
 def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
-    """Write label.html for crops without a label, likely anomalies first; return it and a count."""
+    """Write label.html for unlabelled crops, likely anomalies first; return (path, rows)."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     p = read_probabilities(folder)
     parts = {}
     for part, found in crops.items():
-        # Without a label, except perhaps the page's own in labels.json.
+        # Without a label, or with only the page's own, which labels.json holds.
         is_open = [c.label is None and all(w.endswith(".json") for _, w in c.votes) for c in found]
         shown = [_row(together, p) for together in by_decision(compress(found, is_open))]
         if shown:
@@ -62,7 +62,7 @@ def write_page(folder: Path, crops: dict[str, list[Crop]]) -> tuple[Path, int]:
 
 
 def keep_pictures(folder: Path, rows: Sequence[dict]) -> None:
-    """Link the rows' crops into label_pictures/, where the page finds them if they are moved."""
+    """Link the rows' crops into label_pictures/, where the page finds them after a move."""
     shutil.rmtree(folder / PICTURES, ignore_errors=True)
     for row in rows:
         source, target = folder / row.pop("now"), folder / row["place"]
@@ -74,7 +74,7 @@ def keep_pictures(folder: Path, rows: Sequence[dict]) -> None:
 
 
 def _row(crops: list[Crop], p: dict[str, float]) -> dict:
-    """Return the page's row of one decision: its likeliest anomaly, or else its middle crop."""
+    """Return the page's row of one decision: its crop with the highest p, or its middle one."""
     middle = len(crops) // 2
     files = {f"{crop.part}/{crop.name}": crop for crop in crops[middle:] + crops[:middle]}
     file = max(files, key=lambda file: p.get(file, -1.0))

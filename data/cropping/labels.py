@@ -13,7 +13,7 @@ from human_anomaly.data.cropping.crop_lists import (
 )
 from human_anomaly.utils import UsageError, parse_csv, parse_json
 
-WORDS = {"": None, "0": 0, "1": 1, **LABELS}  # what a cell may say
+WORDS = {"": None, "0": 0, "1": 1, **LABELS}  # what a label may be
 
 
 def read_text(path: Path) -> str:
@@ -64,7 +64,7 @@ def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = 
             label = WORDS[row.get("label", "").strip().lower()]
         except KeyError:
             mistakes.append(
-                f"{place}: label is {row['label']!r}, expected 0, 1, normal, abnormal or none"
+                f"{place}: label is {row['label']!r}, expected 0, 1, normal, abnormal or nothing"
             )
             continue
         if part not in (None, "", *PARTS) or not owners:
@@ -79,7 +79,7 @@ def add_votes(path: Path, crops: dict[str, dict[str, Crop]], only: str | None = 
 
 
 def share_votes(crops: Iterable[Crop]) -> None:
-    """Give each crop without a vote one of its decision's, where those agree."""
+    """Give the crops without a vote one that their decision has, if its votes agree."""
     for together in by_decision(crops):
         votes = [vote for crop in together for vote in crop.votes]
         if len({label for label, _ in votes}) == 1:
@@ -88,7 +88,7 @@ def share_votes(crops: Iterable[Crop]) -> None:
 
 
 def collect(folder: Path, given: Path | None = None) -> tuple[dict[str, list[Crop]], list[str]]:
-    """Return {part: crops with their votes, by name} and the mistakes in the labels."""
+    """Return {part: crops, sorted by name, with their votes} and the mistakes in the labels."""
     crops, unknown = find_crops(folder)
     mistakes = [f"{folder}/{file}: not a crop of {folder}/boxes.jsonl" for file in unknown]
     usual = [folder / "labels.csv", folder / LABELS_FILE]

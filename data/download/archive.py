@@ -35,7 +35,7 @@ def refuse_lfs_pointer(path: Path) -> None:
 
 
 def archive_pieces(path: Path) -> list[Path]:
-    """Return the pieces `x.z01, .., x.zip` of the archive at `path`, the last piece or the whole.
+    """Return the pieces `x.z01, .., x.zip` of the archive; `path` is the last piece or the whole.
 
     Raises UsageError naming a piece that is missing or shorter than the others.
     """
@@ -159,7 +159,7 @@ def unpack(path: Path, folder: Path, top: str) -> list[Path]:
     """Unpack the archive at `path` below `folder` and return its pieces.
 
     The folder `top` (with its slash) is left out of the names if all of them are in it. Each file
-    appears when it is whole, and a file of the right size is kept, so that a later call continues.
+    appears when it is whole, and a file of the right size is kept, so that a later call resumes.
     Raises UsageError if the archive is incomplete, damaged or dangerous, or the disk too full.
     """
     pieces = archive_pieces(path)
@@ -236,7 +236,7 @@ def _counted(
 
 
 def _write_file(chunks: Iterable[bytes], target: Path | None) -> None:
-    """Write `chunks` to `target` at once, or only read them where it is None."""
+    """Write `chunks` to `target` atomically, or only read them where it is None."""
     if target is None:
         for _ in chunks:
             pass

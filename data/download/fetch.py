@@ -27,8 +27,8 @@ class FetchError(Exception):
 def _as_fetch_error(source: str) -> Iterator[None]:
     """Turn every error into a FetchError.
 
-    For a proxy, a token or a portal, the libraries raise ImportError, ValueError, RuntimeError and
-    more kinds, and name them nowhere.
+    Behind a proxy or a portal, or with a wrong token, the libraries raise ImportError, ValueError,
+    RuntimeError and more kinds, none of them documented.
     """
     try:
         yield
@@ -41,11 +41,11 @@ def _as_fetch_error(source: str) -> Iterator[None]:
 def fetch_checked(
     sources: Sequence[Callable[[Path], None]], target: Path, check: Callable[[Path], T]
 ) -> T:
-    """Fetch `target` from the first source whose file passes `check`; return what `check` does.
+    """Fetch `target` from the first source whose file passes `check`; return its result.
 
     Each source writes to the path that it is given. One process at a time fetches a file, and
-    `target` is replaced at once. `check` may raise FetchError; if no source is left, a FetchError
-    names all errors.
+    `target` is replaced atomically. `check` may raise FetchError. If no source is left, a
+    FetchError names all errors.
     """
     from filelock import FileLock, Timeout
 

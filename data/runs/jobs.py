@@ -1,4 +1,4 @@
-"""A folder of results: which inputs are finished, with which settings, and what a kill left."""
+"""A folder of results: which inputs are finished, with which settings; what killed runs left."""
 
 import functools
 import hashlib
@@ -48,7 +48,7 @@ def my_items(sizes: Mapping[T, float]) -> list[T]:
 
 
 def identity(source: Source) -> list[int]:
-    """Return what changes when the source's files do: their number, size and latest change.
+    """Return a fingerprint of the source: number of files, bytes, newest time.
 
     Raises VideoError where a file is gone.
     """
@@ -73,7 +73,7 @@ def content_digest(source: Source) -> str | None:
 
 
 def where(source: Source) -> str:
-    """Return the source's absolute path, by which a later run knows it again."""
+    """Return the source's absolute path, by which a later run recognises it."""
     return os.path.abspath(source.path)
 
 
@@ -135,7 +135,7 @@ class JobFolder:
         return lock
 
     def items(self, *, any_settings: bool = False) -> dict[str, dict]:
-        """Return what `finish` stored, {stem: state}, sorted by stem.
+        """Return the states that `finish` stored, {stem: state}, sorted by stem.
 
         Items of other settings are left out unless `any_settings`.
         """
@@ -168,12 +168,12 @@ class JobFolder:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         now = where(sources[0]) if sources else "no video"
         raise UsageError(
-            f"--output: {self.folder} holds results of other inputs, {others[0]}{more}, than "
+            f"--output: {self.folder} holds results of {others[0]}{more}, other inputs than "
             f"{now}; choose another folder, --add to keep both, or --overwrite to delete them"
         )
 
     def clear(self, sources: Sequence[Source], *, overwrite: bool) -> None:
-        """Delete what killed runs left, failed `sources` and, with `overwrite`, all results."""
+        """Delete what killed runs left, rows of failed `sources`, with `overwrite` all results."""
         self.forget_tries()
         for left in self.folder.glob(".*.part*"):
             left.unlink(missing_ok=True)
@@ -193,7 +193,7 @@ class JobFolder:
         return [s["path"] for s in self.items().values() if s.get("path") not in now]
 
     def distinct(self, sources: Iterable[Source]) -> list[Source]:
-        """Return the sources, none with the stem of another input that has results here.
+        """Return the sources; a stem that another input's results have here is changed.
 
         A source that has results here keeps the stem it had.
         """
@@ -213,7 +213,7 @@ class JobFolder:
         return self.state / f"item.{stem}.json"
 
     def row(self, source: Source) -> dict | None:
-        """Return what `finish` stored for this source as it is now, or None."""
+        """Return the row that `finish` stored; None if source, settings or results have changed."""
         state = self._state(self.item_path(source.stem))
         try:
             if state and state["digest"] == self.digest and state["identity"] == identity(source):
@@ -228,7 +228,7 @@ class JobFolder:
         return row is not None and "error" not in row
 
     def _state(self, path: Path) -> dict | None:
-        """Return what `finish` stored in a file; None, and a warning, if it is damaged."""
+        """Return the state that `finish` stored in a file; None, with a warning, if damaged."""
         state = read_object(path)
         check = state.pop("check", None) if state else None
         if state is not None and check == digest_of(state):
@@ -251,13 +251,13 @@ class JobFolder:
         return True
 
     def finish(self, source: Source, row: dict, files: Iterable[str] = ()) -> None:
-        """Store the row of a finished source at once; `files`, below the folder, are its results.
+        """Store the row of a finished source; `files`, below the folder, are its results.
 
         If they change, a later run does the source again.
         """
         try:
             version = identity(source)
-        except VideoError:  # the source is gone; this run still reports its row
+        except VideoError:  # the source is gone; this run still lists its row
             version = None
         state = {
             "digest": self.digest,
@@ -272,9 +272,9 @@ class JobFolder:
 
     @contextmanager
     def tried(self, name: str) -> Iterator[None]:
-        """Count the tries of the work on `name`, in a file, since the process may die in it.
+        """Count in a file how often the work on `name` began, because it may kill the process.
 
-        Raises VideoError if it has killed its process too often.
+        Raises VideoError if it has killed its process MOST_TRIES times.
         """
         path = self.state / f"tries.{name}"
         with path.open("ab") as file:

@@ -24,9 +24,9 @@ from human_anomaly.utils import UsageError
 logger = logging.getLogger(__name__)
 
 LOCAL = "local"  # the address of a cluster that is started for this run alone
-SILENT_SECONDS = 300  # if no result came for so long, a warning says what is free
-# With this a client of gRPC begins: a fixed text, then settings (a frame of kind 4), here none. The
-# server's answer begins with its settings.
+SILENT_SECONDS = 300  # without a result, until a warning says what is free
+# A client of gRPC begins with this: a fixed text, then a frame of kind 4, its settings, here none.
+# The server's answer begins with its own settings.
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 BLOCKS_PER_ACTOR, MOST_PER_BLOCK = 50, 16  # small blocks, so that no actor is idle at the end
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class _Worker:
-    """What an actor runs. It never raises: Ray would drop all items of the block."""
+    """What an actor runs. It never raises, because Ray would drop the block's items."""
 
     def __init__(self, make: Callable[[], Callable], jobs: JobFolder, place: str):
         import ray
@@ -124,7 +124,7 @@ class Actors:
 
 @contextmanager
 def _silence_explained(asked: dict) -> Iterator[threading.Event]:
-    """Yield an event; log what the cluster has free whenever it was not set for a while."""
+    """Yield an event to set at each result; log what the cluster has free if none comes."""
     import ray
 
     news, ended = threading.Event(), threading.Event()
@@ -184,9 +184,9 @@ def ray_actors(address: str, *, device: str, cores: int | None = None) -> Iterat
 
 @contextmanager
 def _last_word() -> Iterator[None]:
-    """Have another process speak where Ray ends this one: it does so at once, without a word."""
+    """Let a helper process print an error if Ray ends this process, which it does silently."""
     text = "error: --ray: Ray ended the run, perhaps because it lost its cluster"
-    text += "; the same command goes on from here"
+    text += "; run the same command to resume"
     words = ["sh", "-c", 'read -r _ || echo "$0" >&2', text]
     with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True) as speaker:
         try:
@@ -198,8 +198,8 @@ def _last_word() -> Iterator[None]:
 def _knock(address: str) -> None:
     """Raise OSError or ValueError unless a server of gRPC answers at the address of a cluster.
 
-    Ray itself would wait ten minutes for an answer. For `auto` it takes RAY_ADDRESS, a cluster on
-    this machine, or the one that its file of the current cluster names, which may be dead.
+    Ray itself would wait ten minutes for an answer. For `auto` it takes RAY_ADDRESS, else a cluster
+    on this machine, else the one that its file of the current cluster names, which may be gone.
     """
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -221,7 +221,7 @@ def _knock(address: str) -> None:
 
 
 def _environment() -> dict:
-    """Return what actors need to import this package: they find an installed one by themselves."""
+    """Return the environment in which actors can import this package; {} if it is installed."""
     if not is_clone():
         return {}
     folders = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

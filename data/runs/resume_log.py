@@ -1,4 +1,4 @@
-"""The finished batches of an unfinished video, kept so that a killed run can go on within it."""
+"""The finished batches of an unfinished video, kept so that a killed run is resumed within it."""
 
 import json
 import zlib

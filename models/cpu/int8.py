@@ -76,9 +76,9 @@ class Int8Linear(_Int8):
 
 
 def is_exact() -> bool:
-    """Return whether this processor adds up int8 products without losing any.
+    """Return whether this processor adds up int8 products without overflow.
 
-    Those before VNNI add pairs of products in 16 bits, which the largest ones exceed.
+    Processors without VNNI add pairs of products in 16 bits, which the largest pairs exceed.
     """
     layer = nn.Linear(64, 16, bias=False)
     nn.init.ones_(layer.weight)

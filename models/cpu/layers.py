@@ -8,7 +8,7 @@ from torch import nn
 def replace_layers(
     module: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]
 ) -> None:
-    """Put `make(layer)` in the place of each layer of a `kind` inside `module`."""
+    """Replace each layer of class `kind` inside `module` by `make(layer)`."""
     for name, child in module.named_children():
         if isinstance(child, kind):
             setattr(module, name, make(child))

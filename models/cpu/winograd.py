@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
-TILE = 4  # rows and columns of outputs computed at once
+TILE = 4  # rows and columns of outputs that are computed together
 WINDOW = TILE + 2  # rows and columns of inputs that they need
 LEAST_CHANNELS = 128  # below, moving tiles in memory takes what the products save
 BUFFER = 8 << 20  # bytes of the largest tensor of a step, which the processor's cache should hold
@@ -61,7 +61,7 @@ class WinogradConv2d(nn.Module):
 
 
 def _transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """Return the matrices (6, 6), (6, 3), (4, 6) float64 of inputs, weights and outputs, in a row.
+    """Return the matrices (6, 6), (6, 3), (4, 6) float64 for a row's inputs, weights and outputs.
 
     For 6 inputs d and 3 weights g, the 4 outputs are out @ ((weight @ g) * (data @ d)).
     """
@@ -75,7 +75,7 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def faster(conv: nn.Conv2d) -> nn.Module:
-    """Return `conv` with fewer multiplications, or itself where it has no such form or no gain."""
+    """Return `conv` with fewer multiplications, or itself where that is impossible or no gain."""
     shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
     fits = shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and conv.padding_mode == "zeros"
     enough = min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS

@@ -1,4 +1,4 @@
-"""Clips and files, scored so that one that cannot be scored costs itself only."""
+"""Scores clips and files; one that cannot be scored does not stop the others."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ def result_row(result: VideoResult) -> dict:
 
 
 def score_each(scorer: VideoScorer, clips: Sequence, row: Callable = result_row) -> list[dict]:
-    """Return the row of each clip of `to_clips`; one that cannot be scored has "error" alone."""
+    """Return a row for each clip of `to_clips`: only "error" if the clip cannot be scored."""
     found = [attempt(frames_of, clip) for clip in clips]
     usable = [number for number, frames in enumerate(found) if not isinstance(frames, dict)]
     together = attempt(scorer.score_frames, [clips[number] for number in usable])
     for number, i in enumerate(usable):
-        if isinstance(together, dict):  # a GPU's memory was too small, for one of them perhaps
+        if isinstance(together, dict):  # perhaps the GPU's memory is too small for one of them
             found[i] = attempt(lambda clip: row(scorer.score_frames([clip])[0]), clips[i])
         else:
             found[i] = row(together[number])

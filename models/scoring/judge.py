@@ -1,4 +1,4 @@
-"""Crops of people, faces and hands to p(abnormal), with that part's classifier."""
+"""Judges crops of people, faces and hands: p(abnormal) by their part's classifier."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,15 +21,15 @@ from human_anomaly.models.on_device import Region, bicubic, bilinear, resize
 
 CROPS_PER_BATCH = 64
 MOST_PIXELS = 2**26  # of crops that are resized together on a device: about 1 GiB
-CROPS_PER_CPU_BATCH = 8  # takes as long per crop, and keeps all cores busy to the end
+CROPS_PER_CPU_BATCH = 8  # as fast per crop as 64, and all cores stay busy to the end
 
 
 class CropJudge:
     """Gives p(abnormal) of crops: `judge("hand", [crop, ...])` for (h, w, 3) uint8 BGR.
 
     `classifiers` maps parts to modules from (B, 3, size, size) to (B,) logits on `device`, and
-    `form` says how they get a crop. Crops may be regions of frames on the device; they are then
-    resized there, at most one grey level off.
+    `form` says how a crop becomes their input. Crops may be regions of frames on the device; they
+    are then resized there, at most one grey level off.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class CropJudge:
             for start in range(0, len(of_part), self.batch_size)
         ]
         judged = list(run(lambda batch: self._judge(*batch), batches))
-        p = iter(torch.cat(judged).tolist() if judged else ())  # a GPU is waited for once
+        p = iter(torch.cat(judged).tolist() if judged else ())  # waits for a GPU once
         return {
             part: dict(zip(squares, _finite(part, list(islice(p, len(squares)))), strict=True))
             for part, squares in found.items()
         }
 
     def _judge(self, part: str, crops: Sequence[np.ndarray] | Tensor) -> Tensor:
-        """Return p (B,) of a batch, on the device; its pixels are there already, or arrays."""
+        """Return p (B,), on the device, of a batch of arrays or of pixels there."""
         with torch.inference_mode(), own_precision(self.device.type, self.dtype):
             if not isinstance(crops, Tensor):
                 with self.clock.stage("resize"):

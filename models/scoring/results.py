@@ -18,7 +18,7 @@ SCORES = ("video_results", "score_frame_mean", "score_clean_frames", "score_soft
 def merge(jobs, sources: Sequence, inputs, settings: dict, add: bool) -> dict:
     """Write scores.json from the rows of all finished videos; return its content.
 
-    `inputs` says what of the inputs could not be used, and what was skipped.
+    `inputs` lists the unusable inputs and what was skipped.
     """
     items = jobs.items()
     stems = [source.stem for source in sources]
@@ -123,7 +123,7 @@ def first_five(names: list[str]) -> str:
 def csv_table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     """Return a table as CSV, numbers unrounded.
 
-    Words that begin as a formula does get a ' before them, else a spreadsheet would run them.
+    Text that begins like a formula gets a ' before it, else a spreadsheet would run it.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -134,7 +134,7 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def print_scores(scores: dict, path: Path, skipped: str = "", page: Path | None = None) -> None:
-    """Print a row per video of a scores.json, what was skipped, the mean, and the page's place."""
+    """Print a row per video of a scores.json, what was skipped, the mean, and the page's path."""
     videos, failed = scores["videos"], scores["failed"]
     if videos:
         words = ("score", "95% interval", "people", "views", "abnormal")
@@ -165,7 +165,7 @@ def print_scores(scores: dict, path: Path, skipped: str = "", page: Path | None 
 
 
 def is_below(mean: Mapping[str, float | None], least: float, score: str) -> bool:
-    """Return whether the mean of `score` is below `least`, or None; print so as the last line."""
+    """Return whether the mean of `score` is None or below `least`; if so, print a last line."""
     found = mean[score]
     if found is not None and found >= least:
         return False

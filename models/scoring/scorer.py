@@ -44,10 +44,10 @@ class VideoScorer(StaysInProcess):
 
     `classifiers` maps parts ("human", ..) to modules from (B, 3, S, S) to (B,) logits; a
     part without one is not judged. `config` comes from `get_config`. `workers` batches of the
-    networks are computed at once, on CPU each on one core, and the detector's `threads` cut and
-    resize the crops of a batch. Neither changes the results, because the frames alone decide what
-    is in a batch. Where the detector does not compute in float32, neither do the classifiers, and
-    `score_frames` fills batches with frames of several clips.
+    networks are computed at the same time, on CPU each on one core, and the detector's `threads`
+    cut and resize the crops of a batch. Neither changes the results, because the frames alone
+    decide what is in a batch. The classifiers compute in the detector's number type; if that is not
+    float32, `score_frames` fills batches with frames of several clips.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class VideoScorer(StaysInProcess):
         """
         device = choose_device(str(device))
         if compile and device.type == "cpu":
-            logger.info("--compile is left out: on a CPU it makes nothing faster")
+            logger.info("--compile is ignored: on a CPU it makes nothing faster")
             compile = False
         workers, threads = share_cores(device, cores)
         shared = {
@@ -151,9 +151,9 @@ class VideoScorer(StaysInProcess):
         """Return the scores of a video.
 
         `on_frame` gets each frame and its row, `on_batch` what was found in each new batch (plain
-        JSON), both in order. The first batches are not computed again where `kept` has what
-        `on_batch` got for them, with the same batch size. Raises VideoError where no frame can be
-        decoded, or a GPU has too little memory.
+        JSON), both in order. `kept` holds what `on_batch` got for the first batches in an earlier
+        run with the same batch size; they are not computed again. Raises VideoError where no frame
+        can be decoded, or a GPU has too little memory.
         """
         self.refuse_a_fork()
         start = time.perf_counter()
@@ -193,10 +193,10 @@ class VideoScorer(StaysInProcess):
         return FrameReader(source, stride=self.stride, fps=self.fps, colours=colours)
 
     def score_frames(self, clips, layout: str | None = None) -> VideoResult | list[VideoResult]:
-        """Return the scores of a clip in memory, or a list of results for a batch or a list.
+        """Return the scores of a clip in memory, or a list of results for several clips.
 
         `data/clips.py` says what a clip may be; `layout` decides between THWC and TCHW where both
-        could be meant. Batches of several clips are computed at once. In float32 no batch
+        could be meant. Batches of several clips are computed at the same time. In float32 no batch
         holds frames of two clips, so that the rows are those of `score` to the last bit. Raises
         ValueError for another shape, type or range.
         """
@@ -234,7 +234,7 @@ class VideoScorer(StaysInProcess):
     def _batches(
         self, reader: Iterable[Frame], kept: Iterable[dict] = ()
     ) -> Iterator[tuple[list[Frame], dict, bool]]:
-        """Yield each batch of frames, what was found in it, and whether that was computed now."""
+        """Yield each batch of frames, what was found in it, and whether it was computed now."""
         # Frames are decoded while the networks compute, but not too many, so memory stays flat.
         ahead = batched(prefetch(reader, self.batch_size), self.batch_size)
 
@@ -251,7 +251,7 @@ class VideoScorer(StaysInProcess):
             yield frames, found, known is None
 
     def _map_ahead(self, function: Callable, batches: Iterable) -> Iterator[tuple]:
-        """Yield (batch, function(batch)) in order, several of them under way."""
+        """Yield (batch, function(batch)) in order; several are computed at the same time."""
         return map_ahead(self._batches_ahead, function, batches, self.in_flight - 1)
 
     @enough_memory()

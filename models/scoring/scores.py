@@ -9,7 +9,7 @@ import numpy as np
 from human_anomaly.configs.parts import used_parts
 
 BOOTSTRAP_DRAWS = 1000
-MARGIN = 0.05  # a p this close to its threshold says little about the side it is on
+MARGIN = 0.05  # a p this close to its threshold makes a verdict uncertain
 SURELY_NORMAL = 0.2  # a median p up to here is far from flagging
 
 
@@ -33,7 +33,7 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Return the 95% bootstrap interval of a statistic of `count` things.
 
-    `statistic` takes the numbers (count,) of the things that a draw has; NaN leaves a draw out.
+    `statistic` takes the indices (count,) of a draw. A draw for which it returns NaN is left out.
     """
     rng = np.random.default_rng(0)
     values = [statistic(rng.integers(count, size=count)) for _ in range(draws)]

@@ -64,9 +64,9 @@ class Tracker:
 
 
 class Decisions:
-    """Names the boxes of a video so that one decision labels a person's neighbouring ones.
+    """Names the boxes of a video: boxes with the same name get one label.
 
-    Each part's boxes are followed as people are; the name changes every `every` frames.
+    Each part's boxes are followed as people are; a name changes after `every` frames.
     """
 
     def __init__(self, every: int):
@@ -76,8 +76,8 @@ class Decisions:
     def name(self, people: Sequence) -> list[dict]:
         """Return {"decision": name} of each part box of a frame's people, in order.
 
-        `people` have "parts" with a "part" and a "bbox" (xyxy). Boxes of a part that have the same
-        name show the same hand, say.
+        `people` have "parts" with a "part" and a "bbox" (xyxy). Boxes of a part with the same
+        name show, for example, the same hand.
         """
         boxes = [box for person in people for box in person.parts]
         rows = {part: {"people": []} for part in self.trackers}

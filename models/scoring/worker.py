@@ -1,4 +1,4 @@
-"""How a process, or one of Ray's actors, scores a video into the folder of results."""
+"""How a process or a Ray actor scores a video into the folder of results."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def explainer(scorer: VideoScorer) -> Explainer:
-    """Return what makes the heatmaps of the scorer's classifiers."""
+    """Return the Explainer that makes heatmaps of the scorer's classifiers."""
     return Explainer(scorer.classifiers, input_of(scorer.config))
 
 
@@ -84,7 +84,7 @@ class VideoWorker:
         return row | {"sha256": content_digest(source), "versions": versions()}
 
     def head(self, source: Source) -> dict:
-        """Return what a video's batches depend on: the first line of the file that keeps them."""
+        """Return the settings on which a video's batches depend, for its ResumeLog."""
         return {
             "settings": self.jobs.digest,
             "identity": identity(source),
@@ -104,9 +104,10 @@ def catch_up(scorer: VideoScorer, evidence: Evidence, sources: Sequence[Source])
 def ray_worker(
     options: dict, jobs: JobFolder, evidence: Evidence | None
 ) -> Callable[[Source], list[str]]:
-    """Return the function with which one of Ray's actors scores a video.
+    """Return the function with which a Ray actor scores a video.
 
-    It returns what evidence could not be written. `options` are those of `VideoScorer.from_files`.
+    That function returns the evidence that could not be written. `options` are those of
+    `VideoScorer.from_files`.
     """
     worker = VideoWorker(VideoScorer.from_files(**options), jobs, evidence)
 
@@ -130,7 +131,7 @@ def score_on_ray(
     *,
     cores: int | None = None,
 ) -> list[str]:
-    """Score the videos in a Ray cluster's actors; return what evidence could not be written.
+    """Score the videos in a Ray cluster's actors; return the evidence that could not be written.
 
     `options` are those of `VideoScorer.from_files`, `cores` each actor's.
     """

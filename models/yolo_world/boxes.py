@@ -1,4 +1,4 @@
-"""Boxes from the detector's outputs for a whole batch at once, for a GPU.
+"""Boxes from the detector's outputs, for a whole batch in one pass on a GPU.
 
 mmyolo does this image by image, and waits for the GPU several times for each.
 """
@@ -23,13 +23,13 @@ def find_boxes(
 
     `logits` (B, texts, h, w) and `distances` (B, 4, h, w) are those of each level that
     `YOLOWorldDetector.raw` returned, `metas` what `Letterbox` returned for each image. Boxes are
-    mmyolo's but for the last bits. Raises VideoError for scores or boxes that are not numbers.
+    mmyolo's except for the last bits. Raises VideoError for scores or boxes that are not numbers.
     """
     config, device = head.test_cfg, logits[0].device
     scores = torch.cat([x.flatten(2) for x in logits], 2).sigmoid()  # (B, texts, places)
     distances = torch.cat([x.flatten(2) for x in distances], 2)  # (B, 4, places)
     places = _places(head.prior_generator, tuple(x.shape[2:] for x in logits), device)
-    total = scores.sum()  # not a number if one score is none
+    total = scores.sum()  # NaN if one score is NaN
     # A weaker box never suppresses a stronger one, so the threshold can be applied before NMS.
     image, label, place = (scores > config.score_thr).nonzero(as_tuple=True)
     scores, distances = scores[image, label, place], distances[image, :, place]
@@ -38,8 +38,8 @@ def find_boxes(
     geometry = torch.from_numpy(_geometry(metas)).to(device, non_blocking=True)
     pad, scale, size = geometry[:, image]
     boxes = (boxes - pad) / scale
-    # One NMS for all images and labels: each gets a place of its own, far from the others.
-    # torchvision's batched_nms does so in float32, or waits for the device for each of them.
+    # One NMS for all images and labels: the boxes of each are moved far away from the others.
+    # torchvision's batched_nms moves them in float32, or waits for the device for each.
     far = 16.0 * max(max(meta["ori_shape"]) for meta in metas)
     group = torch.add(label, image, alpha=logits[0].shape[1])[:, None]
     apart = boxes.double().add_(group, alpha=far)

@@ -50,7 +50,7 @@ def read_config(path: str | Path) -> Config:
 def _errors_of(path: str | Path) -> Iterator[None]:
     """Turn every error of mmengine and of the classes that a config names into a CheckpointError.
 
-    They name no kinds: a config is a program, and its words are arguments of functions.
+    Any kind may come: a config is a program, and its values become arguments of functions.
     """
     try:
         yield
@@ -134,10 +134,10 @@ def load_detector(
         width = model.bbox_head.head_module.embed_channels
         rules = model.bbox_head.test_cfg
         needed = {"img_scale": config, "multi_label": rules, "nms": rules, "max_per_img": rules}
-        for name, place in needed.items():  # else the first frame would miss it
+        for name, place in needed.items():  # else the first frame would raise the error
             getattr(place, name)
     if embeddings.shape[1] != width:
         raise CheckpointError(f"{weights}: expected embeddings of {width} numbers for its texts")
     assign_state(model, state, weights)
-    model.data_preprocessor = nn.Identity()  # images are normalised before
+    model.data_preprocessor = nn.Identity()  # `Predictor` normalises the images
     return model.requires_grad_(False).eval(), config, embeddings

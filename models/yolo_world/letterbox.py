@@ -10,16 +10,16 @@ from human_anomaly.models.on_device import Region, resize
 from human_anomaly.models.yolo_world.build import register
 
 GREY = 114  # the level of the padding
-FAR = -1e6  # is in no picture
+FAR = -1e6  # a place outside every picture
 Image = np.ndarray | Region
 
 
 class Letterbox:
     """Resizes a BGR image to fit `size` = (width, height), keeping its aspect, and pads with grey.
 
-    Fast mode computes the whole square too: with less grey, the picture is nearer to the zeros that
-    pad the convolutions, and 3% of the verdicts changed. Resizing is mmyolo's own, which gives the
-    reference values.
+    Fast mode computes the whole square too. With less grey, the picture would be nearer to the
+    zeros that pad the convolutions, which changed 3% of the verdicts. Resizing is mmyolo's own,
+    which gives the reference values.
     """
 
     def __init__(self, size: tuple[int, int]):
@@ -53,7 +53,7 @@ class Letterbox:
 
 
 class DeviceLetterbox(Letterbox):
-    """The same for regions of frames that lie on a device, all at once; at most 1 level off."""
+    """The same for regions of frames on a device, in one call; at most one grey level off."""
 
     def batch(self, regions: Sequence[Region]) -> tuple[Tensor, list[dict]]:
         """Return (B, 3, H, W) RGB in 0..1, and mmyolo's keys for mapping boxes back."""

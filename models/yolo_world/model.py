@@ -89,7 +89,7 @@ class YOLOWorldHeadModule(YOLOv8HeadModule):
     def forward(self, features: Sequence[Tensor], text: Tensor) -> tuple[list[Tensor], ...]:
         """Return per level the logits (B, N, h, w) and box distances (B, 4, h, w) in strides.
 
-        In training mode also the distances' bins (B, hw, 4, bins), which YOLOv8's loss needs.
+        In training mode, also return the distances' bins (B, hw, 4, bins), for YOLOv8's loss.
         Scores and distances are computed in float32 even where the convolutions run in 16 bits: a
         less exact sum over 16 bins moves boxes by pixels.
         """

@@ -35,7 +35,7 @@ class MaxSigmoidAttention(BaseModule):
         self.project_conv = ConvModule(channels, channels, 3, padding=1, **plain)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """Return features (B, C, h, w) of features (B, C, h, w) and texts (B or 1, N, 512)."""
+        """Return `x` (B, C, h, w), convolved and weighted; `text` is (B or 1, N, 512)."""
         batch, _, height, width = x.shape
         embed = x if self.embed_conv is None else self.embed_conv(x)
         embed = embed.reshape(batch, self.num_heads, self.head_width, height * width)
@@ -116,7 +116,7 @@ class YOLOWorldPAFPN(YOLOv8PAFPN):
         return self._csp_layer(self.out_channels[idx] + self.out_channels[idx + 1], idx + 1)
 
     def forward(self, features: Sequence[Tensor], text: Tensor) -> tuple[Tensor, ...]:
-        """Return a map (B, C, h, w) per level of the backbone's maps and texts (B or 1, N, 512)."""
+        """Return a map (B, C, h, w) per level of `features`; `text` is (B or 1, N, 512)."""
         last = len(self.in_channels) - 1
         down = [features[last]]
         for step, level in enumerate(range(last, 0, -1)):

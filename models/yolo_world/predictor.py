@@ -78,7 +78,7 @@ class Predictor:
         self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
         if self.dtype != torch.float32:
             _compute_in(self.dtype, self.model)
-        if self.device.type == "cpu":  # what is in float32; a GPU chooses the method itself
+        if self.device.type == "cpu":  # layers in float32; a GPU's library chooses by itself
             replace_layers(self.model, nn.Conv2d, faster)
         self.embeddings = self.embeddings.to(self.device)
         # The threshold can be applied before NMS: a weaker box never suppresses a stronger one.
@@ -102,7 +102,7 @@ class Predictor:
         """Return per image (H, W, 3) uint8 BGR the boxes of texts with embeddings (1, N, 512).
 
         `stage` names the network's share of the time in `clock`; the others are "resize", "copy"
-        and "nms". `run` is like `map`, and may do batches at the same time.
+        and "nms". `run` is like `map`, and may do several batches at the same time.
         """
 
         def find(batch: Sequence[Image]) -> list[Detections]:
@@ -155,8 +155,8 @@ class Predictor:
     def compile_all(self, texts: Tensor) -> None:
         """Compile for texts with embeddings (1, N, 512) and all batch sizes: about a minute each.
 
-        Call it in a thread that will run the network, before any thread does: each thread would
-        compile for itself, and torch compiles in one thread alone.
+        Call it in a thread that will run the network, before any other does: else each thread would
+        compile for itself, and torch can compile in one thread only.
         """
         with own_precision(self.device.type, self.dtype):
             for size in self.compiled_sizes:
@@ -184,8 +184,8 @@ def _to_numpy(found) -> Detections:
 def _compute_in(dtype: torch.dtype, model: nn.Module) -> None:
     """Let the backbone and neck of `model` compute in a 16-bit `dtype`, or in int8.
 
-    The first convolution and the head stay in float32, and with int8 the first stage: less exact,
-    they move boxes most.
+    The first convolution and the head stay in float32, with int8 also the first stage: rounding in
+    these moves boxes most.
     """
     image_model = model.backbone.image_model
     if dtype == torch.int8:
