@@ -10,8 +10,8 @@ move crops into `crops/hand/normal/` and `crops/hand/abnormal/` and leave the re
 `crops/labels.csv` or `crops/hand.csv` with the columns `file,label`, such as
 `hand/a_f000012_p0_1.jpg,abnormal`. The last command writes `{part}.jsonl` with the labelled crops,
 0 normal and 1 abnormal, and `overview_{part}.jpg`; it names unlabelled and contradictory crops.
-The first writes crops/p_abnormal.json, perhaps on a machine that has a GPU; with --page or
---template, that is written, too.
+The first command writes crops/p_abnormal.json, from which the page sorts crops. It is slow without
+a GPU, so it can run elsewhere; --page and --template may be added to it.
 """
 
 import argparse

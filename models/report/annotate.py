@@ -32,7 +32,7 @@ class Annotation:
         self.strip: ScoreStrip | None = None
 
     def __call__(self, image: np.ndarray, frame: Frame, row: Mapping) -> np.ndarray:
-        """`image` (H, W, 3) BGR is `frame` or what lies at `place_of` in it; it is drawn into."""
+        """Draw into `image` (H, W, 3) BGR, which shows `frame` at `place_of`."""
         if self.strip is None:
             self.strip = ScoreStrip(image.shape[1], self.expected)
         score = "no people" if row["score"] is None else f"score {row['score']:.2f}"
@@ -91,7 +91,7 @@ class WebmWriter:
             self._write(items)
         except Exception as error:  # `close` raises it
             self._error = error
-        for _ in items:  # ends at once if the end was read already, before an error at closing
+        for _ in items:  # nothing is left if the error came after the queue's end, at closing
             pass
 
     def _write(self, items: Iterator[tuple[Frame, Mapping]]) -> None:
@@ -130,7 +130,8 @@ def _fit(image: np.ndarray) -> tuple[int, int]:
 def place_of(image: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice]:
     """Return the rows and columns of a picture of `size` (width, height) that show `image`.
 
-    It is as large as fits, in the middle. An image of that size but for rounding fills it.
+    They lie in the middle and are as large as fits. Bars of less than 4 pixels come from rounding
+    and are left out.
     """
     (width, height), (h, w) = size, image.shape[:2]
     zoom = min(width / w, height / h)
