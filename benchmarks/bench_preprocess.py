@@ -146,7 +146,7 @@ def main() -> None:
     seconds = costs.rows["together"][0]
     print(f"{describe(choose_device(args.device))}, {cores_per_process()} cores")
     print(
-        f"{video.name}, size {args.size}: {summary['frames']} frames, {summary['people']} people, "
+        f"{video.name}, size {args.size}: {summary['frames']} frames, {summary['people']} views, "
         f"{summary['crops']} crops in {seconds:.1f} s: {summary['crops'] / seconds:.1f} crops/s, "
         f"{seconds / summary['frames']:.2f} s a frame"
     )

@@ -62,7 +62,7 @@ def machine(args) -> Iterator[tuple[str, Work]]:
 
 
 def weights(args) -> Iterator[tuple[str, Work]]:
-    """Draw the weights that the other sections load."""
+    """Write the random weights that the other sections load."""
 
     def draw() -> dict:
         start = time.perf_counter()

@@ -167,7 +167,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     p = command_parser(__doc__, "tools.label")
     add = p.add_argument
     add("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
-    add("--page", action="store_true", help="only write DIR/label.html, which takes labels")
+    add("--page", action="store_true", help="only write DIR/label.html, to label in a browser")
     add("--template", action="store_true", help="only write DIR/labels.csv for a person to fill in")
     labels = "labels to read (DIR/labels.csv and DIR/labels.json)"
     add("--labels", "--csv", type=Path, metavar="FILE", help=labels)

@@ -47,9 +47,9 @@ class WebmWriter:
     """Writes one video while frames come in; drawing and encoding run in a thread.
 
     `draw(image, frame, row)` returns the picture to show for a frame that was shrunk to `image`;
-    without it the frames are shown as they are. Frames of another shape than the first one are
-    shown in the middle of the picture, with bars beside them. The file appears at `path` all at
-    once, when `close` returns; `abort` leaves nothing. Frames keep the times of the source.
+    without it the frames are shown as they are. A frame whose shape differs from the first one's
+    is shown in the middle of the picture, with bars beside it. The file appears at `path` when
+    `close` returns; `abort` leaves nothing. Frames keep the times of the source.
     """
 
     def __init__(self, path: str | Path, *, fps: float, draw: Callable | None = None):

@@ -76,7 +76,7 @@ class Evidence:
         return self.folder / "report" / "videos" / safe_name(stem)
 
     def missing(self, source: Source) -> bool:
-        """Return whether a scored video lacks evidence, or has that of another scoring."""
+        """Return whether a scored video lacks evidence, or has evidence of another scoring."""
         annotated, rows = self.annotated(source.stem), self.rows(source.stem)
         if not annotated.is_file() or annotated.stat().st_mtime < rows.stat().st_mtime - 1:
             return True

@@ -41,7 +41,7 @@ class Service:
             raise Refused(401, "wrong or missing token: send 'Authorization: Bearer TOKEN'")
 
     def health(self, request: Request) -> dict:
-        """Answer whether the service takes work, and those who have the token also the rest."""
+        """Answer whether the service takes work; with the right token, also what it runs."""
         answer = {"ready": not self.line.closing}
         with suppress(Refused):
             self.check_token(request)
@@ -49,7 +49,7 @@ class Service:
         return answer
 
     async def score(self, request: Request) -> JSONResponse:
-        """Answer with a row per clip of the request, in its order, and Flow-Factory's rewards."""
+        """Answer with a row per clip or video, in their order, and Flow-Factory's rewards."""
         with ExitStack() as held:
             tasks = await self._read(request, held)
             for task in tasks:

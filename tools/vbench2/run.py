@@ -30,7 +30,7 @@ class RunError(Exception):
 def run_script(script: str, *words: str | Path) -> int:
     """Run one of the three scripts with this interpreter and return its exit status.
 
-    Status 1 says that some inputs failed. A status above 1 raises RunError.
+    Status 1 says that some inputs failed. Any other status but 0 raises RunError.
     """
     command = [sys.executable, "-m", f"human_anomaly.{Path(script).stem}", *map(str, words)]
     shown = shlex.join(["python", *command[1:]])
