@@ -4,8 +4,8 @@
 The demo's hand classifier has seen the drawn world only. Here that world is drawn in another style:
 lines two and a half times as wide, and the colour channels exchanged. A few hundred hands of that
 style, half of them abnormal, are cut out by their true boxes. main_finetune.py trains on them, with
-`--pretrained` or without. AUROC is measured on hands of other
-drawings, in that style and in the old one, with best.pth and with the last epoch.
+`--pretrained` or without. AUROC is measured on hands of other drawings, in that style and in the
+old one, with best.pth and with the last epoch.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def auroc(checkpoint: Path, path: Path) -> float:
 
 
 def train(lists: dict[str, Path], output: Path, *flags: str, opts: list[str]) -> Path:
-    """Train into `output` unless that is done; return it."""
+    """Train into the folder `output` unless it holds a finished run; return the folder."""
     command = ["--cfg", str(CONFIG), "--output", str(output), "--skip-check", *flags]
     command += ["--train-path", str(lists["train"]), "--val-path", str(lists["val"])]
     main_finetune.main([*command, "--opts", "DATA.NUM_WORKERS", "0", *FEW, *opts])

@@ -1,9 +1,9 @@
-"""What a million clips cost on GPUs, on paper: CPU work measured here, GPU rates from elsewhere.
+"""Estimates what a million clips cost on GPUs: CPU work is measured here, GPU rates are not.
 
     python -m benchmarks.bench_cost --video clip.mp4
 
-The video's frames, again and again, are encoded as clips of five seconds. CPU seconds are those of
-all threads, so a busy machine changes them little. What a GPU does is not measured: see `RATES`.
+The video's frames are repeated and encoded as clips of five seconds. CPU seconds are those of all
+threads, so a busy machine changes them little. `RATES` says where the GPU's rates come from.
 """
 
 import argparse
@@ -37,7 +37,7 @@ RATES = {
 
 
 def encode(path: Path, frames: list, size: tuple[int, int]) -> Path:
-    """Write a clip in H.264 of medium quality, the frames forth and back."""
+    """Write a clip in H.264 of medium quality, the frames forwards and backwards in turn."""
     resized = [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in frames]
     there_and_back = resized + resized[-2:0:-1]
     with av.open(str(path), "w") as file:

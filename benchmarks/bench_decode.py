@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help="frames of the 1080p video (240; memory 2000)")
     parser.add_argument("--before", type=Path, help="checkout of the other version")
     parser.add_argument("--video", default=str(ROOT / "demo/videos"))
-    parser.add_argument("--file", type=Path, help="of make and read, which memory calls")
+    parser.add_argument("--file", type=Path, help="only for make and read, which `memory` runs")
     parser.add_argument("--size", type=int, nargs=2)
     args = parser.parse_args()
     if args.what == "time":

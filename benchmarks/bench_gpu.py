@@ -1,9 +1,9 @@
-"""Everything that concerns a GPU, in one command for a lease of minutes; see gpu.sh.
+"""All measurements that need a GPU, in one command of a few minutes; see gpu.sh.
 
     python -m benchmarks.bench_gpu [--seconds 480] [--output FILE] [--cpu]
 
 Each section runs in a process of its own for as long as its cap allows. A row is written the moment
-it is known. The same command again measures what is missing. Weights are drawn by name; every frame
+it is known. The same command again measures what is missing. Weights are random, so every frame
 gets a fixed list of people.
 """
 
@@ -140,7 +140,7 @@ def print_section(name: str, section: dict) -> None:
 
 
 def print_aims(sections: dict) -> None:
-    """Print results against aims; what is not measured is said to be."""
+    """Print results against aims, or "not measured"."""
     print("\n## Aims (one H100, size XL)\n\n| what | aim | measured | met |\n|---|---|---|---|")
     for what, section, name, figure, aim, more in AIMS:
         rows = sections.get(section, {}).get("rows", ())

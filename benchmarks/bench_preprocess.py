@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_preprocess --video clip.mp4 --size s
 
-Weights are drawn by name, so what the network finds means nothing: every frame gets a fixed list of
-people, each with a face and two hands, after the real passes have run. Each stage runs alone first,
-then all of them together as in preprocess.py. Shares are of CPU seconds, which depend little on
-what else the machine does. Without `--video`, one of 1280x720 is drawn.
+Weights are random, so what the network finds means nothing. After the real passes have run, a fixed
+list of people, each with a face and two hands, takes the place of its boxes. Each stage runs alone
+first, then all of them together as in preprocess.py. Shares are of CPU seconds, which depend little
+on what else the machine does. Without `--video`, one of 1280x720 is drawn.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--format", default="jpg", choices=("jpg", "png"))
     p.add_argument("--batch-size", type=int, default=4)
     p.add_argument("--device", default="auto")
-    p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="drawn weights")
+    p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="random weights")
     return p.parse_args()
 
 
@@ -111,7 +111,7 @@ def measure(detector: tuple, source: Source, args, folder: Path) -> tuple[Costs,
         (folder / "alone" / part).mkdir(parents=True)
     cropper = build_cropper(detector, args, folder / "alone")
     frames = list(FrameReader(source))
-    detector[0]([frames[0].image])  # what is done once is not measured
+    detector[0]([frames[0].image])  # the first call prepares things, so it is not measured
     with costs.stage("decode"):
         frames = list(FrameReader(source))
     with costs.stage("detect"):
@@ -146,7 +146,7 @@ def main() -> None:
     seconds = costs.rows["together"][0]
     print(f"{describe(choose_device(args.device))}, {cores_per_process()} cores")
     print(
-        f"{video.name}, size {args.size}: {summary['frames']} frames, {summary['people']} people, "
+        f"{video.name}, size {args.size}: {summary['frames']} frames, {summary['people']} views, "
         f"{summary['crops']} crops in {seconds:.1f} s: {summary['crops'] / seconds:.1f} crops/s, "
         f"{seconds / summary['frames']:.2f} s a frame"
     )

@@ -1,11 +1,11 @@
-"""What a Ray cluster's actors gain and cost: two against one, memory, the scheduler alone; CPU.
+"""What a Ray cluster's actors gain and cost on a CPU.
 
     python -m benchmarks.bench_ray [actors] [memory] [scheduler] [folder]
 
 actors: 24 videos in one actor of one core, then in two. memory: 1,000 videos of two frames in one
-job; what the driver and the object store hold meanwhile. scheduler: items that nothing is done
-with, to see how many a second the driver can hand out. folder: rows of finished videos, written
-and read as a run does it when it begins and ends.
+job; what the driver and the object store hold meanwhile. scheduler: items without any work, to see
+how many the driver can assign in a second. folder: rows of finished videos, written as at the end
+of a run and read as at its start.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def actors(args, folder: Path) -> None:
 
 @contextmanager
 def cpu_seconds(cluster: Cluster) -> Iterator[dict[int, tuple[bool, float]]]:
-    """Yield what fills up with (is an actor, CPU seconds) of each of the cluster's processes."""
+    """Yield {process id: (is it an actor, CPU seconds)} of the cluster, filled while it works."""
     spent: dict[int, tuple[bool, float]] = {}
     ended = threading.Event()
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_scale [--repeat 3] [start-up] [length] [processes]
 
-Every row is `inference.py` (or torchrun) run from the shell `--repeat` times; medians. Processes
-are kept to cores with `taskset`. The rows of a table score the same frames.
+Every row is the median of `--repeat` runs of inference.py (or torchrun) from the shell. `taskset`
+binds processes to cores. The rows of a table score the same frames.
 """
 
 import argparse
@@ -97,7 +97,8 @@ def length(args, folder: Path) -> None:
         seconds = statistics.median(seconds for _, seconds, _ in runs)
         costs.append(seconds / runs[0][2])
         print(f"| {runs[0][2]} | {seconds:.1f} | {costs[-1]:.4f} |", flush=True)
-    print(f"\na frame of the longest against the one before: {costs[-1] / costs[-2] - 1:+.1%}\n")
+    change = costs[-1] / costs[-2] - 1
+    print(f"\ns per frame of the longest video against the second longest: {change:+.1%}\n")
 
 
 def processes(args, folder: Path) -> None:

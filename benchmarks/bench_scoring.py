@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_scoring --video clip.mp4 --size xl --people 2
 
-Weights are drawn by name, so what the networks find means nothing: every frame gets a fixed list
-of people, each with a face and two hands, after the real passes have run. Each mode runs in a
+Weights are random, so what the networks find means nothing. After the real passes have run, a fixed
+list of people, each with a face and two hands, takes the place of their boxes. Each mode runs in a
 process of its own, in turn, `--repeat` times; the table shows medians.
 """
 
@@ -46,14 +46,14 @@ def parse_args() -> argparse.Namespace:
         "--size", default="xl", choices=("s", "xl", "demo"), help="the detector's size (xl)"
     )
     p.add_argument(
-        "--people", type=int, nargs="+", default=[2], help="people per frame, again and again (2)"
+        "--people", type=int, nargs="+", default=[2], help="people per frame, taken in turn (2)"
     )
     p.add_argument("--modes", nargs="+", default=["serial", "exact", "fast"], choices=MODES)
     p.add_argument("--repeat", type=int, default=1, help="processes per mode (1)")
     p.add_argument("--loops", type=int, default=1, help="times the video is scored in each (1)")
     p.add_argument("--batch-size", type=int, default=2)
     p.add_argument("--device", default="auto")
-    p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="drawn weights")
+    p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="random weights")
     p.add_argument("--one", choices=MODES, help=argparse.SUPPRESS)
     return p.parse_args()
 
@@ -80,7 +80,7 @@ def load_classifiers(args: argparse.Namespace) -> dict[str, torch.nn.Module]:
 
 
 def write_weights(folder: Path, size: str, like: str = "pipeline_clip.expected.json") -> None:
-    """Draw the weights of the detector and of three classifiers once; `like` is a reference."""
+    """Write random weights of detector and classifiers, by the settings in `like`."""
     if size == "demo":
         return
     sys.path.insert(0, str(ROOT / "tests" / "goldens"))
@@ -102,7 +102,7 @@ def write_weights(folder: Path, size: str, like: str = "pipeline_clip.expected.j
 class FixedPeople:
     """The people of every frame, and a face and two hands in each person's crop.
 
-    Frame i of `frames` has people[i % len(people)] of them, any other picture has the first number.
+    Frame i of `frames` has people[i % len(people)] of them, any other picture has people[0].
     """
 
     def __init__(self, people: Sequence[int], frames: Iterable[np.ndarray] = ()):
@@ -226,7 +226,7 @@ def run_one(args: argparse.Namespace) -> dict:
 
 
 def operations(args: argparse.Namespace) -> float:
-    """Return the mean operations of a frame at 640x640: a pass, one a person, four crops each."""
+    """Return a frame's mean operations: a 640x640 pass, and one pass and four crops per person."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from human_anomaly.models.classifier import AnomalyClassifier, shape_of

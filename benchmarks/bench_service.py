@@ -4,7 +4,7 @@
     python -m benchmarks.bench_service --size xl --clips 2 --device cuda
 
 Clips are 16 x 480 x 480 with 2 people in each frame, as rewards score them. The weights of `xl` are
-drawn by name, so every frame gets fixed people after the real passes (see bench_scoring.py).
+random, so every frame gets fixed people after the real passes (see bench_scoring.py).
 """
 
 import argparse
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--clients", type=int, default=4, help="clients that share the clips (4)")
     p.add_argument("--fast", action="store_true")
     p.add_argument("--device", default="auto")
-    p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="drawn weights")
+    p.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="random weights")
     return p.parse_args()
 
 

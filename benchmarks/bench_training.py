@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_training
 
-A row per setting of main_finetune.py, each in a process of its own: images/s, peak memory, and
-the share of the machine's measured matrix rate (operations counted by torch's flop counter, as
-far as they are matrix products; recomputing is not counted as work). Then the loader alone.
+A row per setting of main_finetune.py, each in a process of its own: images/s, peak memory, and the
+share of the machine's measured matrix rate. torch's counter counts the operations of matrix
+products; recomputing is not counted as work. Then the loader runs alone.
 """
 
 import argparse
@@ -171,7 +171,7 @@ def start(args, mode: str) -> dict | None:
 
 
 def draw_crops(folder: Path, count: int, size: int) -> Path:
-    """Write JPEG crops of a photograph's smoothness and their JSONL."""
+    """Write JPEG crops as smooth as photographs, and their JSONL."""
     rng = np.random.default_rng(0)
     (folder / "all_images").mkdir()
     for i in range(count):
@@ -184,14 +184,14 @@ def draw_crops(folder: Path, count: int, size: int) -> Path:
 
 
 def time_loader(args, manifest, workers: int) -> float:
-    """Return the images per second that the loader delivers with nobody computing."""
+    """Return the images per second that the loader delivers while no network computes."""
     config = get_config(
         ROOT / args.cfg,
         flags={"DATA.NUM_WORKERS": workers, "DATA.BATCH_SIZE": min(64, len(manifest))},
     )
     loader = recipe.load_train(config, manifest, range(10**6))
     batches = iter(loader)
-    for _ in range(6 * workers + 1):  # more than what is fetched ahead: the queues run dry
+    for _ in range(6 * workers + 1):  # empties the queues of what was fetched ahead
         next(batches)
     clock = time.process_time if args.cpu_seconds else time.perf_counter
     start, seen = clock(), 0

@@ -1,9 +1,9 @@
-"""How far fast mode's way on a GPU is from exact mode, computed here on the CPU.
+"""How far fast mode on a GPU is from exact mode; its operations are imitated on the CPU.
 
     python -m benchmarks.device_deviation                      # the demo's videos and weights
     python -m benchmarks.device_deviation --video clip.mp4 --size s
 
-Pictures are cut and resized by a GPU's operations; only TF32 in the detector's head is left out.
+Pictures are cut and resized as on a GPU; only TF32 in the detector's head is left out.
 """
 
 import argparse
@@ -49,7 +49,10 @@ def parts_of(row: dict, part: str) -> list[dict]:
 
 
 def compare(exact: list[dict], other: list[dict]) -> tuple[int, int, int, float, float]:
-    """Return boxes, lost or new ones, other squares, the largest move (px) and change of p."""
+    """Return how many boxes there are, how many lost or new ones and how many other squares.
+
+    Then follow the largest move of a box (px) and the largest change of p.
+    """
     boxes = lost = squares = 0
     move = change = 0.0
     for before, after in zip(exact, other, strict=True):
@@ -73,7 +76,7 @@ def main() -> None:
     rows = {}
     for name, options in WAYS.items():
         detector = PartDetector(*detector_files(args), **options)
-        models = load_classifiers(args)  # anew, because they are brought into the type
+        models = load_classifiers(args)  # again, because the scorer converts them in place
         scorer = VideoScorer(detector, models, config_of(args), stride=args.stride)
         rows[name] = [
             row for path in args.video for row in scorer.score(Source(path, path.stem)).frames

@@ -24,7 +24,7 @@ def boxes(people: list[dict]) -> list[list[float]]:
 
 
 def compare_people(exact: Path, fast: Path) -> np.ndarray:
-    """Return (people of exact, people of fast, matched, matched with another verdict)."""
+    """Return (views of exact, views of fast, matched, matched with another verdict)."""
     counts = np.zeros(4, int)
     for path in sorted(exact.glob("*.frames.jsonl")):
         rows = zip(read_jsonl(path), read_jsonl(fast / path.name), strict=True)
@@ -59,7 +59,7 @@ def main() -> None:
         )
     before, after, matched, changed = compare_people(args.exact, args.fast)
     print(
-        f"\n{before} people in exact mode, {after} in fast mode, {matched} matched; "
+        f"\n{before} views in exact mode, {after} in fast mode, {matched} matched; "
         f"{changed} of these have another verdict ({changed / max(matched, 1):.2%})"
     )
 

@@ -62,7 +62,7 @@ def machine(args) -> Iterator[tuple[str, Work]]:
 
 
 def weights(args) -> Iterator[tuple[str, Work]]:
-    """Draw the weights that the other sections load."""
+    """Write the random weights that the other sections load."""
 
     def draw() -> dict:
         start = time.perf_counter()
@@ -230,8 +230,8 @@ def write_video(path: Path, frames) -> None:
 def graphs(args) -> Iterator[tuple[str, Work]]:
     """The fast detector's passes a second, launched one by one and from a CUDA graph.
 
-    torch.compile makes no graphs in threads (pytorch issue 123177), where networks run here: this
-    says whether graphs of our own are worth it.
+    Networks run in threads here, where torch.compile makes no graphs (pytorch issue 123177). This
+    shows whether graphs of our own are worth it.
     """
 
     def compare(batch: int) -> dict:
@@ -273,7 +273,7 @@ def left_out(section: Callable, *modes: str) -> Callable:
     return lambda args: iter(()) if args.cpu else section(args, modes)
 
 
-# Each section's cap in seconds, in the order of a lease: what matters most comes first.
+# Each section's cap in seconds. What matters most comes first, because time may run out.
 SECTIONS: dict[str, tuple[Callable, float]] = {
     "machine": (machine, 40),
     "weights": (weights, 60),

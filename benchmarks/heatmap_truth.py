@@ -3,9 +3,10 @@
     python -m demo.world --output build/heatmap/random --videos 60 --seed 910000
     python -m benchmarks.heatmap_truth build/heatmap/random
 
-Takes the true boxes of abnormal parts, as scoring would cut them; of those flagged by the demo's
-classifiers, counts crops whose peak lies in an anomaly's box. Boxes of half the crop or more are
-left out: they are hit by chance. Chance is the mean share of the crop that the boxes cover.
+Abnormal parts are cut out by their true boxes, as in scoring. Of the crops that the demo's
+classifiers flag, those are counted whose heatmap's peak lies in an anomaly's box. Boxes of half the
+crop or more are left out: they are hit by chance. Chance is the mean share of the crop that the
+boxes cover.
 """
 
 import argparse

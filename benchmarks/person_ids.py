@@ -1,5 +1,6 @@
-"""Do people keep their number? Drawn videos, whose truth knows who is who, found by the demo's
-detector: `python -m benchmarks.person_ids [--videos 60]`.
+"""Do people keep their number? `python -m benchmarks.person_ids [--videos 60]`.
+
+The demo's detector finds the people of drawn videos, whose truth tells who is who.
 
 Kept: of the frames in which a true person is found (IoU of 0.5 or more), the share in which the
 person has the number that it has most often. IDF1: numbers are assigned to true people once for
@@ -84,7 +85,7 @@ def main() -> None:
     p.add_argument("--work", type=Path, default=ROOT / "build/demo/evaluation", help="for videos")
     args = p.parse_args()
     truth = draw_videos(args.work, range(FIRST_SEED, FIRST_SEED + args.videos), workers=2)
-    # The truth leaves out whom nobody can see: then the order no longer says who is who.
+    # The truth leaves out hidden people. Where it does, its order no longer tells who is who.
     whole = {v: frames for v, frames in truth.items() if len(set(map(len, frames))) == 1}
     detector = PartDetector(DETECTOR_CONFIG, WEIGHTS / "detector.pth")
     found = {(stride, hidden): Identities() for stride in (1, 4) for hidden in (False, True)}

@@ -1,4 +1,4 @@
-"""The original's way of scoring, for comparison; correct, plain, and never to be tuned.
+"""The original's way of scoring, for comparison; correct and plain, and never made faster.
 
 Two copies of the detector, one image at a time, the texts encoded for each image, the video
 decoded twice, crops resized and judged one by one.
@@ -52,7 +52,7 @@ class SerialDetector:
 
 
 class SerialScorer:
-    """Scores a video in the original's way; `people` and `parts` may stand in for what is found."""
+    """Scores a video in the original's way."""
 
     def __init__(self, config_path, weights, classifiers, config, device, clock: Stopwatch):
         people, parts = (tuple(prompt_set(BASE_PARTS, place)) for place in ("frame", "person"))

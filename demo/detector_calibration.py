@@ -38,7 +38,7 @@ def calibrate(config: Path, source: Path, target: Path, stills: Stills, threshol
 
 
 def second_scores(detector: PartDetector, stills: Stills) -> list[float]:
-    """Return the scores of the boxes that are matched to no person, each having one box."""
+    """Return the scores of all boxes except the one that is matched to each person."""
     scores = []
     for path, people in stills:
         (found,) = detector.predictor([cv2.imread(str(path))], detector.people_texts)

@@ -172,7 +172,7 @@ class ShapeBatches(Sampler):
             yield batches[i]
 
     def _cut(self, items: list) -> list[list]:
-        """Return the whole batches of `items`."""
+        """Return `items` in batches, without an incomplete one."""
         starts = range(0, len(items) - self.size + 1, self.size)
         return [items[start : start + self.size] for start in starts]
 

@@ -51,7 +51,7 @@ def prompt_table(
 
 
 def collate(table: Mapping[str, Sequence[int]], batch: Sequence[dict]) -> dict:
-    """Stack items of `DrawnParts` into a batch for `PromptedDetector`; `table`: of prompts."""
+    """Stack items of `DrawnParts` into a batch for `PromptedDetector`, by a `prompt_table`."""
     inputs = torch.stack([sample["inputs"] for sample in batch])
     boxes = [
         torch.nn.functional.pad(sample["boxes_labels"], (1, 0), value=float(i))

@@ -1,4 +1,4 @@
-"""Counts the verdicts on people whose truth is known. A person in a frame is a view."""
+"""Counts the verdicts on people whose truth is known. A view is one person in one frame."""
 
 from collections.abc import Mapping, Sequence
 

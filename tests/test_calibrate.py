@@ -57,7 +57,7 @@ def test_the_wanted_share_of_normal_crops_is_flagged(share):
 def test_a_share_of_few_crops_is_a_guess_and_wrong_labels_are_an_error(caplog):
     targets, logits = rare_abnormal(100, 0)
     fit(targets, logits, HAND, 0.05)
-    assert "0.05 of 96 normal crops: too few" in caplog.text
+    assert "--false-flags 0.05 of 96 normal crops is less than 10 crops" in caplog.text
     with pytest.raises(UsageError, match=r"too few epochs; .*--pretrained.*--abnormal-label"):
         fit(1 - targets, logits, HAND)
 

@@ -273,7 +273,7 @@ def test_names_are_paired_without_what_differs():
 
 def test_two_names_that_become_one_are_an_error():
     a = scores(row("/a/walk_seed1.mp4", 0.5), row("/a/walk_seed2.mp4", 0.5))
-    words = r"--pair: in A, /a/walk_seed1.mp4 and /a/walk_seed2.mp4 are both called 'walk.mp4'"
+    words = r"in A, it gives /a/walk_seed1.mp4 and /a/walk_seed2.mp4 the same name 'walk.mp4'"
     with pytest.raises(UsageError, match=words):
         compare(a, a, without=r"_seed\d+")
 

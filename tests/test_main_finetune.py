@@ -135,7 +135,7 @@ def test_a_disk_full_between_two_checkpoints_changes_nothing(data, finished, tmp
         assert same_weights(finished / name, output / name)
 
 
-def test_a_damaged_last_checkpoint_is_passed_over(data, finished, tmp_path, caplog):
+def test_a_damaged_last_checkpoint_is_skipped(data, finished, tmp_path, caplog):
     output = tmp_path / "hand"
     shutil.copytree(finished, output)
     (output / "ckpt1.pth").unlink()
@@ -144,7 +144,7 @@ def test_a_damaged_last_checkpoint_is_passed_over(data, finished, tmp_path, capl
     finetune(data, output)
     assert state(output / "last.pth")["epoch"] == 1
     log = (output / "log.txt").read_text()
-    assert "passed over" in log and "optimiser state: its moments start new" in log
+    assert "checkpoint skipped" in log and "optimiser state, so the optimiser starts anew" in log
 
 
 def test_two_processes_equal_one(tmp_path):

@@ -97,7 +97,7 @@ def test_predict_refuses_duplicates_gaps_and_nan():
         predict(Echo(), loader([0, 1], [1.0, 2.0]), 3, device=cpu)
     with pytest.raises(RuntimeError, match="1 crops"):
         predict(Echo(), loader([0, 1, 1], [1.0, 2.0]), 2, device=cpu)
-    with pytest.raises(UsageError, match="gives nan for crop 2"):
+    with pytest.raises(UsageError, match="logit of crop 2 is nan"):
         predict(Echo(), loader([0, 1], [1.0, float("nan")]), 2, device=cpu)
 
 

@@ -4,8 +4,8 @@
         --preferences preferences.csv
 
 The preferences are CSV with the columns video_a,video_b,winner (winner: a, b or tie), or a JSON
-list of such objects or of lists of three. A video is named by its path, or by the last parts of it
-if only one path ends in them. If the names have a folder, it is the model, and models are ranked.
+list of such objects or of lists of three. A video is named by its path, or by the end of its path
+if no other path ends so. A folder in the names is taken as the model, and models are ranked.
 """
 
 import json
@@ -87,7 +87,7 @@ def _preference(place: str, row: object) -> Preference:
 
 
 class Videos:
-    """The scored videos, by their path or the last parts of it."""
+    """Finds scored videos by their path or its end."""
 
     def __init__(self, rows: Sequence[dict]):
         self._by_ending = defaultdict(list)
@@ -125,7 +125,7 @@ def _known(value: object) -> bool:
 
 
 def best_tie_threshold(differences: np.ndarray, signs: np.ndarray) -> float:
-    """Return the largest difference of a tie with which calling ties fits `signs` best."""
+    """Return the tie threshold (the largest difference called a tie) that fits `signs` best."""
     cuts = np.concatenate([[-1.0], np.unique(np.abs(differences))])  # below 0: no ties at all
     hits = [np.mean(_called(differences, cut) == signs) for cut in cuts]
     return float(cuts[int(np.argmax(hits))])
@@ -136,7 +136,10 @@ def _called(differences: np.ndarray, tie: float) -> np.ndarray:
 
 
 def pair_accuracy(differences: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Return 1 where the scores agree with people, 0.5 where they are equal, 0 else; no ties."""
+    """Return 1 where the scores agree with people, 0.5 where they are equal, else 0.
+
+    Pairs that people called a tie are left out.
+    """
     decided = signs != 0
     return (np.sign(differences) * signs)[decided] / 2 + 0.5
 
@@ -146,7 +149,7 @@ def rank_models(
 ) -> dict | None:
     """Return Spearman's correlation between models' share of wins and mean score.
 
-    A tie is half a win. The interval is over pairs. Returns None for fewer than three models, and
+    A tie is half a win. The interval resamples pairs. Returns None for fewer than three models, and
     if all have the same mean score.
     """
     known = [p for p in pairs if _model(p.video_a) and _model(p.video_b)]
@@ -180,9 +183,9 @@ def rank_models(
 def agree(
     pairs: Sequence[Preference], rows: Sequence[dict], score: str, samples: int = 1000
 ) -> dict:
-    """Return how well `score` of the videos' `rows` agrees with `pairs`; intervals are over pairs.
+    """Return how well `score` of the videos' `rows` agrees with `pairs`.
 
-    "left_out" counts the pairs that lack a score.
+    Intervals resample pairs. "left_out" counts the pairs that lack a score.
     """
     videos = Videos(rows)
     found = []

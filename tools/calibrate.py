@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         abnormal_label=args.abnormal_label,
     )
     if not crops.part:
-        raise UsageError(f"--part: missing, the name of {args.val_path} begins with none")
+        raise UsageError(f"--part: missing, and the name of {args.val_path} begins with no part")
     output = choose_output(args)
     model = load_classifier(args.checkpoint, config, device)
     check_images(crops)

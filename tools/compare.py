@@ -5,7 +5,7 @@
 Videos are matched by their path below each set's own folder, so two models' outputs in two folders
 are compared by file name. Where all names are the benchmark's (`<prompt>-<index>.mp4`), the
 bootstrap draws whole prompts, because videos of one prompt are not independent. Where settings
-differ that change scores, that is the verdict.
+that change scores differ, the verdict is "not comparable" and names them.
 """
 
 import argparse
@@ -37,7 +37,8 @@ from human_anomaly.utils import (
 )
 
 SAME_PERSON = 0.5  # IoU
-HARMLESS = ("cfg", "fps")  # settings: a file whose values stand under "changed", pictures' times
+# Settings that change no score: the YAML's path (its values are under "changed"), pictures' times.
+HARMLESS = ("cfg", "fps")
 
 
 def pair_videos(
@@ -50,7 +51,7 @@ def pair_videos(
     left, right = by_name(a), by_name(b)
     if without is not None:
         left, right = _shorter(left, without, "A"), _shorter(right, without, "B")
-    if not left.keys() & right.keys():  # one set holds folders, or one video only
+    if not left.keys() & right.keys():  # the sets differ in folders, or one holds a single video
         left = {Path(k).name: row for k, row in left.items()}
         right = {Path(k).name: row for k, row in right.items()}
     names = sorted(left.keys() & right.keys())
@@ -64,7 +65,7 @@ def _shorter(rows: dict[str, dict], without: str, which: str) -> dict[str, dict]
         short = re.sub(without, "", name)
         if short in found:
             both = f"{found[short]['video_path']} and {row['video_path']}"
-            raise UsageError(f"--pair: in {which}, {both} are both called {short!r} then")
+            raise UsageError(f"--pair: in {which}, it gives {both} the same name {short!r}")
         found[short] = row
     return found
 

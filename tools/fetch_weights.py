@@ -2,7 +2,7 @@
 
     python -m tools.fetch_weights scoring                     # detector, human, face, hand
     python -m tools.fetch_weights all                         # SimMIM's for training too
-    python -m tools.fetch_weights human --mirror https://.../ # a server's, by the same names
+    python -m tools.fetch_weights human --mirror https://.../ # from a server with the same names
     python -m tools.fetch_weights all --mirror /mnt/weights   # from a folder
 
 After an interruption, run it again. A file that is there already is checked and kept.
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def get_weight(name: str, mirror: str | None, root: Path) -> str:
     """Find or fetch the file `name` and check it; return one line that says what was done.
 
-    Raises FetchError, and then leaves in place what was there before.
+    Raises FetchError; a file that was in place before is then kept.
     """
     weight = WEIGHTS[name]
     target, locked = root / weight.path, read_lock(root).get(name)
@@ -54,7 +54,7 @@ def get_weight(name: str, mirror: str | None, root: Path) -> str:
 
 
 def by_hand(name: str, root: Path) -> str:
-    """Return how to put the file in place where the download does not work."""
+    """Return how to put the file in place by hand where the download does not work."""
     weight = WEIGHTS[name]
     where = f"https://drive.google.com/file/d/{weight.drive_id}/view"
     if weight.hub_repo:

@@ -10,8 +10,8 @@ move crops into `crops/hand/normal/` and `crops/hand/abnormal/` and leave the re
 `crops/labels.csv` or `crops/hand.csv` with the columns `file,label`, such as
 `hand/a_f000012_p0_1.jpg,abnormal`. The last command writes `{part}.jsonl` with the labelled crops,
 0 normal and 1 abnormal, and `overview_{part}.jpg`; it names unlabelled and contradictory crops.
-The first writes crops/p_abnormal.json, perhaps on a machine that has a GPU; with --page or
---template, that is written, too.
+The first command writes crops/p_abnormal.json, from which the page sorts crops. It is slow without
+a GPU, so it can run elsewhere; --page and --template may be added to it.
 """
 
 import argparse
@@ -167,7 +167,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     p = command_parser(__doc__, "tools.label")
     add = p.add_argument
     add("folder", type=Path, metavar="DIR", help="preprocess.py's --output folder")
-    add("--page", action="store_true", help="only write DIR/label.html, which takes labels")
+    add("--page", action="store_true", help="only write DIR/label.html, to label in a browser")
     add("--template", action="store_true", help="only write DIR/labels.csv for a person to fill in")
     labels = "labels to read (DIR/labels.csv and DIR/labels.json)"
     add("--labels", "--csv", type=Path, metavar="FILE", help=labels)

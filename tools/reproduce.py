@@ -1,4 +1,4 @@
-"""Runs what was published, prints both numbers side by side, and names the files that are missing.
+"""Computes published numbers again, prints both side by side, and names the files that are missing.
 
 python -m tools.reproduce                   # all that weights and data here allow
 python -m tools.reproduce --videos FOLDER   # FOLDER/HunyuanVideo/<prompt>-<0..2>.mp4
@@ -28,7 +28,7 @@ DATA_HINT = f"`{tool('vbench2_data')} VBench-2.0_human_anomaly` says how to fetc
 
 @dataclass
 class Item:
-    """One published number: which files are missing for ours, and how to compute it."""
+    """One published number, the files that are missing here, and how to compute ours."""
 
     name: str
     published: str
@@ -37,7 +37,7 @@ class Item:
 
 
 def _run(script: str, *words: str | Path) -> None:
-    """Run a script; raises RunError also where it could not use its input."""
+    """Run a script; raises RunError unless it succeeds, also where only an input failed."""
     if status := run_script(script, *words):
         raise RunError(status, f"{script} ended with exit status {status}")
 
@@ -80,7 +80,7 @@ def clip_item(args: argparse.Namespace) -> Item:
 
 
 def accuracy_item(args: argparse.Namespace, part: str) -> Item:
-    """The released detector's accuracy on the public test crops."""
+    """The released classifier's accuracy on the public test crops."""
     lines = args.data / "dataset" / f"{part}_test.jsonl"
     missing = _weights_missing((part,), args.root)
     if not lines.is_file():

@@ -4,8 +4,8 @@
 
 Runs inference.py once per change, each into a folder of its own below --output, and prints a row
 per change: the mean score, its difference from the unchanged one with a 95% interval over videos,
-and the share of views whose verdict changed. All other flags go to inference.py. The same command
-again continues; `python -m tools.compare` shows two of the folders in full.
+and the share of views whose verdict changed. All other flags go to inference.py. After an
+interruption, run the same command again. `python -m tools.compare` compares two of the folders.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from human_anomaly.tools.compare import changed_verdicts, compare
 from human_anomaly.tools.vbench2.run import RunError, run_script
 from human_anomaly.utils import UsageError, command_parser, run_main, write_json
 
-# Copies of the videos: ffmpeg's options, and how large their sides become. H.264 gets even sides.
+# Copies of the videos: ffmpeg's options, and the factor of their sides. H.264 needs even sides.
 H264 = "-vf crop=trunc(iw/2)*2:trunc(ih/2)*2 -c:v libx264 -pix_fmt yuv420p"
 COPIES = {
     "half resolution": ("-vf scale=iw/2:ih/2:flags=area -c:v ffv1", 0.5),
@@ -71,7 +71,7 @@ def copy_videos(files: Sequence[Path], root: Path, folder: Path, options: str) -
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
         words = ["ffmpeg", "-v", "error", "-y", "-i", file.absolute(), "-an", *options.split()]
-        # Matroska holds both codecs; players know it by its content, whatever the file's name.
+        # Matroska holds both codecs, and readers know it by its content, not by the file's name.
         done = subprocess.run([*words, "-f", "matroska", part], capture_output=True, text=True)
         if done.returncode:
             print(f"left out: {copies.pop()}: ffmpeg: {' '.join(done.stderr.split())[:200]}")

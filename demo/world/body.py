@@ -11,8 +11,8 @@ from .head import Face, draw_head, melt
 from .skeleton import FOOT
 from .trunk import draw_trunk
 
-# Person i of a picture has the IDS labels from 1 + IDS * i on. These numbers are added to the first
-# of them; ODD marks the limb that is an anomaly.
+# Person i of a picture has IDS labels, the first of which is 1 + IDS * i. These numbers are added
+# to it, one per kind of part; ODD is for the limb that is an anomaly.
 BODY, FACE, HANDS, ODD = 0, 1, (2, 3, 4), 5
 IDS = 6
 
@@ -31,7 +31,7 @@ class _Limbs:
     def __init__(self, canvas, person, pose, base):
         self.canvas, self.person, self.pose, self.base = canvas, person, pose, base
         self.look, self.scale = person.look, pose.scale
-        self.limb = pose.scale * person.size["limb"]  # what the limbs' radii are shares of
+        self.limb = pose.scale * person.size["limb"]  # the limbs' radii are shares of this
         self.width = max(0.8, pose.scale * 0.0034)  # of outlines, in pixels
         self.hand_pixels = {}
 

@@ -147,7 +147,7 @@ def sample_person(rng, *, height, x, floor, kinds=()):
         size=sample_size(rng),
         look=sample_look(rng),
     )
-    # Nothing uses these two numbers, but without them all later draws would be others.
+    # Nothing uses these two numbers, but without them all later random numbers would change.
     rng.integers(1 << 31), rng.integers(1 << 31)
     for kind in kinds:
         _add_anomaly(rng, person, kind)

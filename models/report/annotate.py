@@ -32,7 +32,7 @@ class Annotation:
         self.strip: ScoreStrip | None = None
 
     def __call__(self, image: np.ndarray, frame: Frame, row: Mapping) -> np.ndarray:
-        """`image` (H, W, 3) BGR is `frame` or what lies at `place_of` in it; it is drawn into."""
+        """Draw into `image` (H, W, 3) BGR, which shows `frame` at `place_of`."""
         if self.strip is None:
             self.strip = ScoreStrip(image.shape[1], self.expected)
         score = "no people" if row["score"] is None else f"score {row['score']:.2f}"
@@ -47,9 +47,9 @@ class WebmWriter:
     """Writes one video while frames come in; drawing and encoding run in a thread.
 
     `draw(image, frame, row)` returns the picture to show for a frame that was shrunk to `image`;
-    without it the frames are shown as they are. Frames of another shape than the first one are
-    shown in the middle of the picture, with bars beside them. The file appears at `path` all at
-    once, when `close` returns; `abort` leaves nothing. Frames keep the times of the source.
+    without it the frames are shown as they are. A frame whose shape differs from the first one's
+    is shown in the middle of the picture, with bars beside it. The file appears at `path` when
+    `close` returns; `abort` leaves nothing. Frames keep the times of the source.
     """
 
     def __init__(self, path: str | Path, *, fps: float, draw: Callable | None = None):
@@ -91,7 +91,7 @@ class WebmWriter:
             self._write(items)
         except Exception as error:  # `close` raises it
             self._error = error
-        for _ in items:  # ends at once if the end was read already, before an error at closing
+        for _ in items:  # nothing is left if the error came after the queue's end, at closing
             pass
 
     def _write(self, items: Iterator[tuple[Frame, Mapping]]) -> None:
@@ -130,7 +130,8 @@ def _fit(image: np.ndarray) -> tuple[int, int]:
 def place_of(image: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice]:
     """Return the rows and columns of a picture of `size` (width, height) that show `image`.
 
-    It is as large as fits, in the middle. An image of that size but for rounding fills it.
+    They lie in the middle and are as large as fits. Bars of less than 4 pixels come from rounding
+    and are left out.
     """
     (width, height), (h, w) = size, image.shape[:2]
     zoom = min(width / w, height / h)

@@ -79,7 +79,7 @@ class Plates:
 def labels_of(row: Mapping, thresholds: Mapping[str, float]) -> list[tuple[str, list, tuple]]:
     """Return (text, box, colour) of flagged parts and of people, no text twice, red ones first.
 
-    The detector's two texts often find one person twice.
+    The detector often finds one person twice, once by each of its two texts for people.
     """
     labels: dict[tuple, tuple] = {}
     for person in row["people"]:

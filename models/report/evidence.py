@@ -76,7 +76,7 @@ class Evidence:
         return self.folder / "report" / "videos" / safe_name(stem)
 
     def missing(self, source: Source) -> bool:
-        """Return whether a scored video lacks evidence, or has that of another scoring."""
+        """Return whether a scored video lacks evidence, or has evidence of another scoring."""
         annotated, rows = self.annotated(source.stem), self.rows(source.stem)
         if not annotated.is_file() or annotated.stat().st_mtime < rows.stat().st_mtime - 1:
             return True
@@ -86,9 +86,9 @@ class Evidence:
     def watch(self, source: Source) -> Iterator[Callable[[Frame, Mapping], None]]:
         """Yield a function that takes each frame and its row.
 
-        At the end, the file of rows must be whole. On an error inside, nothing is left behind. If
-        evidence cannot be written, the scores are kept: `failed` names it, and `missing` stays
-        true.
+        The file of rows must be complete when the block ends. An error in the block leaves no
+        evidence. Evidence that cannot be written raises nothing, because the scores are good:
+        `failed` names the video, and `missing` stays true.
         """
         rate, expected = probe(source, **self.reading)
         draw = Annotation(self.thresholds, expected)
@@ -128,7 +128,7 @@ class Evidence:
         plain.unlink(missing_ok=True)
         if errors:  # the first is enough: both videos usually fail for the same reason
             self.failed.append(f"{source.path}: {errors[0]}")
-            logger.error("%s: no evidence: %s", source.path, errors[0])
+            logger.error("%s: cannot write its pictures and videos: %s", source.path, errors[0])
 
     def _save(self, stem: str, worst: WorstParts, plain: Path) -> None:
         """Fill the page's folder; evidence.json comes last and names the rest."""

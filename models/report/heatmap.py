@@ -32,7 +32,7 @@ WORDS = (
     "is computed by integrated gradients on the network's early features, starting from their mean "
     "over the crop, and is no finer than those features. It shows what this network used, right or "
     "wrong, and does not prove an anomaly. Something that is missing has no place that could light "
-    "up. Each heatmap is scaled for itself, so the colours of two crops cannot be compared."
+    "up. Each heatmap has its own scale, so the colours of two crops cannot be compared."
 )
 
 

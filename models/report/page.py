@@ -111,7 +111,7 @@ def _build_video(env, evidence: Evidence, stem: str, name: str, row: Mapping) ->
         "soft": row["score_soft"],
         "ci95": row["ci95"],
         "tracks": row.get("tracks"),
-        "views": row["people"],  # results of earlier versions know them by these names only
+        "views": row["people"],  # earlier versions wrote the views under this name only
         "abnormal": row["abnormal_people"],
         "frames": row["frames"],
         "by_part": row["abnormal_by_part"],

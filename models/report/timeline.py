@@ -20,8 +20,8 @@ def timeline(
     """Return the score's path, a lane per part of each person, ticks and data; None without rows.
 
     People with the most flagged views come first. `thresholds` holds the parts that were judged,
-    `sizes` (frame, width, height) wherever the frames' size changes; the page shows all frames on
-    a stage of the first size.
+    `sizes` a (frame, width, height) for each change of the frames' size. The page shows the video
+    in the first of these sizes.
     """
     if not rows:
         return None
@@ -50,7 +50,7 @@ def timeline(
 
 
 def _on_stage(row: Mapping, sizes: Sequence[Sequence[int]]) -> Mapping:
-    """Return the row with boxes as they lie on a stage of the first size, in its middle."""
+    """Return the row with its boxes where the page shows them: fitted into the first size."""
     (_, width, height), wanted = sizes[0], row["frame"]
     _, w, h = next(size for size in reversed(sizes) if size[0] <= wanted)
     zoom = min(width / w, height / h)

@@ -100,7 +100,7 @@ class WorstParts:
         return {"sizes": self.sizes, "worst": rows}
 
     def _explain(self, explain: Explain) -> dict[int, np.ndarray]:
-        """Return heatmaps by rank, one batch per part."""
+        """Return heatmaps by rank; the crops of one part are explained together."""
         heats = {}
         for part in {s.part["part"] for s in self.kept}:
             ranks = [i for i, s in enumerate(self.kept) if s.part["part"] == part]

@@ -20,12 +20,15 @@ from human_anomaly.models.serving.line import Line, Refused, Task
 
 RETRY_SECONDS = 2
 STEP = 0.3  # seconds between two looks at whether the client is still there
-DRAIN = 2  # seconds in which the rest of a refused body is read: else the client would not see why
+DRAIN = 2  # seconds to go on reading a refused body: a client that still sends sees no answer
 
 
 @dataclass
 class Service:
-    """What the answers need: `folder` holds uploads while they are scored, /health says `about`."""
+    """What the answers need.
+
+    `folder` holds uploads while they are scored. `about` is part of the answer of /health.
+    """
 
     line: Line
     folder: Path
@@ -38,7 +41,7 @@ class Service:
             raise Refused(401, "wrong or missing token: send 'Authorization: Bearer TOKEN'")
 
     def health(self, request: Request) -> dict:
-        """Say whether the service takes work; the rest only to those who have the token."""
+        """Answer whether the service takes work; with the right token, also what it runs."""
         answer = {"ready": not self.line.closing}
         with suppress(Refused):
             self.check_token(request)
@@ -46,7 +49,7 @@ class Service:
         return answer
 
     async def score(self, request: Request) -> JSONResponse:
-        """Answer the rows of what a request holds, in its order, and Flow-Factory's rewards."""
+        """Answer with a row per clip or video, in their order, and Flow-Factory's rewards."""
         with ExitStack() as held:
             tasks = await self._read(request, held)
             for task in tasks:
@@ -60,7 +63,7 @@ class Service:
         return JSONResponse({"version": 1, "videos": rows, "rewards": rewards})
 
     async def report(self, request: Request) -> StreamingResponse:
-        """Answer JSON lines while a video is scored; the last holds its row with "page"."""
+        """Answer with JSON lines while a video is scored; the last is its row, with "page"."""
         with ExitStack() as held:
             tasks = await self._read(request, held)
             if len(tasks) != 1 or tasks[0].path is None:
@@ -83,7 +86,7 @@ class Service:
             while waiting:
                 done, waiting = await asyncio.wait(waiting, timeout=STEP)
                 for future in done:
-                    future.result()  # raises what the line did
+                    future.result()  # raises the task's error
                 if waiting and await request.is_disconnected():
                     raise Refused(499, "the client left")
                 if waiting and clock() > end:
@@ -105,7 +108,7 @@ class Service:
 
 
 class _Held(StreamingResponse):
-    """Keeps a place and a folder until the answer is out, or its client gone."""
+    """Keeps the request's place and folder until its answer is sent or its client has left."""
 
     def __init__(self, lines: AsyncIterator[str], held: ExitStack):
         super().__init__(lines, media_type="application/x-ndjson")
@@ -166,7 +169,8 @@ def create_app(service: Service) -> FastAPI:
     reports = service.line.reports.folder
     app.mount("/reports", StaticFiles(directory=reports, html=True))
     app.add_middleware(_NoteEnd)
-    if service.token is None:  # pages of other sites must not reach it under a name of theirs
+    if service.token is None:
+        # Another site's page could reach the service by a host name that points to this machine.
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "::1", "[::1]"]
         )

@@ -1,4 +1,4 @@
-"""From a request's body to tasks: counted while it comes, checked before anything is allocated."""
+"""Turns a request's body into tasks, and refuses a large one before memory is allocated."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ from human_anomaly.models.serving.line import Limits, Refused, Task
 from human_anomaly.utils import plain
 
 MOST_CLIPS = 64  # in a request
-# What reading the bytes of clients raises; the last two come from odd headers of .npy files.
+# The errors of reading a client's bytes; the last two come from odd headers of .npy files.
 BAD = (ValueError, TypeError, EOFError, RecursionError, MemoryError, SyntaxError, TokenError)
 NPY = b"\x93NUMPY"
 HEADERS = {
@@ -56,7 +56,7 @@ async def read_tasks(request: Request, folder: Path, limits: Limits) -> list[Tas
 
 
 class _Counted:
-    """Gives a request's body while it is not too large or too slow; keeps its last bytes."""
+    """Reads a request's body, refuses one that is too large or too slow, keeps its last bytes."""
 
     def __init__(self, request: Request, limits: Limits):
         self.limits, self.size, self.tail, self._receive = limits, 0, b"", request.receive

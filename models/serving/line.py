@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(eq=False)
 class Task:
-    """A clip in memory or a video file that waits for its row; `name` is shown and nothing else."""
+    """A clip in memory or a video file that waits for its row; `name` is only shown."""
 
     name: str
     path: Path | None = None
@@ -52,8 +52,8 @@ class Task:
     want_frames: bool = False
     want_report: bool = False
     seen: int = 0  # frames scored so far
-    expected: int | None = None  # that the file declares
-    stop: str | None = None  # why it shall not go on
+    expected: int | None = None  # frames that the file declares
+    stop: str | None = None  # the reason to stop scoring it
     future: Future = field(default_factory=Future)
 
     def fail(self, reason: str) -> "Task":
@@ -67,7 +67,7 @@ class Task:
 
 
 class Line:
-    """Scores tasks in the order in which they came; those that wait together, together."""
+    """Scores tasks in the order in which they came, and clips that wait together in one call."""
 
     def __init__(self, scorer: VideoScorer, limits: Limits, reports: Reports):
         self.scorer, self.limits, self.reports = scorer, limits, reports
@@ -106,7 +106,7 @@ class Line:
             for task in batch:
                 if task.clip is None:
                     self._score([task])
-            batch = task = None  # they must not be kept until the next ones come
+            batch = task = None  # frees the clips while the thread waits for the next ones
 
     def _score(self, tasks: list[Task]) -> None:
         """Score clips together, or one video."""
@@ -121,7 +121,7 @@ class Line:
             for task, result in zip(tasks, found, strict=True):
                 task.future.set_result(self._row(task, result))
         except Exception as error:
-            gone = any(task.stop for task in tasks)  # with the folder of its file
+            gone = any(task.stop for task in tasks)  # the client left, and its file was deleted
             if not isinstance(error, Refused) and not gone:
                 logger.exception("a batch failed")
             for task in tasks:
@@ -136,7 +136,7 @@ class Line:
         return self.scorer.score(source, on_frame=watch)
 
     def _watch(self, task: Task) -> Callable[[Frame, dict], None]:
-        """Return what stops the scoring of a video at a frame, by VideoError."""
+        """Return an `on_frame` that raises VideoError to stop the scoring of a video."""
         end = time.monotonic() + self.limits.seconds
 
         def on_frame(frame: Frame, row: dict) -> None:

@@ -21,7 +21,7 @@ from human_anomaly.models.scoring.scores import VideoResult
 from human_anomaly.models.weights import demo_warnings
 from human_anomaly.utils import atomic_write, write_json
 
-EXPIRED = "<!doctype html><title>No report</title><p>This report has expired, or never was.</p>"
+EXPIRED = "<!doctype html><title>No report</title><p>This report has expired or never existed.</p>"
 
 
 class Reports:
@@ -41,7 +41,7 @@ class Reports:
         return name
 
     def tidy(self, keep: str = "") -> None:
-        """Delete what is too old, and the oldest where all take too much."""
+        """Delete reports that are too old, and the oldest ones while all are too large together."""
         with self._lock:
             left = self.most
             for page in sorted(self.folder.glob("*/"), key=os.path.getmtime, reverse=True):
@@ -56,9 +56,9 @@ class Reports:
 def score_with_report(
     scorer: VideoScorer, source: Source, name: str, on_frame: Callable, reports: Reports
 ) -> VideoResult:
-    """Score a video and publish its report; the summary gets its "page", below the reports.
+    """Score a video and publish its report, whose path below the reports is the summary's "page".
 
-    `name` is shown. Raises VideoError as `VideoScorer.score` does.
+    The report shows the video as `name`. Raises VideoError as `VideoScorer.score` does.
     """
     with tempfile.TemporaryDirectory(dir=source.path.parent) as place:
         thresholds = dict(scorer.config.SCORE.THRESHOLDS)

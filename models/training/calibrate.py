@@ -20,7 +20,7 @@ from human_anomaly.utils import UsageError, rank
 logger = logging.getLogger(__name__)
 
 KEPT = ("epoch", "config", "abnormal_label")  # of a checkpoint, beside the weights
-FEW = 10  # from fewer flagged normal crops than this, a share is a guess
+FEW = 10  # where fewer normal crops are flagged, their share is a guess
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ def fit(
     if false_flags is not None:
         normal = logits[targets == 0]
         if false_flags * len(normal) < FEW:
-            logger.warning(f"{false_flags:.3g} of {len(normal)} normal crops: too few to be exact")
+            logger.warning(
+                f"--false-flags {false_flags:.3g} of {len(normal)} normal crops is less than {FEW} "
+                "crops, so the share is not exact"
+            )
         cut = float(np.quantile(normal, 1 - false_flags))
         shift = float(np.log(threshold / (1 - threshold))) - scale * cut
     return Calibration(scale, shift)
@@ -146,7 +149,7 @@ def flagged(figures: dict, label: str) -> float:
 
 
 def calibrated_path(checkpoint: Path) -> Path:
-    """Return where a checkpoint's calibrated copy is written by default: beside it."""
+    """Return the default path of a checkpoint's calibrated copy, beside the checkpoint."""
     return checkpoint.with_suffix(".calibrated.pth")
 
 

@@ -43,10 +43,10 @@ def train_one_epoch(
 ) -> float:
     """Take the optimiser steps of `epoch`; return their mean loss.
 
-    `batches` gives this process's (images (B, H, W, 3) uint8 RGB, targets (B,) 1 for abnormal, rows
-    (B,) of the crops in their list); each step takes `accumulation` of them. `take_step` is
-    `train_step` of micro-batches. A loss or gradient that is not finite ends the run with
-    UsageError.
+    `batches` yields this process's micro-batches: images (B, H, W, 3) uint8 RGB; targets (B,), 1
+    for abnormal; rows (B,), the crops' places in their list. A step takes `accumulation` of them.
+    `take_step(crops)` is `train_step` with its other arguments given. A loss or gradient that is
+    not finite ends the run with UsageError.
     """
     steps, optimizer = log.steps, schedule.optimizer
     network.train()
@@ -58,7 +58,7 @@ def train_one_epoch(
         schedule.step_update(epoch * steps + step)
         rows = torch.cat([rows for _, _, rows in micro_batches])
         log.add(step, loss, norm, rows, lr=optimizer.param_groups[-1]["lr"])
-    if world_size() > 1:  # measure with the statistics of process 0, which are the saved ones
+    if world_size() > 1:  # all processes measure with process 0's statistics, which are saved
         distribute_bn(network, world_size())
     return float(np.mean(log.losses))
 
@@ -117,7 +117,7 @@ class StepLog:
     def begin(self, epoch: int) -> None:
         """Start a new epoch."""
         self.epoch, self.start, self.images = epoch, time.perf_counter(), 0
-        self.losses: list[float] = []  # of the steps that were read, mean over all processes
+        self.losses: list[float] = []  # of the steps read so far, each the mean over processes
         self.unread: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, step: int, loss: Tensor, norm: Tensor, rows: Tensor, lr: float) -> None:
@@ -187,7 +187,7 @@ def log_epoch(history: History, train_loss: float, metrics: dict, state: Trainin
 
 
 def tell_best(last: Path, metrics: dict, best: dict | None) -> None:
-    """Log which file holds the last epoch, with these `metrics`, and which the best."""
+    """Log the file of the last epoch, which has these `metrics`, and the file of the best one."""
     logger.info(f"last epoch: {last}, AUROC {metrics['auroc']:.4f}")
     if best:
         path = last.with_name(BEST)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from human_anomaly.utils import UsageError, rank, write_jsonl
 
-BOARD = "tensorboard"  # the folder of TensorBoard's files, in the run's
+BOARD = "tensorboard"  # the folder of TensorBoard's files, in the run's folder
 
 
 class History:
     """Appends rows to a run's metrics.jsonl, in process 0.
 
     With `tensorboard`, their numbers also go to TensorBoard, at the step after which they were
-    measured; what a killed run wrote about the steps from `first_epoch` on leaves its curves.
+    measured. Points that a killed run wrote from `first_epoch` on are removed from its curves.
     """
 
     def __init__(self, folder: Path, steps: int, first_epoch: int, *, tensorboard: bool):

@@ -33,7 +33,7 @@ def predict(
         raise RuntimeError(f"{int((seen != 1).sum())} crops were not judged exactly once")
     if not bool(torch.isfinite(logits).all()):
         row = int((~torch.isfinite(logits)).nonzero()[0])
-        raise UsageError(f"the classifier gives {logits[row].item()} for crop {row + 1}")
+        raise UsageError(f"the classifier's logit of crop {row + 1} is {logits[row].item()}")
     return logits.cpu().numpy()
 
 

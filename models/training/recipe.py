@@ -29,8 +29,8 @@ from human_anomaly.utils import UsageError, rank, world_size
 
 logger = logging.getLogger(__name__)
 
-# The settings give learning rates for this many images per optimiser step. SimMIM scales by 512,
-# but the released detectors were trained with rates scaled by 128: with 512 all would be a quarter.
+# The settings give learning rates for this many images per optimiser step. SimMIM's code has 512,
+# but the released classifiers were trained with 128; 512 would make every rate a quarter of theirs.
 REFERENCE_BATCH = 128
 
 
@@ -171,7 +171,7 @@ def build_state(config, crops_count: int, device: torch.device) -> TrainingState
 
 
 def build_step(config, network: nn.Module, state: TrainingState) -> Callable:
-    """Return `train_step` with all but the micro-batches given."""
+    """Return `train_step` with all arguments but the micro-batches given."""
     return partial(
         engine.train_step,
         network,

@@ -25,7 +25,7 @@ PICTURE = 512  # the longer side of a mistake's picture, at most
 
 
 def describe_origin(checkpoint: Path, crops: Manifest) -> dict:
-    """Return what a report is about: these keys are in its metrics.json."""
+    """Return the keys of metrics.json that say which checkpoint and crops a report is about."""
     return {
         "checkpoint": str(checkpoint),
         "val_path": str(crops.path),
@@ -56,7 +56,10 @@ def save_report(
     metrics: dict,
     before: np.ndarray | None = None,
 ) -> None:
-    """Write the report into the folder `run`, from process 0, with curves if the run made it."""
+    """Write the report below the folder `run`, with curves if `checkpoint` lies in that folder.
+
+    Process 0 writes.
+    """
     path = run / "metrics.jsonl"
     is_own = checkpoint.resolve().parent == run.resolve() and path.is_file()
     if rank() == 0:
@@ -136,7 +139,7 @@ def read_changes(run: Path) -> list[tuple[str, str]]:
     """Return the settings of the run in `run` that differ from the defaults."""
     try:
         changed = differences(get_config(run / "config.yaml"))
-    except UsageError as error:  # of another version: the figures do not need it
+    except UsageError as error:  # another version wrote it, and the figures do not need it
         return [("config.yaml", f"cannot be read: {error}")]
     return [(key, f"{value!r} (default {old!r})") for key, (old, value) in changed.items()]
 

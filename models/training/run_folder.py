@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingState:
-    """What training changes, and what must be as in a checkpoint to resume from it."""
+    """What training changes, and two sizes that must equal those of a checkpoint to resume."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -31,7 +31,7 @@ class TrainingState:
     images_per_step: int
     steps_per_epoch: int
     next_epoch: int = 0
-    best: dict | None = None  # number and metrics of the epoch that best.pth holds: the best AUROC
+    best: dict | None = None  # epoch and metrics of best.pth, which has the highest AUROC
 
     def finish_epoch(self, epoch: int, metrics: dict) -> None:
         """Note that `epoch` is trained and has these `metrics`."""
@@ -41,7 +41,7 @@ class TrainingState:
 
 
 BEST = "best.pth"
-STATES = ("optimizer", "schedule", "random_states")  # what last.pth alone holds
+STATES = ("optimizer", "schedule", "random_states")  # only last.pth holds these
 
 # Settings that may change when a run resumes: results stay the same, except for rounding.
 MAY_CHANGE = {
@@ -55,7 +55,7 @@ MAY_CHANGE = {
     "DATA.PIN_MEMORY",
     "TRAIN.USE_CHECKPOINT",
     "TRAIN.COMPILE",
-    # `restore` checks that the images per step, which these two change, are the same.
+    # These two set the images per step, which `restore` compares with the checkpoint's.
     "DATA.BATCH_SIZE",
     "TRAIN.ACCUMULATION_STEPS",
 }
@@ -82,7 +82,7 @@ def read_whole(path: Path) -> dict | None:
     try:
         return read_checkpoint(path) if path.is_file() else None
     except CheckpointError as error:
-        logger.warning(f"passed over: {error}")
+        logger.warning(f"checkpoint skipped: {error}")
     return None
 
 
@@ -129,8 +129,8 @@ def begin(
 ) -> None:
     """Write the settings, and cut metrics.jsonl at the epoch where training starts.
 
-    `content` is the folder's checkpoint from which training goes on. Copies of it that a killed run
-    did not come to write are written.
+    `content` is the folder's checkpoint from which training goes on. A killed run may have left
+    some of its copies unwritten; they are written now.
     """
     if clear_first:
         clear(folder)
@@ -190,14 +190,14 @@ def save_epoch(
         "schedule": state.schedule.state_dict(),
         "random_states": all_states,
     }
-    # First the file from which training goes on to the same bits: the others can be made from it.
+    # last.pth comes first, because the other files can be made from it, but not it from them.
     save(folder / "last.pth", content)
     for path in copies(folder, config, state.best, content):
         save_copy(path, content)
 
 
 def copies(folder: Path, config, best: dict | None, content: dict) -> list[Path]:
-    """Return where the weights in the `content` of last.pth are kept, too: ckptN.pth, best.pth."""
+    """Return the other files, ckptN.pth or best.pth, that keep the weights in `content`."""
     epoch = content["epoch"]
     numbered = [folder / f"ckpt{epoch}.pth"] if is_numbered(epoch, config) else []
     return [
@@ -212,7 +212,7 @@ def save_copy(path: Path, content: dict) -> None:
 
 
 def is_numbered(epoch: int, config) -> bool:
-    """Return whether a checkpoint of this epoch is kept: each SAVE_FREQ-th one, and the last."""
+    """Return whether a checkpoint of this epoch is kept: every SAVE_FREQ-th one, and the last."""
     return epoch == config.TRAIN.EPOCHS - 1 or (epoch + 1) % config.SAVE_FREQ == 0
 
 
@@ -281,7 +281,7 @@ def restore(state: TrainingState, path: Path, content: dict) -> None:
 def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
     state.next_epoch = content["epoch"] + 1
     if "optimizer" not in content:
-        logger.warning(f"{path} holds no optimiser state: its moments start new")
+        logger.warning(f"{path} holds no optimiser state, so the optimiser starts anew")
         state.schedule.step_update(max(state.next_epoch * state.steps_per_epoch - 1, 0))
         return
     # Copied, because they are mapped from disk and the optimiser changes its moments in place.
@@ -291,4 +291,4 @@ def _restore_progress(state: TrainingState, path: Path, content: dict) -> None:
     if rank() < len(states):
         set_random_states(states[rank()], state.device)
     else:
-        logger.warning(f"{path}: written by {len(states)} processes: random numbers differ")
+        logger.warning(f"{path}: {len(states)} processes wrote it, so random numbers differ now")

@@ -60,7 +60,7 @@ def read_results(path: Path, args: argparse.Namespace, prompts: list[str] | None
     name = args.name or asked.get("name") or folder.resolve().name
     files = [Path(row["video_path"]).name for row in scores["videos"] + scores["failed"]]
     if prompts or not set(asked.get("wanted", ())).intersection(files):
-        asked = {}  # other prompts, or other videos since
+        asked = {}  # --prompts replaces what was asked, or the folder holds other videos now
     wanted = asked.get("wanted") or standard_names(files, prompts)
     if not set(wanted).intersection(files):
         raise UsageError(f"{path}: holds no video named <prompt>-<0..2>.mp4")

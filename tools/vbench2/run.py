@@ -16,7 +16,7 @@ from human_anomaly.utils import UsageError, world_size, write_json
 
 WEIGHT_FLAGS = ("--detector-config", "--detector-weights", *(f"--{part}-model" for part in PARTS))
 
-ASKED = "vbench2.json"  # in the folder of results: what was asked, for whoever reads them later
+ASKED = "vbench2.json"  # in the folder of results: name, mode and videos that were asked for
 
 
 class RunError(Exception):
@@ -30,7 +30,7 @@ class RunError(Exception):
 def run_script(script: str, *words: str | Path) -> int:
     """Run one of the three scripts with this interpreter and return its exit status.
 
-    Status 1 says that inputs failed; any other but 0 raises RunError.
+    Status 1 says that some inputs failed. Any other status but 0 raises RunError.
     """
     command = [sys.executable, "-m", f"human_anomaly.{Path(script).stem}", *map(str, words)]
     shown = shlex.join(["python", *command[1:]])
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def read_asked(folder: Path) -> dict:
-    """Return what `evaluate` kept in a folder of results, {} where it did not write them."""
+    """Return the ASKED file's content in a folder of results, {} without that file."""
     path, types = folder / ASKED, {"name": str, "mode": str, "videos": str, "wanted": list}
     if not path.exists():
         return {}

@@ -7,7 +7,7 @@ function sortTable(table, column, down) {
   const rows = [...body.rows];
   rows.sort((a, b) => {
     const x = value(a), y = value(b);
-    if (x === "" || y === "") return (x === "") - (y === "");  // nothing known: last both ways
+    if (x === "" || y === "") return (x === "") - (y === "");  // unknown values come last in both orders
     const order = numeric ? x - y : x.localeCompare(y, undefined, { numeric: true });
     return down ? -order : order;
   });
