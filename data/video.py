@@ -191,6 +191,8 @@ class FrameReader:
                     yield Frame(index, last, to_bgr(frame))
         except MemoryError as error:
             raise VideoError("too little memory for its frames") from error
+        except av.error.FFmpegError as error:  # of `to_bgr`; others are counted where they occur
+            raise VideoError(f"cannot convert its pixel format ({error.strerror})") from error
         finally:
             self._container.close()
 

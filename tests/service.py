@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -86,3 +87,11 @@ def running(folder, *flags: str, token: str | None = None) -> Iterator[Running]:
     finally:
         service.process.kill()
         service.process.wait()
+
+
+def until(condition) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come true")

@@ -98,6 +98,7 @@ def test_real_clip(golden_weights, clip):
     assert_same_verdicts(scorer.score(clip), golden(name))
 
 
+@pytest.mark.slow
 def test_exporting_the_vocabulary_keeps_every_box(tmp_path, golden_weights, capsys):
     source = golden_weights("pipeline_scene.rgb.expected.json") / "detector.pth"
     target = tmp_path / "small.pth"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
-from service import form, running, start, stop
+from service import form, running, start, stop, until
 
 from human_anomaly.hubconf import human_anatomy
 from human_anomaly.models.serving.reports import Reports
@@ -66,14 +66,6 @@ def left_in(folder) -> list[str]:
     """Return what a running service has in its folder, but for the reports."""
     (own,) = folder.glob("human-anomaly-serve-*")
     return sorted({path.name for path in own.iterdir()} - {".lock", "reports"})
-
-
-def until(condition) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not come true")
 
 
 def test_health(service):
@@ -268,6 +260,7 @@ def test_sigterm_finishes_what_runs_and_refuses_what_waits(tmp_path, clip, score
         service.process.kill()
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path, clip, expected):
     service = start(tmp_path)
     connection = begin(service, "/score", VIDEO.read_bytes(), "video/mp4")

@@ -113,3 +113,14 @@ def test_a_count_that_the_size_cannot_hold_is_not_believed(tmp_path, monkeypatch
     reader = FrameReader(Source(tmp_path / "a.mp4", "a"))
     assert reader.frames_expected is None
     assert reader.warnings == ["it declares 3 frames, which its size cannot hold"]
+
+
+def test_a_pixel_format_that_cannot_be_converted_costs_its_own_video(tmp_path):
+    """FFmpeg writes and reads bgr4, four bits a pixel, and converts it to nothing."""
+    with av.open(str(tmp_path / "a.avi"), "w", format="nut") as container:
+        stream = container.add_stream("rawvideo", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr4"
+        frame = av.VideoFrame(64, 48, "bgr4")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with pytest.raises(VideoError, match="cannot convert its pixel format"):
+        list(FrameReader(source_of(tmp_path / "a.avi")))
