@@ -80,8 +80,8 @@ def compare(
     """Return the comparison of two scores.json contents by `score`, differences as b - a."""
     pairs, only_a, only_b = pair_videos(a["videos"], b["videos"], without)
     if not pairs:
-        some = f"in A {first_five(only_a)}, in B {first_five(only_b)}" if only_a or only_b else ""
-        raise UsageError(f"the two files have no video in common, by path or by name; {some}")
+        some = f"; in A {first_five(only_a)}, in B {first_five(only_b)}" if only_a or only_b else ""
+        raise UsageError(f"the two files have no video in common, by path or by name{some}")
     rows, no_score = [], []
     for name, left, right in pairs:
         if left.get(score) is None or right.get(score) is None:

@@ -40,7 +40,6 @@ def environment():
     env.filters["raw"] = lambda v: "" if v is None else repr(v)
     env.filters["percent"] = lambda v: "-" if v is None else f"{100 * v:.1f}%"
     env.filters["share"] = lambda n, of: f"{100 * n / of:.1f}%" if of else "-"
-    env.filters["count"] = lambda n, noun: f"{n} {noun}" if n == 1 else f"{n} {noun}s"
     env.globals.update(margin=MARGIN, fragile_share=FRAGILE_SHARE, heat_words=WORDS)
     return env
 

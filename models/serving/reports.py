@@ -12,12 +12,11 @@ from pathlib import Path
 
 from human_anomaly.data.runs.jobs import content_digest
 from human_anomaly.data.video import Frame, Source
-from human_anomaly.models.classifier import input_of
 from human_anomaly.models.report.evidence import Evidence
-from human_anomaly.models.report.heatmap import Explainer
 from human_anomaly.models.report.page import build_report
 from human_anomaly.models.scoring.scorer import VideoScorer
 from human_anomaly.models.scoring.scores import VideoResult
+from human_anomaly.models.scoring.worker import explainer
 from human_anomaly.models.weights import demo_warnings
 from human_anomaly.utils import atomic_write, write_json
 
@@ -64,7 +63,7 @@ def score_with_report(
         thresholds = dict(scorer.config.SCORE.THRESHOLDS)
         colours = scorer.config.VIDEO.COLOURS
         evidence = Evidence(Path(place), scorer.thresholds, report=True, colours=colours)
-        evidence.explain = Explainer(scorer.classifiers, input_of(scorer.config))
+        evidence.explain = explainer(scorer)
         with evidence.watch(source) as watch, atomic_write(evidence.rows(source.stem)) as lines:
 
             def on_both(frame: Frame, row: dict) -> None:

@@ -18,11 +18,15 @@ from torch.utils.data import DataLoader
 from human_anomaly.data.dataset import CropDataset, EpochBatches, Manifest, build_loader
 from human_anomaly.data.transforms import (
     Augment,
-    build_eval_transform,
     build_train_transform,
     smallest_useful_side,
 )
-from human_anomaly.models.classifier import AnomalyClassifier, load_pretrained, shape_of
+from human_anomaly.models.classifier import (
+    AnomalyClassifier,
+    input_of,
+    load_pretrained,
+    shape_of,
+)
 from human_anomaly.models.training import engine
 from human_anomaly.models.training.run_folder import TrainingState
 from human_anomaly.utils import UsageError, rank, world_size
@@ -117,10 +121,7 @@ def load_train(config, crops: Manifest, epochs: range) -> DataLoader:
 def load_val(config, crops: Manifest) -> DataLoader:
     """Return the loader of this process's share of the crops; each crop is in one share."""
     # The files are RGB. TEST.CHANNELS is about video frames and has no effect here.
-    data = config.DATA
-    transform = build_eval_transform(
-        size=data.IMG_SIZE, crop=config.TEST.CROP, interpolation=data.INTERPOLATION
-    )
+    data, transform = config.DATA, input_of(config).transform()
     rows = range(rank(), len(crops), world_size())
     order = {"sampler": rows, "batch_size": data.BATCH_SIZE}
     return build_loader(CropDataset(crops, transform), data.NUM_WORKERS, data.PIN_MEMORY, **order)
