@@ -137,6 +137,7 @@ def test_the_page_labels_by_keys_and_clicks(hostile_folder: Path, tmp_path_facto
         press("1", "ArrowLeft", "x", "0")  # a label can be taken away and given again
         click("#grid button:nth-child(8)")  # the least likely
         click("#normal")
+        time.sleep(2)  # Chromium keeps what a page remembers in another process
         browser.refresh()  # the browser remembers
         assert text("#parts") == "face 0/8\nhand 3/8"
         assert text("#count") == "3 of 16 labelled, not all saved"
