@@ -58,9 +58,10 @@ lint: $(TESTS)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-# A file of tests stays in one process, because its tests share what is slow to make.
+# A file of tests stays in one process, because its tests share what is slow to make. Threads that
+# wait by spinning would take the cores from the other processes.
 test: $(TESTS) lint
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_WAIT_POLICY=passive $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(TESTS)
 	$(PY) -m pytest -m slow

@@ -90,7 +90,6 @@ def broken_image(folder):
 ONE_LINE = [
     # wrong in all processes, before and after the data is read
     (None, ("--output", ""), "--output: missing"),
-    (None, ("--batch-size", "998"), "--batch-size: the training data has 26 crops"),
     (one_class, (), r".*hand_test\.jsonl: all 5 lines have label 1, expected both 0 and 1"),
     # in the share of process 1
     (broken_image, (), ".*hand_train.jsonl:4: cannot read image"),

@@ -139,7 +139,15 @@ def test_the_page_labels_by_keys_and_clicks(hostile_folder: Path, tmp_path_facto
         click("#normal")
         time.sleep(2)  # Chromium keeps what a page remembers in another process
         browser.refresh()  # the browser remembers
-        assert text("#parts") == "face 0/8\nhand 3/8"
+        said = (
+            browser.execute_script(
+                "return [location.href, storage, Object.entries(localStorage), canStore]"
+            ),
+            browser.get_log("browser"),
+            dict(os.environ),
+            Path("/proc/self/limits").read_text(),
+        )
+        assert text("#parts") == "face 0/8\nhand 3/8", said
         assert text("#count") == "3 of 16 labelled, not all saved"
         click("#rest")  # all eight faces
         assert text("#count") == "11 of 16 labelled, not all saved"

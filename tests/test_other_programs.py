@@ -94,14 +94,24 @@ def test_installed_wheel(program, wheel, tmp_path):
     python = new_python(tmp_path / "venv")
     pip("install", wheel, "--no-deps", python=python)
     (program / "human_anomaly").mkdir(exist_ok=True)  # hides a package without __init__.py
+    (program / "human_anomaly/inference.py").write_text("raise AssertionError('of the clone')")
     code = PROGRAM.format(load=PACKAGE, video=VIDEO)
     assert float(run(python, program, "-c", code)) == SCORE
-    flags = ("--video", VIDEO, "--frame-stride", "8", "--device", "cpu")
-    commands = ([python.with_name("human-anomaly")], [python, "-m", "human_anomaly.inference"])
-    for number, command in enumerate(commands):
-        output = tmp_path / str(number)
-        run(*command[:1], program, *command[1:], *flags, "--output", output)
-        assert json.loads((output / "scores.json").read_text())["mean"]["video_results"] == SCORE
+    flags = (
+        "--video",
+        VIDEO,
+        "--frame-stride",
+        "8",
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path / "out",
+    )
+    run(python.with_name("human-anomaly"), program, *flags)
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert scores["mean"]["video_results"] == SCORE
+    said = run(python, program, "-m", "human_anomaly.inference", "--version")
+    assert said.startswith("human-anomaly 0.")
     where = "import human_anomaly.configs.places as p; print(p.home(), p.tool('label'))"
     said = run(python, program, "-c", where, HOME="/somewhere").split(maxsplit=1)
     assert said == ["/somewhere/.cache/human_anomaly", "python -m human_anomaly.tools.label\n"]

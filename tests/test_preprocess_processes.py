@@ -88,20 +88,18 @@ def test_a_process_that_died_leaves_what_a_rerun_completes(videos, weights, whol
 def test_killed_five_times_at_random_it_ends_with_the_same_output(videos, weights, whole, tmp_path):
     output, draw = tmp_path / "crops", random.Random(0)
     arguments = flags(videos, output, weights)
-    done = []
-    for attempt in range(5):
-        process = start(arguments, pause=0.02)
-        deadline = time.monotonic() + 30
-        while not (output / ".state").exists() and time.monotonic() < deadline:
+    state = output / ".state"
+    for finished in range(5):
+        process = start(arguments, pause=0.1)
+        deadline = time.monotonic() + 60
+        while len(list(state.glob("item.*.json"))) < finished and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(draw.uniform(0.05, 0.5))
+        time.sleep(draw.uniform(0, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        assert process.returncode == -signal.SIGKILL, f"attempt {attempt} came to its end"
-        done.append(len(list((output / ".state").glob("item.*.json"))))
-    assert done == sorted(done)
-    finished = {path.name.split(".")[1] for path in output.glob(".state/item.*.json")}
-    assert finished, "killed too early to have finished anything"
+        assert process.returncode == -signal.SIGKILL, "it came to its end"
+        assert len(list(state.glob("item.*.json"))) >= finished
+    finished = {path.name.split(".")[1] for path in state.glob("item.*.json")}
     stamps = {
         path: path.stat().st_mtime_ns
         for path in output.glob("*/*.jpg")

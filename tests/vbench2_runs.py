@@ -23,11 +23,11 @@ WEIGHTS = [
 
 
 def draw(path: Path, seed: int | None) -> None:
-    """Write 4 drawn frames of 640x360; without a seed they show nobody."""
-    frames = [np.full((720, 1280, 3), 128, np.uint8)] * 4
+    """Write 2 drawn frames of 640x360; without a seed they show nobody."""
+    frames = [np.full((720, 1280, 3), 128, np.uint8)] * 2
     if seed is not None:
-        world = World(seed, "human", frames=4)
-        frames = [world.render(i)[0] for i in range(4)]
+        world = World(seed, "human", frames=2)
+        frames = [world.render(i)[0] for i in range(2)]
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 24, (640, 360))
     for frame in frames:
