@@ -216,9 +216,14 @@ def setup_logging(log_file: str | Path | None = None) -> None:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
 
 
+def message_of(error: BaseException) -> str:
+    """Return what an error says, as one line."""
+    return " ".join(str(error).split())
+
+
 def one_line(error: Exception) -> str:
     """Return the class and message of a library's error."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {message_of(error)[:300]}"
 
 
 def plain(text: str) -> str:

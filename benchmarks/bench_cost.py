@@ -20,7 +20,7 @@ from PIL import Image
 from benchmarks.bench_scale import frames_of
 from benchmarks.machine import describe
 from human_anomaly.data.crops import cut, square_box
-from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.transforms import EvalTransform
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models.yolo_world.letterbox import Letterbox
 
@@ -71,7 +71,7 @@ def measure(path: Path) -> dict[str, float]:
         for side in (width / 4, width / 20, width / 24, width / 24)
         for x in (width / 8, width / 2)
     ]
-    letterbox, transform = Letterbox((640, 640)), build_eval_transform()
+    letterbox, transform = Letterbox((640, 640)), EvalTransform()
 
     def prepare() -> None:
         for one in (image, *[person] * PEOPLE):

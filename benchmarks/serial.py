@@ -12,7 +12,7 @@ from PIL import Image
 
 from human_anomaly.configs.parts import BASE_PARTS
 from human_anomaly.data.crops import cut, square_box
-from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.transforms import EvalTransform
 from human_anomaly.data.video import FrameReader, Source
 from human_anomaly.models.checkpoint import pick_state, read_checkpoint
 from human_anomaly.models.detector import prompt_set
@@ -60,7 +60,7 @@ class SerialScorer:
         self.parts = SerialDetector(config_path, weights, parts, device, clock)
         self.classifiers, self.config, self.device = classifiers, config, device
         self.clock = clock
-        self.transform = build_eval_transform(size=config.DATA.IMG_SIZE)
+        self.transform = EvalTransform(size=config.DATA.IMG_SIZE)
 
     def score(self, path: Path, fix_people, fix_parts) -> list[float]:
         """Return p of every part; the `fix_` functions replace the boxes found in a frame."""

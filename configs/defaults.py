@@ -8,7 +8,7 @@ from yacs.config import CfgNode as Node
 
 from human_anomaly.configs.parts import PARTS, TABLE
 from human_anomaly.configs.values import ConfigError, coerce, short
-from human_anomaly.utils import plain
+from human_anomaly.utils import message_of, plain
 
 # Keys of SimMIM's configs that do not exist here: why, or what to use instead.
 _GONE = {
@@ -191,7 +191,7 @@ def _parse_yaml(text: str, place: str):
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = message_of(error) or type(error).__name__
         raise ConfigError(f"{place}: not YAML: {reason[:300]}") from error
 
 

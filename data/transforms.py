@@ -30,7 +30,7 @@ class EvalTransform:
     the caller can do it for a whole batch.
     """
 
-    def __init__(self, size: int, crop: bool, interpolation: str):
+    def __init__(self, *, size: int = 224, crop: bool = True, interpolation: str = "bicubic"):
         mode = InterpolationMode(interpolation)
         steps = [v2.Resize(resize_size(size, True), mode), v2.CenterCrop(size)]
         self._cut = v2.Compose(steps) if crop else v2.Resize((size, size), mode)
@@ -40,15 +40,8 @@ class EvalTransform:
         return np.array(self._cut(image))
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Return (3, size, size) float32, normalised, of an RGB image."""
+        """Return (3, size, size) float32, normalised by ImageNet's statistics, of an RGB image."""
         return normalize(torch.from_numpy(self.pixels(image))[None])[0]
-
-
-def build_eval_transform(
-    *, size: int = 224, crop: bool = True, interpolation: str = "bicubic"
-) -> EvalTransform:
-    """Return PIL image (RGB) -> (3, size, size) float32, normalised by ImageNet's statistics."""
-    return EvalTransform(size, crop, interpolation)
 
 
 def build_train_transform(

@@ -11,7 +11,7 @@ from timm.models.beit import Beit
 from torch import nn
 
 from human_anomaly.configs.defaults import ConfigError
-from human_anomaly.data.transforms import EvalTransform, build_eval_transform
+from human_anomaly.data.transforms import EvalTransform
 from human_anomaly.models.checkpoint import (
     CheckpointError,
     State,
@@ -109,9 +109,7 @@ class InputForm:
 
     def transform(self) -> EvalTransform:
         """Return the transform of evaluation."""
-        return build_eval_transform(
-            size=self.size, crop=self.crop, interpolation=self.interpolation
-        )
+        return EvalTransform(size=self.size, crop=self.crop, interpolation=self.interpolation)
 
 
 def input_of(config) -> InputForm:

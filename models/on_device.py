@@ -35,11 +35,6 @@ class Region:
         xyxy = (x + left, y + top, x + max(left, right), y + max(top, bottom))
         return Region(self.frames, self.number, xyxy)
 
-    def numpy(self) -> np.ndarray:
-        """Return the pixels (h, w, 3)."""
-        x1, y1, x2, y2 = self.xyxy
-        return self.frames[self.number, y1:y2, x1:x2].cpu().numpy()
-
 
 def place(images: Sequence[np.ndarray | Tensor], device: torch.device) -> list[Region]:
     """Copy frames (H, W, 3) uint8 BGR to `device`, in one copy if all lie on one device."""

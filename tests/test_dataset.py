@@ -19,7 +19,7 @@ from human_anomaly.data.dataset import (
     read_manifest,
     seeded,
 )
-from human_anomaly.data.transforms import build_eval_transform, build_train_transform
+from human_anomaly.data.transforms import EvalTransform, build_train_transform
 from human_anomaly.utils import UsageError
 
 GOOD = ['["a.jpg", 0, 0.9]', '["b.jpg", 1, 0.8]']
@@ -164,7 +164,7 @@ def test_no_augmentation_is_the_evaluation_crop():
     plain = train_transform(32, auto_augment="none", color_jitter=0, min_crop=0)
     from human_anomaly.data.transforms import normalize
 
-    expected = build_eval_transform(size=32)(image)
+    expected = EvalTransform(size=32)(image)
     torch.testing.assert_close(normalize(plain(image)[None])[0], expected, atol=1e-5, rtol=0)
 
 
@@ -189,7 +189,7 @@ def test_strongest_posterize_is_black_not_an_error():
 def test_broken_image_names_its_line(tmp_path, make, message):
     path = write_crops(tmp_path, "hand_train", 4, size=40)
     make(tmp_path / "all_images" / "hand_train_0002.png")
-    dataset = CropDataset(read_manifest(path), build_eval_transform(size=32))
+    dataset = CropDataset(read_manifest(path), EvalTransform(size=32))
     with pytest.raises(UsageError, match=rf"{path}:3: {message}"):
         dataset[2]
 
@@ -200,7 +200,7 @@ def test_other_kinds_of_images_become_rgb(tmp_path, mode):
     file = tmp_path / "all_images" / "hand_train_0000.png"
     image = Image.new(mode, (30, 20))
     image.save(file, "TIFF" if mode in ("CMYK", "I;16") else "PNG")
-    dataset = CropDataset(read_manifest(path), build_eval_transform(size=16))
+    dataset = CropDataset(read_manifest(path), EvalTransform(size=16))
     assert dataset[0][0].shape == (3, 16, 16)
 
 

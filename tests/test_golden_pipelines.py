@@ -17,7 +17,7 @@ from human_anomaly import preprocess
 from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.data.crops import cut
 from human_anomaly.data.sources import Source
-from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.transforms import EvalTransform
 from human_anomaly.data.video import FrameReader
 from human_anomaly.models.checkpoint import read_checkpoint
 from human_anomaly.models.detector import PartDetector
@@ -77,7 +77,7 @@ def test_crops_are_the_pixels_that_scoring_judges(golden_crops, golden_weights, 
     ]
     assert [(r["frame"], r["person"], r["part"], r["square"]) for r in rows] == scored
     frames = {frame.index: frame.image for frame in FrameReader(Source(clip, "clip"))}
-    transform = build_eval_transform()
+    transform = EvalTransform()
     for file, row in {row["file"]: row for row in rows}.items():
         crop = cv2.imread(str(golden_crops / file))
         assert np.array_equal(crop, cut(frames[row["frame"]], row["square"]))

@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.data.crops import square_box
-from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.transforms import EvalTransform
 from human_anomaly.data.video import Source
 from human_anomaly.models.checkpoint import compare
 from human_anomaly.models.classifier import (
@@ -39,7 +39,7 @@ def _seeded_state(manifest: str, prefix: str) -> dict:
 def _input(size: str, seed: str) -> torch.Tensor:
     height, width = map(int, size.split("x"))
     image = wave_image(height, width, int(seed.removeprefix("seed")))
-    return build_eval_transform()(Image.fromarray(image))
+    return EvalTransform()(Image.fromarray(image))
 
 
 @pytest.mark.parametrize("size", ["s", "m", "l", "x", "xl"])

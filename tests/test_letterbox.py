@@ -7,7 +7,7 @@ from conftest import ROOT
 from PIL import Image
 
 from human_anomaly.configs.defaults import PARTS, get_config
-from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.transforms import EvalTransform
 from human_anomaly.data.video import FrameReader, Source, VideoError
 from human_anomaly.demo.paths import CONFIG, DETECTOR_CONFIG, WEIGHTS
 from human_anomaly.models.classifier import InputForm, load_classifier
@@ -61,10 +61,15 @@ def test_regions_of_a_batch_are_each_resized_as_alone():
     ]
     box = DeviceLetterbox((64, 64))
     together, metas = box.batch(cuts)
+
+    def pixels_of(region) -> np.ndarray:
+        x1, y1, x2, y2 = region.xyxy
+        return region.frames[region.number, y1:y2, x1:x2].numpy()
+
     for cut, pixels, meta in zip(cuts, together, metas, strict=True):
-        alone, (same,) = box.batch(place([cut.numpy()], CPU))
+        alone, (same,) = box.batch(place([pixels_of(cut)], CPU))
         assert (pixels - alone[0]).abs().max() <= 1.01 / 255 and str(same) == str(meta)
-    np.testing.assert_array_equal(cuts[1].numpy(), frames[1][10:150, 20:90])
+    np.testing.assert_array_equal(pixels_of(cuts[1]), frames[1][10:150, 20:90])
     assert cuts[3].shape == (200, 100, 3) and regions[0][50:10, 3:9].shape == (0, 6, 3)
 
 
@@ -87,7 +92,7 @@ def test_a_frame_that_is_too_thin_is_an_error_of_its_video(on_device):
 def test_crops_are_resized_the_same_on_the_device(interpolation, crop):
     """All in two operations: some are larger than the network's input, some smaller."""
     kind = {"size": 224, "crop": crop, "interpolation": interpolation}
-    transform = build_eval_transform(**kind)
+    transform = EvalTransform(**kind)
     images = [_photo(*shape) for shape in ((300, 300), (90, 91), (224, 224), (700, 699), (31, 30))]
     judge = CropJudge({}, InputForm(**kind), device=CPU)
     crops = judge._on_device({"face": [], "hand": place(images, CPU)})

@@ -52,11 +52,11 @@ def test_what_a_run_leaves(data, finished):
 def test_last_epoch_is_what_the_report_and_scoring_see(data, finished):
     """Scoring loads the file unchanged, and gives the probabilities that the report lists."""
     from human_anomaly.data.dataset import CropDataset, read_manifest
-    from human_anomaly.data.transforms import build_eval_transform
+    from human_anomaly.data.transforms import EvalTransform
 
     config = get_config(data / "small.yaml")
     model = load_classifier(finished / "ckpt1.pth", config, "cpu")
-    dataset = CropDataset(read_manifest(data / "hand_test.jsonl"), build_eval_transform(size=16))
+    dataset = CropDataset(read_manifest(data / "hand_test.jsonl"), EvalTransform(size=16))
     with torch.no_grad():
         logits = model(torch.stack([dataset[i][0] for i in range(10)])).double().numpy()
     rows = (finished / "report" / "val_predictions.csv").read_text().splitlines()[1:]

@@ -10,7 +10,7 @@ from drawn_crops import draw_crop
 from PIL import Image
 
 from human_anomaly.configs.defaults import get_config
-from human_anomaly.data.transforms import build_eval_transform
+from human_anomaly.data.transforms import EvalTransform
 from human_anomaly.models.classifier import load_classifier
 from human_anomaly.tools import label
 from human_anomaly.utils import UsageError
@@ -39,7 +39,7 @@ def test_each_crop_has_its_classifiers_p(folder):
     found = run(folder, "--hand-model", str(HAND), "--batch-size", "2")
     config = get_config(CFG)
     classifier = load_classifier(HAND, config, "cpu")
-    transform = build_eval_transform(size=config.DATA.IMG_SIZE, crop=config.TEST.CROP)
+    transform = EvalTransform(size=config.DATA.IMG_SIZE, crop=config.TEST.CROP)
     places = ["a_f000000_p0_0.png", "a_f000001_p0_0.png", "normal/a_f000002_p0_0.png"]
     with torch.inference_mode():
         for place in places:

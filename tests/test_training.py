@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from human_anomaly.configs.defaults import get_config
-from human_anomaly.data.transforms import Augment, build_eval_transform, normalize
+from human_anomaly.data.transforms import Augment, EvalTransform, normalize
 from human_anomaly.models.classifier import AnomalyClassifier, convert_finetuned, shape_of
 from human_anomaly.models.device import set_matmul_precision
 from human_anomaly.models.training.engine import train_step
@@ -71,7 +71,7 @@ def test_training_step(vit_b):
     }
     vit_b.load_state_dict(convert_finetuned(state, golden["abnormal_index"]))
 
-    transform = build_eval_transform()
+    transform = EvalTransform()
     images = torch.stack([transform(Image.fromarray(wave_image(224, 224, i))) for i in range(4)])
     targets = torch.tensor(golden["abnormal_targets"])
     vit_b.eval()  # no drop path
@@ -85,7 +85,7 @@ def test_training_step(vit_b):
 
 def test_normalize_is_the_evaluation_transform():
     image = wave_image(224, 224, 3)
-    transform = build_eval_transform(size=224, crop=False)
+    transform = EvalTransform(size=224, crop=False)
     mine = normalize(torch.from_numpy(image.copy())[None])
     assert mine.shape == (1, 3, 224, 224)
     assert mine.is_contiguous(memory_format=torch.channels_last)

@@ -26,7 +26,7 @@ from human_anomaly.data.runs.jobs import JobFolder, identity
 from human_anomaly.data.runs.marks import digest_of, is_unchanged, mark, read_object
 from human_anomaly.data.sources import Source, printable
 from human_anomaly.data.video import VideoError
-from human_anomaly.utils import UsageError, atomic_write, write_json, write_jsonl
+from human_anomaly.utils import UsageError, atomic_write, message_of, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class CropFolder(JobFolder):
                 write_jsonl(self._rows_path(source.stem), _noting_files(rows, files))
                 self.finish(source, summary, sorted(files))
         except (VideoError, cv2.error) as error:
-            summary["error"] = " ".join(str(error).split())
+            summary["error"] = message_of(error)
         return summary
 
     def merge(self, failed: Sequence[dict], split: float | None) -> dict[str, int]:

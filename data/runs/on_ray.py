@@ -19,7 +19,7 @@ from human_anomaly.configs.machine import cores_per_process, number_in
 from human_anomaly.configs.places import ROOT, is_clone
 from human_anomaly.data.runs.jobs import JobFolder
 from human_anomaly.data.video import VideoError
-from human_anomaly.utils import UsageError
+from human_anomaly.utils import UsageError, message_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class _Worker:
 
 def _in_a_line(error: Exception) -> str:
     is_known = isinstance(error, (VideoError, UsageError))
-    text = " ".join(str(error).split())
+    text = message_of(error)
     return text if is_known else f"{type(error).__name__}: {text}"
 
 

@@ -9,6 +9,7 @@ from human_anomaly.data.clips import frames_of
 from human_anomaly.data.video import VideoError
 from human_anomaly.models.scoring.scorer import VideoScorer
 from human_anomaly.models.scoring.scores import VideoResult
+from human_anomaly.utils import message_of
 
 
 def result_row(result: VideoResult) -> dict:
@@ -34,7 +35,7 @@ def attempt(function: Callable, item):
     try:
         return function(item)
     except (ValueError, VideoError, cv2.error) as error:
-        return {"error": " ".join(str(error).split())}
+        return {"error": message_of(error)}
 
 
 class OneByOne:

@@ -21,7 +21,7 @@ from human_anomaly.models.device import frames_per_batch
 from human_anomaly.models.report.evidence import Evidence
 from human_anomaly.models.report.heatmap import Explainer
 from human_anomaly.models.scoring.scorer import VideoScorer
-from human_anomaly.utils import atomic_write
+from human_anomaly.utils import atomic_write, message_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class VideoWorker:
                     keep_frames=False,
                 )
         except (VideoError, cv2.error) as error:
-            return {"video_path": str(source.path), "error": " ".join(str(error).split())}
+            return {"video_path": str(source.path), "error": message_of(error)}
         row = {"video_path": str(source.path), "frames_file": frames_file, **result.summary}
         return row | {"sha256": content_digest(source), "versions": versions()}
 

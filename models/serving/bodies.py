@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile
 
 from human_anomaly.data.clips import to_clips
 from human_anomaly.models.serving.line import Limits, Refused, Task
-from human_anomaly.utils import plain
+from human_anomaly.utils import message_of, plain
 
 MOST_CLIPS = 64  # in a request
 # The errors of reading a client's bytes; the last two come from odd headers of .npy files.
@@ -110,7 +110,7 @@ def _file_tasks(name: str, path: Path, layout: str | None, limits: Limits) -> li
         clips, _ = to_clips(np.load(path, mmap_mode="r", allow_pickle=False), layout)
         return [_clip_task(name, clip, limits) for clip in clips[: MOST_CLIPS + 1]]
     except BAD as error:
-        return [Task(name).fail(f"{name}: {' '.join(str(error).split())[:300]}")]
+        return [Task(name).fail(f"{name}: {message_of(error)[:300]}")]
 
 
 def _check_npy(path: Path, limits: Limits) -> None:
@@ -154,7 +154,7 @@ def _decode_json(body: bytes, limits: Limits) -> list[Task]:
             (clip,), _ = to_clips([images])
             tasks.append(_clip_task(f"video {number}", clip, limits))
     except (OSError, SyntaxError, *BAD, AttributeError, Image.DecompressionBombError) as error:
-        raise Refused(422, f"JSON: {' '.join(str(error).split())[:300]}") from error
+        raise Refused(422, f"JSON: {message_of(error)[:300]}") from error
     return tasks
 
 

@@ -15,7 +15,7 @@ from human_anomaly.configs.defaults import differences, get_config
 from human_anomaly.models.checkpoint import CheckpointError, compare, pick_state, read_checkpoint
 from human_anomaly.models.training.history import BOARD, keep_metrics
 from human_anomaly.models.training.random_states import set_random_states
-from human_anomaly.utils import UsageError, atomic_write, gather_objects, rank
+from human_anomaly.utils import UsageError, atomic_write, gather_objects, message_of, rank
 
 logger = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ def restore(state: TrainingState, path: Path, content: dict) -> None:
     try:
         _restore_progress(state, path, content)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = message_of(error)[:200]
         raise UsageError(f"{path}: its optimiser or random state is damaged: {reason}") from error
 
 

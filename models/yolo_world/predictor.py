@@ -58,8 +58,9 @@ class Options:
 class Predictor:
     """Finds boxes with a YOLO-World checkpoint; several threads may call it.
 
-    `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. `clock` measures
-    the stages. Raises CheckpointError where `config` or `weights` cannot be used.
+    `texts` are the prompts to encode, `embeddings` (len(texts), 512) the result. `raw` is
+    `YOLOWorldDetector.raw`, maybe compiled; `clock` measures the stages. Raises CheckpointError
+    where `config` or `weights` cannot be used.
     """
 
     def __init__(
@@ -69,12 +70,11 @@ class Predictor:
         texts: Sequence[str],
         device: str | torch.device = "cpu",
         options: Options = Options(),
-        clock: Stopwatch | None = None,
     ):
         with own_precision("cpu"):
             model, model_config, self.embeddings = load_detector(config, weights, texts)
         self.device, self.dtype = torch.device(device), options.dtype
-        self.clock = clock or Stopwatch()
+        self.clock = Stopwatch()
         self.model = _fold(model).to(self.device, memory_format=torch.channels_last)
         if self.dtype != torch.float32:
             _compute_in(self.dtype, self.model)
@@ -88,7 +88,7 @@ class Predictor:
         self.letterbox = kind(model_config.img_scale)
         sizes = (max(self.batch_size // 4, 1), self.batch_size)
         self.compiled_sizes = sizes if options.compile else ()
-        self._raw = _compiled(self.model.raw) if options.compile else self.model.raw
+        self.raw = _compiled(self.model.raw) if options.compile else self.model.raw
         in_threads = options.threads > 1 and not self.on_device
         self._map = ThreadPoolExecutor(options.threads, "letterbox").map if in_threads else map
 
@@ -162,10 +162,6 @@ class Predictor:
             for size in self.compiled_sizes:
                 width, height = self.letterbox.size
                 self.raw(self.batch([np.zeros((height, width, 3), np.uint8)] * size), texts)
-
-    def raw(self, batch: Tensor, texts: Tensor) -> tuple[list[Tensor], ...]:
-        """Return `YOLOWorldDetector.raw` of a `batch` and texts with embeddings (1, N, 512)."""
-        return self._raw(batch, texts)
 
 
 def _compiled(function):
