@@ -58,10 +58,10 @@ lint: $(TESTS)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-# A file of tests stays in one process, because its tests share what is slow to make. Threads that
-# wait by spinning would take the cores from the other processes.
+# A file of tests stays in one process, because its tests share what is slow to make. The processes
+# have a core each, so that threads of one do not wait for those of another.
 test: $(TESTS) lint
-	OMP_WAIT_POLICY=passive $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(TESTS)
 	$(PY) -m pytest -m slow

@@ -106,18 +106,8 @@ def cropped(inputs, tmp_path_factory) -> dict[str, bytes]:
     return run("preprocess", inputs, tmp_path_factory.mktemp("one") / "out")
 
 
-def test_scored_in_actors(inputs, scored, cluster, tmp_path, monkeypatch):
-    """35 rows and 5 failures to the byte; srun's numbers of its step count for nothing."""
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    monkeypatch.setenv("SLURM_PROCID", "1")
-    assert run("inference", inputs, tmp_path / "out", "--ray", cluster.address) == scored
-    scores = json.loads(scored["scores.json"])
-    assert (len(scores["videos"]), len(scores["failed"])) == (35, BROKEN)
-    assert not list((tmp_path / "out/.state").glob("tries.*"))
-
-
-def test_cropped_in_actors_of_which_one_is_killed(inputs, cropped, cluster, tmp_path):
-    output = tmp_path / "out"
+def run_and_kill(cluster: Cluster, script: str, inputs: Path, output: Path) -> dict[str, bytes]:
+    """Run a script in the cluster and kill an actor after the first input; return its files."""
 
     def kill() -> None:
         wait_for(lambda: list(output.glob(".state/item.*.json")))
@@ -126,8 +116,25 @@ def test_cropped_in_actors_of_which_one_is_killed(inputs, cropped, cluster, tmp_
 
     killed = threading.Event()
     threading.Thread(target=kill, daemon=True).start()
-    assert run("preprocess", inputs, output, "--ray", cluster.address) == cropped
+    found = run(script, inputs, output, "--ray", cluster.address)
     assert killed.is_set()
+    return found
+
+
+def test_scored_in_actors_of_which_one_is_killed(inputs, scored, cluster, tmp_path, monkeypatch):
+    """35 rows and 5 failures to the byte; srun's numbers of its step count for nothing."""
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert run_and_kill(cluster, "inference", inputs, tmp_path / "out") == scored
+    scores = json.loads(scored["scores.json"])
+    assert (len(scores["videos"]), len(scores["failed"])) == (35, BROKEN)
+    assert not list((tmp_path / "out/.state").glob("tries.*"))
+
+
+@pytest.mark.slow
+def test_cropped_in_actors_of_which_one_is_killed(inputs, cropped, cluster, tmp_path):
+    output = tmp_path / "out"
+    assert run_and_kill(cluster, "preprocess", inputs, output) == cropped
     assert len(read_jsonl(output / "failed.jsonl")) == BROKEN
     assert len(read_jsonl(output / "hand.jsonl")) > 5
 
