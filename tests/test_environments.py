@@ -32,7 +32,7 @@ def score(folder) -> list[str]:
 
 # The environment, the exit status, and how the name is printed.
 ASCII = [
-    ({"PYTHONIOENCODING": "ascii"}, 0, rb"\xe9\U0001f642.png"),
+    pytest.param({"PYTHONIOENCODING": "ascii"}, 0, rb"\xe9\U0001f642.png", marks=pytest.mark.slow),
     # Where Python is told not to, a file's name is no text, and this one file fails.
     ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, 1, rb"\xe9\U0001f642.png"),
 ]

@@ -85,6 +85,7 @@ def test_a_process_that_died_leaves_what_a_rerun_completes(videos, weights, whol
     assert tree(output) == whole
 
 
+@pytest.mark.slow
 def test_killed_five_times_at_random_it_ends_with_the_same_output(videos, weights, whole, tmp_path):
     output, draw = tmp_path / "crops", random.Random(0)
     arguments = flags(videos, output, weights)

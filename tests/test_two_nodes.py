@@ -101,6 +101,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "last.pth", weights_only=True)["model"]
 
 
+@pytest.mark.slow
 def test_two_nodes_equal_one_process(data, unbroken, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     threads = torch.get_num_threads()
