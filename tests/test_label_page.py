@@ -123,6 +123,10 @@ def test_the_page_labels_by_keys_and_clicks(hostile_folder: Path, tmp_path_facto
                     "document.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0]}))", key
                 )
 
+        def asks_before_leaving() -> bool:
+            event = "new Event('beforeunload', {cancelable: true})"
+            return not browser.execute_script(f"return window.dispatchEvent({event})")
+
         def text(selector: str) -> str:
             return browser.find_element("css selector", selector).text
 
@@ -142,11 +146,13 @@ def test_the_page_labels_by_keys_and_clicks(hostile_folder: Path, tmp_path_facto
         browser.execute_script("labels.clear(); unsaved = false; part = names[0]; recall(); show()")
         assert text("#parts") == "face 0/8\nhand 3/8"
         assert text("#count") == "3 of 16 labelled, not all saved"
+        assert asks_before_leaving()
         click("#rest")  # all eight faces
         assert text("#count") == "11 of 16 labelled, not all saved"
         click("#undo")
         click("#save")
         assert text("#count") == "3 of 16 labelled"
+        assert not asks_before_leaving()
         assert "3 labels" in text("#saved") and f"Move it into the folder {folder.name}" in text(
             "#saved"
         )
