@@ -21,6 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from human_anomaly.configs.defaults import PARTS, differences, get_config
 from human_anomaly.configs.machine import cores_per_process, number_in
+from human_anomaly.configs.places import shipped
 from human_anomaly.data.checks import (
     check_images,
     check_labels,
@@ -57,7 +58,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     """Return the flags; the `dest` of a flag that sets a key of the settings is that key."""
     parser = command_parser(__doc__, allow_abbrev=False)
     add, switch = parser.add_argument, "store_true"
-    add("--cfg", help="YAML of settings, over the defaults")
+    add("--cfg", type=shipped, help="YAML of settings, over the defaults")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings, over the YAML")
     add("--train-path", dest="DATA.TRAIN_PATH", metavar="JSONL", help="the training crops")
     add("--val-path", dest="DATA.VAL_PATH", metavar="JSONL", help="the crops to measure on")
@@ -68,7 +69,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     text = "which label in the JSONL means abnormal (default: auto; the log says which and why)"
     add("--abnormal-label", dest="DATA.ABNORMAL_LABEL", choices=("auto", "0", "1"), help=text)
     text = "file to start from: SimMIM's pre-training, or a classifier, released or of a run"
-    add("--pretrained", dest="PRETRAINED", metavar="FILE", help=text)
+    add("--pretrained", dest="PRETRAINED", type=shipped, metavar="FILE", help=text)
     text = "checkpoint to resume from if --output holds none; with --eval, the one to measure"
     add("--resume", dest="MODEL.RESUME", metavar="FILE", help=text)
     add("--output", dest="OUTPUT", metavar="DIR", help="folder of the run")

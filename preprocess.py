@@ -22,7 +22,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from human_anomaly.configs.defaults import get_config
-from human_anomaly.configs.flags import add_shared_flags, at_least
+from human_anomaly.configs.flags import add_detector_flags, add_shared_flags, at_least
 from human_anomaly.configs.machine import cores_per_process
 from human_anomaly.configs.parts import PARTS, other_texts
 from human_anomaly.configs.places import tool
@@ -53,9 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     every = "N successive cropped frames of a person get one label (1: a label for each crop)"
     add("--input", nargs="+", required=True, metavar="PATH", help=inputs)
     add("--output", required=True, metavar="DIR", help="folder for crops and lists")
-    detector = {"required": True, "metavar": "FILE"}
-    add("--detector-config", "--detector_config", **detector, help="YOLO-World's config")
-    add("--detector-weights", "--detector_weights", **detector, help="YOLO-World's checkpoint")
+    add_detector_flags(add, required=True)
     add("--label", type=int, choices=(0, 1), help=label)
     add("--min-size", type=at_least(0), default=0, help="leave out crops below this side in px (0)")
     add("--format", choices=("jpg", "png"), default="jpg", help="file format of the crops (jpg)")

@@ -247,9 +247,11 @@ class _ShowVersion(argparse.Action):
 def command_parser(doc: str, module: str | None = None, **options) -> argparse.ArgumentParser:
     """Return a parser whose help is the docstring `doc`; `module` is run by `python -m module`."""
     first, _, rest = doc.partition("\n\n")
+    from human_anomaly.configs import places
+
     is_module = module and sys.argv[0].endswith(".py")  # not a console command
     parser = argparse.ArgumentParser(
-        prog=f"python -m {module}" if is_module else None,
+        prog=places.module(module) if is_module else None,
         description=first,
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 
 from human_anomaly.configs.parts import PARTS
+from human_anomaly.configs.places import shipped
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
@@ -25,9 +26,9 @@ def _frame_rate(text: str) -> float:
 
 def add_weight_flags(add: Callable) -> None:
     """Add the flags that name the files to score with; `add` is a parser's `add_argument`."""
-    add("--cfg", metavar="FILE", help="YAML with the classifiers' shape and the scoring rules")
-    add("--detector-config", "--detector_config", metavar="FILE", help="YOLO-World's config")
-    add("--detector-weights", "--detector_weights", metavar="FILE", help="YOLO-World's checkpoint")
+    text = "YAML with the classifiers' shape and the scoring rules"
+    add("--cfg", type=shipped, metavar="FILE", help=text)
+    add_detector_flags(add)
     add_model_flags(add)
     add("--release", action="store_true", help="use the released weights and their settings")
 
@@ -38,10 +39,18 @@ def given_files(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in names} | {"models": given_models(args)}
 
 
+def add_detector_flags(add: Callable, *, required: bool = False) -> None:
+    """Add the flags that name the detector's files; `add` is a parser's `add_argument`."""
+    file = {"type": shipped, "metavar": "FILE", "required": required}
+    add("--detector-config", "--detector_config", **file, help="YOLO-World's config")
+    add("--detector-weights", "--detector_weights", **file, help="YOLO-World's checkpoint")
+
+
 def add_model_flags(add: Callable) -> None:
     """Add the flags that name each part's checkpoint; `add` is a parser's `add_argument`."""
+    file = {"type": shipped, "metavar": "FILE"}
     for part in PARTS:
-        add(f"--{part}-model", f"--{part}_model", metavar="FILE", help=f"checkpoint for the {part}")
+        add(f"--{part}-model", f"--{part}_model", **file, help=f"checkpoint for the {part}")
 
 
 def given_models(args: argparse.Namespace) -> dict[str, str]:

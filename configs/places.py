@@ -26,9 +26,24 @@ def home() -> Path:
     return ROOT if is_clone() else Path("~/.cache/human_anomaly").expanduser()
 
 
+def shipped(path: str) -> str:
+    """Return `path`; if no such file is here, the one of that name of the project, if there is.
+
+    So configs/demo/demo.yaml and fetched weights are found from any folder, also when installed.
+    """
+    here = Path(path)
+    own = next((base / here for base in (home(), ROOT) if (base / here).is_file()), here)
+    return path if here.exists() else str(own)
+
+
+def module(name: str) -> str:
+    """Return the words that start the module `name`, for the user: tools.label, demo.show, .."""
+    return f"python -m {'' if is_clone() else 'human_anomaly.'}{name}"
+
+
 def tool(name: str) -> str:
     """Return the words that start the command `name` of tools/, for hints to the user."""
-    return f"python -m {'' if is_clone() else 'human_anomaly.'}tools.{name}"
+    return module(f"tools.{name}")
 
 
 def version() -> str:

@@ -97,19 +97,18 @@ def test_installed_wheel(program, wheel, tmp_path):
     (program / "human_anomaly/inference.py").write_text("raise AssertionError('of the clone')")
     code = PROGRAM.format(load=PACKAGE, video=VIDEO)
     assert float(run(python, program, "-c", code)) == SCORE
-    flags = (
-        "--video",
-        VIDEO,
-        "--frame-stride",
-        "8",
-        "--device",
-        "cpu",
-        "--output",
-        tmp_path / "out",
-    )
+    # The project's files are found by their names from any folder.
+    flags = ["--cfg", "configs/demo/demo.yaml"]
+    flags += ["--detector-config", "configs/demo/yolo_world_demo.py"]
+    for name in ("detector-weights", "human-model", "face-model", "hand-model"):
+        flags += [f"--{name}", f"demo/weights/{name.split('-')[0]}.pth"]
+    flags += ["--video", VIDEO, "--frame-stride", "8", "--device", "cpu"]
+    flags += ["--output", tmp_path / "out"]
     run(python.with_name("human-anomaly"), program, *flags)
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert scores["mean"]["video_results"] == SCORE
+    said = run(python, program, "-m", "human_anomaly.tools.label", "--help")
+    assert said.startswith("usage: python -m human_anomaly.tools.label ")
     said = run(python, program, "-m", "human_anomaly.inference", "--version")
     assert said.startswith("human-anomaly 0.")
     where = "import human_anomaly.configs.places as p; print(p.home(), p.tool('label'))"

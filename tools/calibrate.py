@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from human_anomaly.configs.defaults import PARTS, get_config, thresholds
+from human_anomaly.configs.places import shipped
 from human_anomaly.data.checks import check_images, read_data
 from human_anomaly.models.checkpoint import own_settings, pick_state, read_checkpoint
 from human_anomaly.models.classifier import load_classifier
@@ -60,7 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     text = "which label in the JSONL means abnormal (default: auto)"
     add("--abnormal-label", default="auto", choices=("auto", "0", "1"), help=text)
     text = "YAML with the classifier's shape and the thresholds (default: of the checkpoint's run)"
-    add("--cfg", metavar="FILE", help=text)
+    add("--cfg", type=shipped, metavar="FILE", help=text)
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="settings, over the YAML")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     args = parser.parse_args(argv)

@@ -26,7 +26,7 @@ import numpy as np
 from human_anomaly.configs.defaults import PARTS, get_config
 from human_anomaly.configs.flags import add_model_flags, at_least, given_models
 from human_anomaly.configs.machine import cores_per_process
-from human_anomaly.configs.places import tool
+from human_anomaly.configs.places import shipped, tool
 from human_anomaly.data.cropping.crop_lists import (
     LABELS,
     Crop,
@@ -172,7 +172,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     labels = "labels to read (DIR/labels.csv and DIR/labels.json)"
     add("--labels", "--csv", type=Path, metavar="FILE", help=labels)
     add_model_flags(add)
-    add("--cfg", metavar="FILE", help="YAML with the classifiers' shape")
+    add("--cfg", type=shipped, metavar="FILE", help="YAML with the classifiers' shape")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="such as TEST.CHANNELS bgr")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--batch-size", type=at_least(1), default=64, help="crops read at once (64)")
