@@ -246,9 +246,9 @@ class _ShowVersion(argparse.Action):
 
 def command_parser(doc: str, module: str | None = None, **options) -> argparse.ArgumentParser:
     """Return a parser whose help is the docstring `doc`; `module` is run by `python -m module`."""
-    first, _, rest = doc.partition("\n\n")
     from human_anomaly.configs import places
 
+    first, _, rest = doc.partition("\n\n")
     is_module = module and sys.argv[0].endswith(".py")  # not a console command
     parser = argparse.ArgumentParser(
         prog=places.module(module) if is_module else None,

@@ -31,9 +31,8 @@ def shipped(path: str) -> str:
 
     So configs/demo/demo.yaml and fetched weights are found from any folder, also when installed.
     """
-    here = Path(path)
-    own = next((base / here for base in (home(), ROOT) if (base / here).is_file()), here)
-    return path if here.exists() else str(own)
+    places = (path, home() / path, ROOT / path)
+    return next((str(place) for place in places if os.path.isfile(place)), path)
 
 
 def module(name: str) -> str:

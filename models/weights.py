@@ -140,8 +140,8 @@ def release_files(root: Path, names: Sequence[str]) -> dict[str, Path]:
         where = ", ".join(str(root / WEIGHTS[name].path) for name in missing)
         raise UsageError(
             f"--release: missing weights: {where}; fetch them with "
-            f"`{tool('fetch_weights')} {' '.join(missing)}`, or take the demo's, which judge "
-            'drawings only: no --release, in Python weights="demo"'
+            f"`{tool('fetch_weights')} {' '.join(missing)}`; without --release (in Python "
+            'weights="demo") the demo\'s are taken, which judge drawings only'
         )
     return paths
 

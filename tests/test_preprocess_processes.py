@@ -90,16 +90,16 @@ def test_killed_five_times_at_random_it_ends_with_the_same_output(videos, weight
     output, draw = tmp_path / "crops", random.Random(0)
     arguments = flags(videos, output, weights)
     state = output / ".state"
-    for finished in range(5):
+    for items in range(5):
         process = start(arguments, pause=0.1)
         deadline = time.monotonic() + 60
-        while len(list(state.glob("item.*.json"))) < finished and time.monotonic() < deadline:
+        while len(list(state.glob("item.*.json"))) < items and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it came to its end"
-        assert len(list(state.glob("item.*.json"))) >= finished
+        assert len(list(state.glob("item.*.json"))) >= items
     finished = {path.name.split(".")[1] for path in state.glob("item.*.json")}
     stamps = {
         path: path.stat().st_mtime_ns
